@@ -1,0 +1,210 @@
+//! The one door through which time enters.
+//!
+//! A [`Moment`] is read on two clocks at once: the boot-time clock, which counts during
+//! suspend and never goes back, and the wall clock, which sees what a paused virtual
+//! machine slept through. What expires does so when *either* clock says so; neither can make anything last
+//! longer (contract C7). On Linux `std::time::Instant` stops during suspend, hence
+//! `CLOCK_BOOTTIME`. Both reads are answered in user space (vDSO), without a system call. Imports: nothing of ours.
+
+use std::time::Duration;
+
+#[cfg(any(test, feature = "testing"))]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// A point in time on both clocks, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Moment {
+    boot: u64,
+    wall: u64,
+}
+
+impl Moment {
+    pub(crate) const fn from_nanos(boot: u64, wall: u64) -> Self {
+        Self { boot, wall }
+    }
+
+    /// Nanoseconds since boot, suspended time included.
+    pub(crate) const fn boot_nanos(self) -> u64 {
+        self.boot
+    }
+
+    /// The wall clock as nanoseconds since the Unix epoch.
+    pub(crate) const fn wall_nanos(self) -> u64 {
+        self.wall
+    }
+
+    pub(crate) fn plus(self, by: Duration) -> Self {
+        let nanos = nanos(by);
+        Self { boot: self.boot.saturating_add(nanos), wall: self.wall.saturating_add(nanos) }
+    }
+
+    /// Whether either clock stands at or past `deadline`.
+    #[inline]
+    pub(crate) const fn reached(self, deadline: Self) -> bool {
+        self.boot >= deadline.boot || self.wall >= deadline.wall
+    }
+
+    /// `max(boot-time delta, forward wall-clock delta)`: how old what happened at `start` is now.
+    pub(crate) fn age_since(self, start: Self) -> Duration {
+        let boot = self.boot.saturating_sub(start.boot);
+        let wall = self.wall.saturating_sub(start.wall);
+        Duration::from_nanos(boot.max(wall))
+    }
+
+    /// How long until `deadline`, by whichever clock is nearer to it.
+    pub(crate) fn until(self, deadline: Self) -> Duration {
+        let boot = deadline.boot.saturating_sub(self.boot);
+        let wall = deadline.wall.saturating_sub(self.wall);
+        Duration::from_nanos(boot.min(wall))
+    }
+
+    /// The earlier of two deadlines, on each clock.
+    pub(crate) fn earlier(self, other: Self) -> Self {
+        Self { boot: self.boot.min(other.boot), wall: self.wall.min(other.wall) }
+    }
+}
+
+/// Where moments come from: the machine's clocks, or a test's.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Clock {
+    #[default]
+    System,
+    #[cfg(any(test, feature = "testing"))]
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// Reads both clocks. The wall clock is the kernel's coarse one (a few milliseconds), which costs
+    /// a quarter of the precise one.
+    #[inline]
+    pub(crate) fn now(&self) -> Moment {
+        match self {
+            Self::System => system_now(),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Manual(clock) => clock.moment(),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn system_now() -> Moment {
+    use rustix::time::{ClockId, clock_gettime};
+    let boot = clock_gettime(ClockId::Boottime);
+    let wall = clock_gettime(ClockId::RealtimeCoarse);
+    Moment {
+        boot: timespec_nanos(boot.tv_sec, boot.tv_nsec),
+        wall: timespec_nanos(wall.tv_sec, wall.tv_nsec),
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+fn timespec_nanos(seconds: i64, nanos: i64) -> u64 {
+    // A clock before its epoch reads as zero: everything then looks old, so it fails closed.
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    let nanos = u64::try_from(nanos).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// Elsewhere `Instant` may stop during suspend; the wall clock then catches what it slept through.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn system_now() -> Moment {
+    use std::sync::LazyLock;
+    use std::time::{Instant, SystemTime, UNIX_EPOCH};
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment { boot: nanos(START.elapsed()).saturating_add(1), wall: nanos(wall) }
+}
+
+/// A clock that moves only when a test moves it.
+///
+/// Clones share the same time.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    boot: Arc<AtomicU64>,
+    wall: Arc<AtomicU64>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl ManualClock {
+    /// A clock that stands an hour after boot, in the year 2026.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            boot: Arc::new(AtomicU64::new(3_600 * 1_000_000_000)),
+            wall: Arc::new(AtomicU64::new(1_790_000_000 * 1_000_000_000)),
+        }
+    }
+
+    /// Lets `by` pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        self.boot.fetch_add(nanos(by), Ordering::SeqCst);
+        self.jump_wall_forward(by);
+    }
+
+    /// Sets the wall clock forward; no time passes.
+    pub fn jump_wall_forward(&self, by: Duration) {
+        self.wall.fetch_add(nanos(by), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock back; no time passes.
+    pub fn jump_wall_back(&self, by: Duration) {
+        self.wall.fetch_sub(nanos(by), Ordering::SeqCst);
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { boot: self.boot.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn c7_either_clock_expires_and_neither_extends() {
+        let clock = ManualClock::new();
+        let start = clock.moment();
+        let deadline = start.plus(10 * SECOND);
+        clock.jump_wall_back(100 * SECOND);
+        clock.advance(9 * SECOND);
+        assert!(!clock.moment().reached(deadline));
+        clock.advance(SECOND);
+        assert!(clock.moment().reached(deadline), "a wall clock set back does not extend");
+
+        let clock = ManualClock::new();
+        let start = clock.moment();
+        clock.jump_wall_forward(10 * SECOND);
+        assert!(clock.moment().reached(start.plus(10 * SECOND)));
+        assert_eq!(clock.moment().age_since(start), 10 * SECOND);
+    }
+
+    #[test]
+    fn the_system_clock_moves_forward() {
+        let clock = Clock::System;
+        let first = clock.now();
+        let second = clock.now();
+        assert!(second.boot_nanos() >= first.boot_nanos() && first.boot_nanos() > 0);
+        assert!(first.wall_nanos() > 1_700_000_000 * 1_000_000_000);
+    }
+}
