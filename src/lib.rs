@@ -2,12 +2,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
+mod derive;
 mod error;
 mod id;
 pub mod provider;
 mod random;
+mod secret;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use derive::Kind;
 pub use error::{Error, ErrorKind, Refusal};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
+pub use secret::{MemoryLock, Protections};
