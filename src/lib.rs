@@ -3,7 +3,9 @@
 
 mod clock;
 mod derive;
+mod engine;
 mod error;
+mod format;
 mod id;
 pub mod provider;
 mod random;
@@ -12,6 +14,8 @@ mod secret;
 pub mod testing;
 
 pub use derive::Kind;
+pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
+pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
 pub use secret::{MemoryLock, Protections};
