@@ -1,6 +1,8 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account;
+mod block;
 mod clock;
 mod derive;
 mod engine;
@@ -13,6 +15,10 @@ mod secret;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use account::batch::{OpenJob, SealJob};
+pub use account::permit::Permit;
+pub use account::state::{Status, UnavailableCause};
+pub use block::MAX_AAD;
 pub use derive::Kind;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
