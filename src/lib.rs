@@ -1,6 +1,7 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod atomic_file;
 mod clock;
 mod error;
 mod id;
