@@ -4,11 +4,20 @@
 mod atomic_file;
 mod clock;
 mod error;
+mod expect;
+mod format;
 mod id;
 pub mod provider;
 mod random;
+mod record_store;
+mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use error::{Error, ErrorKind, Refusal};
+pub use expect::Expect;
+pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
+pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
+pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
+pub use store::file::FileRecordStore;
