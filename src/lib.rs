@@ -4,6 +4,7 @@
 mod atomic_file;
 mod clock;
 mod derive;
+mod engine;
 mod error;
 mod expect;
 mod format;
@@ -17,8 +18,10 @@ mod store;
 pub mod testing;
 
 pub use derive::Kind;
+pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
 pub use expect::Expect;
+pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
