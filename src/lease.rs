@@ -370,7 +370,11 @@ impl Lease {
         if now.reached(fresh_until) {
             // The process slept between call and answer. Older than any lease may be: ask again.
             self.due = now;
-            return Effects::default();
+            return match self.phase {
+                // Neither refused nor let in: from here on it is an account without a key.
+                Phase::Confirming(_) => self.close(Phase::Cold, Closed::NotReady),
+                _ => Effects::default(),
+            };
         }
         self.policy = policy;
         let was_held = matches!(self.phase, Phase::Held(held) if !held.in_grace);
