@@ -222,6 +222,10 @@ impl Lease {
     pub(crate) fn on(&mut self, now: Moment, event: Event) -> Effects {
         // What time alone has decided comes first: no answer may find a lease alive that had ended.
         let expired = self.expire(now);
+        if now.reached(self.due) && !self.spaced(now) {
+            // Due by the wall clock alone. Wait on the other one, or `wake_at` would be past and nothing to do.
+            self.due = self.due.earlier(Moment::from_nanos(now.boot_nanos(), u64::MAX));
+        }
         let effects = match event {
             Event::Wake => Effects::default(),
             Event::Answered(id, answer) => self.on_answer(now, id, answer),
@@ -250,7 +254,9 @@ impl Lease {
 
     /// Whether an attempt should begin now.
     pub(crate) fn wants_attempt(&self, now: Moment) -> bool {
-        self.attempt.is_none() && self.attempt_at().is_some_and(|at| now.reached(at))
+        self.attempt.is_none()
+            && self.attempt_at().is_some_and(|at| now.reached(at))
+            && (self.by_request() || self.spaced(now))
     }
 
     /// The attempt begins. Until it is answered or [`Self::abandon`]ed no other one does (single flight).
@@ -298,26 +304,33 @@ impl Lease {
     }
 
     fn attempt_at(&self) -> Option<Moment> {
-        let at = match self.phase {
-            Phase::Deleted | Phase::Confirming(_) => return None,
-            Phase::Locked if self.unlock_wanted => return Some(Moment::from_nanos(0, 0)),
-            Phase::Locked => return None,
-            _ if self.asked => return Some(Moment::from_nanos(0, 0)),
-            _ => self.due,
-        };
-        // C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
-        // jumps about must not make us call more often.
-        Some(match self.last_begun {
-            None => at,
-            Some(last) => {
-                let spaced = last.plus(MIN_SPACING);
-                if at.boot_nanos() >= spaced.boot_nanos() {
-                    at
-                } else {
-                    Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
-                }
+        match self.phase {
+            Phase::Deleted | Phase::Confirming(_) => None,
+            Phase::Locked if !self.unlock_wanted => None,
+            _ if self.by_request() => Some(Moment::from_nanos(0, 0)),
+            _ => Some(self.due_spaced()),
+        }
+    }
+
+    /// Whether the next attempt is one that a person asked for, which need not keep its distance.
+    fn by_request(&self) -> bool {
+        self.asked || self.unlock_wanted
+    }
+
+    /// When the next background attempt is due, pushed back to its distance where it falls short of it.
+    fn due_spaced(&self) -> Moment {
+        match self.last_begun.map(|last| last.plus(MIN_SPACING)) {
+            Some(spaced) if self.due.boot_nanos() < spaced.boot_nanos() => {
+                Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
             }
-        })
+            _ => self.due,
+        }
+    }
+
+    /// C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
+    /// jumps about must not make us call more often.
+    fn spaced(&self, now: Moment) -> bool {
+        self.last_begun.is_none_or(|last| now.boot_nanos() >= last.plus(MIN_SPACING).boot_nanos())
     }
 
     fn expires_at(&self) -> Option<Moment> {
