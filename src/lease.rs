@@ -154,7 +154,10 @@ enum Phase {
     Unavailable,
     Revoked,
     Locked,
-    Deleted,
+    /// `locked` when `lock` was called before or since: recovery then leads back to a lock, not past it.
+    Deleted {
+        locked: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +242,7 @@ impl Lease {
                 self.unlock_wanted = self.phase == Phase::Locked;
                 Effects::default()
             }
-            Event::Delete => self.close(Phase::Deleted, Closed::Deleted),
+            Event::Delete => self.on_delete(),
             Event::Recover => self.on_recover(now),
         };
         expired.then(effects)
@@ -305,7 +308,7 @@ impl Lease {
 
     fn attempt_at(&self) -> Option<Moment> {
         match self.phase {
-            Phase::Deleted | Phase::Confirming(_) => None,
+            Phase::Deleted { .. } | Phase::Confirming(_) => None,
             Phase::Locked if !self.unlock_wanted => None,
             _ if self.by_request() => Some(Moment::from_nanos(0, 0)),
             _ => Some(self.due_spaced()),
@@ -374,7 +377,7 @@ impl Lease {
         max_grace: Option<Duration>,
     ) -> Effects {
         match self.phase {
-            Phase::Deleted => return Effects::default(),
+            Phase::Deleted { .. } => return Effects::default(),
             Phase::Locked if !attempt.unlock => return Effects::default(),
             _ => {}
         }
@@ -428,7 +431,7 @@ impl Lease {
                 self.probe_later(now);
                 Effects::default()
             }
-            Phase::Locked | Phase::Deleted => Effects::default(),
+            Phase::Locked | Phase::Deleted { .. } => Effects::default(),
         }
     }
 
@@ -468,7 +471,7 @@ impl Lease {
                 self.probe_later(now);
                 alarm
             }
-            Phase::Locked | Phase::Deleted => alarm,
+            Phase::Locked | Phase::Deleted { .. } => alarm,
         }
     }
 
@@ -483,7 +486,7 @@ impl Lease {
                 Effects::default()
             }
             // Without a key anyway: the rest of the answer decides.
-            Phase::Revoked | Phase::Locked | Phase::Deleted => Effects::default(),
+            Phase::Revoked | Phase::Locked | Phase::Deleted { .. } => Effects::default(),
         };
         // The second unwrap of this attempt starts after the refusal, so it counts in the new epoch.
         self.attempt = Some(Attempt { epoch: self.epoch, ..attempt });
@@ -492,7 +495,7 @@ impl Lease {
 
     fn on_refused(&mut self, now: Moment, refusal: Refusal) -> Effects {
         match self.phase {
-            Phase::Locked | Phase::Deleted => return Effects::default(),
+            Phase::Locked | Phase::Deleted { .. } => return Effects::default(),
             Phase::Held(_) | Phase::Confirming(_) => self.flaps.note(now),
             _ => {}
         }
@@ -504,19 +507,31 @@ impl Lease {
     fn on_lock(&mut self) -> Effects {
         self.unlock_wanted = false;
         self.asked = false;
-        match self.phase {
-            Phase::Deleted => Effects::default(),
+        match &mut self.phase {
+            Phase::Deleted { locked } => {
+                *locked = true;
+                Effects::default()
+            }
             // Locked again: an unlock under way is overtaken.
             _ => self.close(Phase::Locked, Closed::Locked),
         }
     }
 
-    fn on_recover(&mut self, now: Moment) -> Effects {
-        if self.phase != Phase::Deleted {
-            return Effects::default();
+    fn on_delete(&mut self) -> Effects {
+        match self.phase {
+            Phase::Deleted { .. } => Effects::default(),
+            phase => self.close(Phase::Deleted { locked: phase == Phase::Locked }, Closed::Deleted),
         }
+    }
+
+    fn on_recover(&mut self, now: Moment) -> Effects {
+        let Phase::Deleted { locked } = self.phase else { return Effects::default() };
         self.due = now;
-        self.close(Phase::Cold, Closed::NotReady)
+        if locked {
+            self.close(Phase::Locked, Closed::Locked)
+        } else {
+            self.close(Phase::Cold, Closed::NotReady)
+        }
     }
 
     /// Applies what the passing of time alone decides.
