@@ -176,6 +176,7 @@ struct Attempt {
     id: AttemptId,
     /// Begun in this epoch; worth nothing in another (invariant 1).
     epoch: Epoch,
+    begun: Moment,
     /// Begun because it was due, not because somebody asked: only then does silence earn grace.
     due: bool,
     unlock: bool,
@@ -267,7 +268,8 @@ impl Lease {
         let id = AttemptId(self.next_id);
         self.next_id += 1;
         let unlock = self.phase == Phase::Locked;
-        self.attempt = Some(Attempt { id, epoch: self.epoch, due: now.reached(self.due), unlock });
+        let due = now.reached(self.due);
+        self.attempt = Some(Attempt { id, epoch: self.epoch, begun: now, due, unlock });
         self.last_begun = Some(now);
         self.asked = false;
         self.unlock_wanted = false;
@@ -363,8 +365,8 @@ impl Lease {
         }
         match answer {
             Answer::Verified { started, max_grace } => self.on_verified(now, attempt, started, max_grace),
-            Answer::Transient => self.on_silence(now, attempt.due),
-            Answer::Integrity => self.on_integrity(now),
+            Answer::Transient => self.on_silence(now, attempt.begun, attempt.due),
+            Answer::Integrity => self.on_integrity(now, attempt),
             Answer::Refused(refusal) | Answer::RefusedPending(refusal) => self.on_refused(now, refusal),
         }
     }
@@ -406,7 +408,7 @@ impl Lease {
         }
     }
 
-    fn on_silence(&mut self, now: Moment, was_due: bool) -> Effects {
+    fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
         match &mut self.phase {
             Phase::Held(held) => {
                 if was_due {
@@ -415,7 +417,7 @@ impl Lease {
                 let publish = self
                     .deadlines()
                     .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
-                self.back_off(now, self.policy.longest_interval() / 2);
+                self.back_off(begun, was_due, self.policy.longest_interval() / 2);
                 let entered = self.expire(now);
                 Effects { publish, ..Effects::default() }.then(entered)
             }
@@ -424,7 +426,7 @@ impl Lease {
                 self.on_refused(now, refusal)
             }
             Phase::Cold => {
-                self.back_off(now, self.policy.refresh);
+                self.back_off(begun, was_due, self.policy.refresh);
                 Effects::default()
             }
             Phase::Unavailable | Phase::Revoked => {
@@ -442,12 +444,12 @@ impl Lease {
             return Effects::default();
         }
         match self.phase {
-            Phase::Held(_) => self.on_silence(now, true),
+            Phase::Held(_) => self.on_silence(now, begun, true),
             _ => Effects::default(),
         }
     }
 
-    fn on_integrity(&mut self, now: Moment) -> Effects {
+    fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         match &mut self.phase {
             Phase::Held(held) if !held.in_grace => {
@@ -455,7 +457,7 @@ impl Lease {
                 let publish = self
                     .deadlines()
                     .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
-                self.back_off(now, self.policy.longest_interval() / 2);
+                self.back_off(attempt.begun, attempt.due, self.policy.longest_interval() / 2);
                 let expired = self.expire(now);
                 Effects { publish, ..alarm }.then(expired)
             }
@@ -595,11 +597,16 @@ impl Lease {
         Effects { publish: Some(Publish::Close { epoch: self.epoch, why }), notify: true, alarm: false }
     }
 
-    /// Tries again after 6 s, then after twice that, up to `most`.
-    fn back_off(&mut self, now: Moment, most: Duration) {
+    /// Tries again 6 s after the failed attempt began, then after twice that, up to `most`.
+    fn back_off(&mut self, begun: Moment, was_due: bool, most: Duration) {
         let doubled = MIN_SPACING * (1 << self.failures.min(4));
+        let wait = doubled.min(most).max(MIN_SPACING);
+        // The first retry is exact: F leaves room for one that starts 6 s after the first and takes c.
+        let wait = if self.failures == 0 { wait } else { self.jitter.near(wait) };
         self.failures = self.failures.saturating_add(1);
-        self.due = now.plus(self.jitter.near(doubled.min(most).max(MIN_SPACING)));
+        let again = begun.plus(wait);
+        // An attempt that was asked for must not put off the one that is due, which alone can earn grace.
+        self.due = if was_due { again } else { self.due.earlier(again) };
     }
 
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
