@@ -227,8 +227,8 @@ impl Lease {
         // What time alone has decided comes first: no answer may find a lease alive that had ended.
         let expired = self.expire(now);
         if now.reached(self.due) && !self.spaced(now) {
-            // Due by the wall clock alone. Wait on the other one, or `wake_at` would be past and nothing to do.
-            self.due = self.due.earlier(Moment::from_nanos(now.boot_nanos(), u64::MAX));
+            // Due by the wall clock alone: from here on the distance decides, on the other clock.
+            self.due = self.due.earlier(now);
         }
         let effects = match event {
             Event::Wake => Effects::default(),
