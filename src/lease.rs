@@ -409,9 +409,11 @@ impl Lease {
     }
 
     fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
+        // C5: an attempt that took much longer than its deadline was cut short by our own sleep.
+        let begun_lately = now.age_since(begun) < self.policy.call_deadline + MIN_SPACING;
         match &mut self.phase {
             Phase::Held(held) => {
-                if was_due {
+                if was_due && begun_lately {
                     held.silent_at = Some(now);
                 }
                 let publish = self
