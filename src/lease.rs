@@ -195,6 +195,7 @@ pub(crate) struct Lease {
     due: Moment,
     failures: u32,
     unlock_wanted: bool,
+    /// A token was taken: the next attempt need not wait until it is due, nor keep its distance.
     asked: bool,
     tokens: Tokens,
     flaps: Flaps,
@@ -239,10 +240,7 @@ impl Lease {
                 Effects::default()
             }
             Event::Lock => self.on_lock(),
-            Event::Unlock => {
-                self.unlock_wanted = self.phase == Phase::Locked;
-                Effects::default()
-            }
+            Event::Unlock => self.on_unlock(now),
             Event::Delete => self.on_delete(),
             Event::Recover => self.on_recover(now),
         };
@@ -260,7 +258,7 @@ impl Lease {
     pub(crate) fn wants_attempt(&self, now: Moment) -> bool {
         self.attempt.is_none()
             && self.attempt_at().is_some_and(|at| now.reached(at))
-            && (self.by_request() || self.spaced(now))
+            && (self.asked || self.spaced(now))
     }
 
     /// The attempt begins. Until it is answered or [`Self::abandon`]ed no other one does (single flight).
@@ -312,14 +310,9 @@ impl Lease {
         match self.phase {
             Phase::Deleted { .. } | Phase::Confirming(_) => None,
             Phase::Locked if !self.unlock_wanted => None,
-            _ if self.by_request() => Some(Moment::from_nanos(0, 0)),
+            _ if self.asked => Some(Moment::from_nanos(0, 0)),
             _ => Some(self.due_spaced()),
         }
-    }
-
-    /// Whether the next attempt is one that a person asked for, which need not keep its distance.
-    fn by_request(&self) -> bool {
-        self.asked || self.unlock_wanted
     }
 
     /// When the next background attempt is due, pushed back to its distance where it falls short of it.
@@ -519,6 +512,16 @@ impl Lease {
             // Locked again: an unlock under way is overtaken.
             _ => self.close(Phase::Locked, Closed::Locked),
         }
+    }
+
+    fn on_unlock(&mut self, now: Moment) -> Effects {
+        if self.phase == Phase::Locked {
+            self.unlock_wanted = true;
+            // Without a token it keeps the distance of a background attempt (contract C1).
+            self.due = now;
+            self.asked = self.asked || self.tokens.take(now);
+        }
+        Effects::default()
     }
 
     fn on_delete(&mut self) -> Effects {
