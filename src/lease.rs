@@ -248,8 +248,12 @@ impl Lease {
     }
 
     /// Somebody asks for an attempt now (`ready`, `rotate`). False when the bucket is empty: the
-    /// background schedule then has to do.
+    /// background schedule then has to do. An attempt under way will do, and costs no token.
     pub(crate) fn ask(&mut self, now: Moment) -> bool {
+        if self.attempt.is_some() {
+            // C4: whoever asks meanwhile shares its answer.
+            return true;
+        }
         self.asked = self.asked || self.tokens.take(now);
         self.asked
     }
@@ -261,7 +265,7 @@ impl Lease {
             && (self.asked || self.spaced(now))
     }
 
-    /// The attempt begins. Until it is answered or [`Self::abandon`]ed no other one does (single flight).
+    /// The attempt begins. Until it is answered, or a closing forgets it, no other one does (single flight).
     pub(crate) fn begin(&mut self, now: Moment) -> AttemptId {
         let id = AttemptId(self.next_id);
         self.next_id += 1;
