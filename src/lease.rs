@@ -80,7 +80,8 @@ pub(crate) struct AttemptId(u64);
 pub(crate) enum Event {
     /// Time has passed.
     Wake,
-    /// An attempt ended. Of an attempt that is no longer current, only a refusal is heeded, as a reason to ask again.
+    /// An attempt ended. Of one that is no longer current a refusal is heeded, or a success while the KMS
+    /// is thought silent: as a reason to ask again, never as an answer.
     Answered(AttemptId, Answer),
     /// Another account's attempt at the same authority, begun at the given time, met silence.
     AuthoritySilent {
@@ -346,9 +347,13 @@ impl Lease {
 
     fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
         let Some(attempt) = self.attempt.filter(|attempt| attempt.id == id) else {
-            // Late, of an attempt given up: a success is worth nothing, a refusal is a reason to ask.
-            if matches!(answer, Answer::Refused(_) | Answer::RefusedPending(_)) {
-                self.due = self.due.earlier(now);
+            // Late, of an attempt given up: it decides nothing. But a refusal is a reason to ask, and so is
+            // a success where the KMS was thought silent.
+            let unavailable = self.phase == Phase::Unavailable;
+            match answer {
+                Answer::Refused(_) | Answer::RefusedPending(_) => self.due = self.due.earlier(now),
+                Answer::Verified { .. } if unavailable => self.due = self.due.earlier(now),
+                Answer::Verified { .. } | Answer::Transient | Answer::Integrity => {}
             }
             return Effects::default();
         };
