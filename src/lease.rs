@@ -201,6 +201,8 @@ pub(crate) struct Lease {
     tokens: Tokens,
     flaps: Flaps,
     jitter: Jitter,
+    /// There was news during the attempt under way, which may have begun too early to see it.
+    overtaken: bool,
 }
 
 impl Lease {
@@ -221,6 +223,7 @@ impl Lease {
             tokens: Tokens::full(now),
             flaps: Flaps::default(),
             jitter: Jitter(seed | 1),
+            overtaken: false,
         }
     }
 
@@ -237,7 +240,7 @@ impl Lease {
             Event::Answered(id, answer) => self.on_answer(now, id, answer),
             Event::AuthoritySilent { begun } => self.on_shared_silence(now, begun),
             Event::AuthorityRefused | Event::RecordChanged => {
-                self.due = self.due.earlier(now);
+                self.ask_soon(now);
                 Effects::default()
             }
             Event::Lock => self.on_lock(),
@@ -276,6 +279,7 @@ impl Lease {
         self.last_begun = Some(now);
         self.asked = false;
         self.unlock_wanted = false;
+        self.overtaken = false;
         id
     }
 
@@ -351,8 +355,8 @@ impl Lease {
             // a success where the KMS was thought silent.
             let unavailable = self.phase == Phase::Unavailable;
             match answer {
-                Answer::Refused(_) | Answer::RefusedPending(_) => self.due = self.due.earlier(now),
-                Answer::Verified { .. } if unavailable => self.due = self.due.earlier(now),
+                Answer::Refused(_) | Answer::RefusedPending(_) => self.ask_soon(now),
+                Answer::Verified { .. } if unavailable => self.ask_soon(now),
                 Answer::Verified { .. } | Answer::Transient | Answer::Integrity => {}
             }
             return Effects::default();
@@ -403,6 +407,9 @@ impl Lease {
         self.last_begun = Some(started);
         let (low, high) = (policy.shortest_interval(), policy.longest_interval());
         self.due = started.plus(self.jitter.between(low, high));
+        if self.overtaken {
+            self.ask_soon(now);
+        }
         Effects {
             publish: Some(Publish::Keys { fresh_until, valid_until: fresh_until }),
             notify: !was_held,
@@ -609,6 +616,12 @@ impl Lease {
             _ => None,
         };
         Effects { publish: Some(Publish::Close { epoch: self.epoch, why }), notify: true, alarm: false }
+    }
+
+    /// There is news: the next attempt is due now, whatever one under way may say.
+    fn ask_soon(&mut self, now: Moment) {
+        self.due = self.due.earlier(now);
+        self.overtaken = self.attempt.is_some();
     }
 
     /// Tries again 6 s after the failed attempt began, then after twice that, up to `most`.
