@@ -3,6 +3,9 @@
 //! A provider is called on the library's own threads only; it may block, may hold a runtime
 //! of its own, may hang. It never sees data, only the 56 bytes that carry an AEK. Imports: `id`, `error`.
 
+#[cfg(unix)]
+mod local;
+
 use std::fmt;
 use std::time::SystemTime;
 
@@ -10,6 +13,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::{AccountId, Generation, Suite};
+
+#[cfg(unix)]
+pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
 
 /// A connection to a KMS: it wraps, unwraps and describes (contract B1).
 ///
