@@ -5,6 +5,7 @@
 
 #[cfg(unix)]
 mod local;
+mod preflight;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,6 +17,8 @@ use crate::id::{AccountId, Generation, Suite};
 
 #[cfg(unix)]
 pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
+pub(crate) use preflight::preflight_at;
+pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverability, Verdict, preflight};
 
 /// A connection to a KMS: it wraps, unwraps and describes (contract B1).
 ///
@@ -216,7 +219,7 @@ pub struct WrapContext {
 pub enum WrapRole {
     /// The AEK.
     Inner,
-    /// A throw-away value that [`preflight`](crate::preflight) wraps and unwraps; never an AEK.
+    /// A throw-away value that [`preflight`] wraps and unwraps; never an AEK.
     Preflight,
 }
 
