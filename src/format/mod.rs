@@ -1,0 +1,6 @@
+//! Bytes to types and back, every length and count bounded before anything is allocated (contract F2).
+
+pub(crate) mod codec;
+pub(crate) mod frame;
+pub(crate) mod policy;
+pub(crate) mod record;
