@@ -47,6 +47,12 @@ impl Expect {
         }
     }
 
+    /// The account that is expected.
+    #[must_use]
+    pub const fn expected_account(&self) -> AccountId {
+        self.account
+    }
+
     /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
     pub fn kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
         self.keks.push(AllowedKek { provider, name: name.into() });
