@@ -67,7 +67,10 @@ fn f2_blocks_and_aad_are_bounded_before_anything_is_touched() {
         let long = [0; MAX_AAD + 1];
         let mut data = *b"data";
         let place = Place::block(id(0), Aad::new(&long));
-        assert_eq!(keys.seal_in_place(&place, NOW, &mut data).map(|_| ()).unwrap_err().kind(), ErrorKind::Limit);
+        assert_eq!(
+            keys.seal_in_place(&place, NOW, &mut data).map(|_| ()).unwrap_err().kind(),
+            ErrorKind::Limit
+        );
         assert_eq!(&data, b"data");
         let place = Place::block(id(0), Aad::new(&long[..MAX_AAD]));
         let (head, tag) = keys.seal_in_place(&place, NOW, &mut data).expect("the longest AAD");
@@ -108,12 +111,14 @@ fn a5_a_wrong_aek_is_told_from_damaged_data_and_before_decryption() {
         // Another AEK of the same account, and the same secret under another account.
         for other in [keys(1, 3, engine), keys(2, 2, engine)] {
             let mut out = vec![9; 100];
-            let error = other.open_to(&place, &head, &tag, &sealed, &mut out, release).expect_err("wrong AEK");
+            let error =
+                other.open_to(&place, &head, &tag, &sealed, &mut out, release).expect_err("wrong AEK");
             assert_eq!((error.kind(), out), (ErrorKind::UnknownGeneration, vec![9; 100]), "untouched");
         }
         sealed[0] ^= 1;
         let mut out = vec![9; 100];
-        let error = keys(1, 2, engine).open_to(&place, &head, &tag, &sealed, &mut out, release).expect_err("damaged");
+        let error =
+            keys(1, 2, engine).open_to(&place, &head, &tag, &sealed, &mut out, release).expect_err("damaged");
         assert_eq!((error.kind(), out), (ErrorKind::Corrupt, vec![0; 100]), "wiped");
     }
 }
@@ -162,8 +167,10 @@ fn f5_a_frame_built_to_open_under_two_accounts_is_refused() {
             let plain = mallory.each_ref().map(|keys| {
                 let mut data = ciphertext;
                 let head = keys.head(&place, r);
-                keys.with_bound(&head, &place, |dek, bound| engine.open_in_place(dek, bound, &tag, &mut data))
-                    .expect("the cipher does not commit");
+                keys.with_bound(&head, &place, |dek, bound| {
+                    engine.open_in_place(dek, bound, &tag, &mut data)
+                })
+                .expect("the cipher does not commit");
                 data
             });
             assert_ne!(plain[0], plain[1]);

@@ -2,3 +2,6 @@
 //! scripted, and the conformance suite that any provider runs (feature `testing`).
 
 pub use crate::clock::ManualClock;
+
+mod unmanaged;
+pub use unmanaged::UnmanagedAccount;
