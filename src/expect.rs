@@ -189,7 +189,7 @@ impl fmt::Debug for Expect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::record::tests::sealed_by;
+    use crate::format::record::sealed_by;
     use crate::provider::{Authority, Kek, KekInfo, KekUri, ProviderError, WrapContext, WrapInput, Wrapped};
 
     const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
