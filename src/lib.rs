@@ -1,7 +1,9 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account;
 mod atomic_file;
+mod block;
 mod clock;
 mod derive;
 mod engine;
@@ -17,6 +19,10 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use account::batch::{OpenJob, SealJob};
+pub use account::permit::Permit;
+pub use account::state::{Status, UnavailableCause};
+pub use block::MAX_AAD;
 pub use derive::Kind;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
