@@ -421,7 +421,7 @@ const ACTIVE: u8 = 1;
 const DELETED: u8 = 2;
 const CUSTODY_SINGLE: u8 = 1;
 /// The longest name of a kind of provider, in bytes.
-const MAX_PROVIDER_LEN: usize = 64;
+pub(super) const MAX_PROVIDER_LEN: usize = 64;
 /// How many follow. Their place is laid out in `docs/FORMAT.md`; this version reads and writes none.
 const OLDER_GENERATIONS: u16 = 0;
 
