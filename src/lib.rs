@@ -11,6 +11,7 @@ mod error;
 mod expect;
 mod format;
 mod id;
+mod lease;
 pub mod provider;
 mod random;
 mod record_store;
