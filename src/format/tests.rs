@@ -1,12 +1,18 @@
 //! `docs/FORMAT.md` says what the code does: its limits, and its example.
 
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
 use crate::block::{GenerationKeys, MAX_AAD, Place};
 use crate::derive::{Kind, MacUse};
+use crate::expect::Expect;
 use crate::format::frame::{MAX_BLOCK, split};
 use crate::format::policy::GenerationLimits;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
-use crate::provider::{KekUri, KekVersion, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
+use crate::provider::{
+    KekUri, KekVersion, KeyProvider, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
+};
 use crate::record_store::RecordTag;
 use crate::secret::MemoryLock;
 
@@ -72,11 +78,22 @@ fn f1_format_md_s_wrap_is_the_wrap() {
     let input = WrapInput::from_slice(&example("wrap_input")).unwrap();
     assert_eq!(input.secret_for(&context), Some(&fixed("secret")));
     assert_eq!(record.wrapped().bytes(), example("wrapped"));
-    assert!(FORMAT.contains(&format!(
-        "\"id\":\"{}\"",
-        record.kek().as_str().split('/').nth(2).expect("has an endpoint")
-    )));
-    assert!(FORMAT.contains(&format!("\"id\":\"{}\"", record.kek_version())));
+}
+
+#[test]
+fn f1_b2_format_md_s_local_kms_file_unwraps() {
+    let at = FORMAT.rfind("{\"format\"").expect("the file is in the document");
+    let file = FORMAT[at..].strip_suffix("```\n").expect("and ends it");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kms.json");
+    std::fs::write(&path, file).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    let record = AccountRecord::parse(&example("record")).unwrap();
+    let kms = Arc::new(LocalKms::open(&path).unwrap());
+    let provider = Expect::account(account()).kek(kms, "orders").admit(&record).unwrap();
+    let input = provider.unwrap(record.wrapped(), &record.wrap_context()).unwrap();
+    assert_eq!(input.secret_for(&record.wrap_context()), Some(&fixed("secret")));
 }
 
 #[test]
