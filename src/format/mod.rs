@@ -4,3 +4,6 @@ pub(crate) mod codec;
 pub(crate) mod frame;
 pub(crate) mod policy;
 pub(crate) mod record;
+
+#[cfg(test)]
+mod tests;
