@@ -1,0 +1,3 @@
+//! Bytes to types and back, every length and count bounded before anything is allocated (contract F2).
+
+pub(crate) mod frame;
