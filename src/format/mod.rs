@@ -1,3 +1,4 @@
 //! Bytes to types and back, every length and count bounded before anything is allocated (contract F2).
 
 pub(crate) mod frame;
+pub(crate) mod object;
