@@ -89,5 +89,5 @@ pub(super) fn context() -> Context {
 
 /// Bytes in which no two blocks are alike.
 pub(super) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251 ^ at / BLOCK).to_le_bytes()[0]).collect()
+    (0..len).map(|at| ((at % 251) ^ (at / BLOCK)).to_le_bytes()[0]).collect()
 }
