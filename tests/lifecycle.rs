@@ -7,8 +7,8 @@ use std::time::Duration;
 use strongroom::provider::{Kek, KeyProvider};
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId, OutageGrace, Refusal,
-    Status,
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId, OutageGrace,
+    Refusal, Status,
 };
 
 const fn secs(seconds: u64) -> Duration {

@@ -5,5 +5,6 @@ pub(crate) mod frame;
 pub(crate) mod policy;
 pub(crate) mod record;
 
+pub(crate) mod object;
 #[cfg(test)]
 mod tests;
