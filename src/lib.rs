@@ -4,6 +4,7 @@
 mod clock;
 mod error;
 mod id;
+mod lease;
 pub mod provider;
 mod random;
 #[cfg(any(test, feature = "testing"))]

@@ -1,0 +1,673 @@
+//! The lease machine: when an AEK may be used, when the KMS is asked again, when the key is wiped.
+//!
+//! One per account. It is sans-I/O: events and the time go in, [`Effects`] come out; it has no clock, no
+//! thread and no key bytes, so its whole behaviour can be explored. The keeper feeds it. The rules, with
+//! r the refresh interval, c the call deadline and G the grace:
+//!
+//! ```text
+//! J = min(1.1 r, 60 s)      background unwraps start at most J apart while the KMS answers
+//! F = J + 6 s + c           a lease is fresh until F after the start of its unwrap; a second attempt always fits
+//! F + G                     nothing outlives this
+//! ```
+//!
+//! Grace is earned again by every failed attempt: the n-th silent answer carries the lease to
+//! `min(start + F + G, answer + F)`. So a refresher that stalls in the middle of an outage loses the lease as
+//! surely as one that stalls outside of it. Imports: `clock`, `error` (for `Refusal`), `id`.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::Refusal;
+use crate::id::Epoch;
+
+/// The times that a lease obeys. Built by the cache's builder, which checks r and c.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    refresh: Duration,
+    call_deadline: Duration,
+    grace: Duration,
+}
+
+impl Policy {
+    pub(crate) const fn new(refresh: Duration, call_deadline: Duration, grace: Duration) -> Self {
+        Self { refresh, call_deadline, grace }
+    }
+
+    /// The same, with no more grace than the customer's record allows.
+    pub(crate) fn shortened(self, max_grace: Option<Duration>) -> Self {
+        Self { grace: max_grace.map_or(self.grace, |max| max.min(self.grace)), ..self }
+    }
+
+    pub(crate) const fn refresh(&self) -> Duration {
+        self.refresh
+    }
+
+    pub(crate) const fn call_deadline(&self) -> Duration {
+        self.call_deadline
+    }
+
+    /// G: how long a lease may outlive F while the KMS is silent.
+    pub(crate) const fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// J: the longest time between the starts of two background unwraps while the KMS answers.
+    pub(crate) fn longest_interval(&self) -> Duration {
+        (self.refresh + self.refresh / 10).min(MAX_REFRESH)
+    }
+
+    fn shortest_interval(&self) -> Duration {
+        (self.refresh - self.refresh / 10).max(MIN_SPACING)
+    }
+
+    /// F: how long after the start of a verified unwrap its lease is fresh.
+    pub(crate) fn fresh_for(&self) -> Duration {
+        self.longest_interval() + MIN_SPACING + self.call_deadline
+    }
+
+    /// F + G: when the key is wiped whatever happens.
+    pub(crate) fn usable_for(&self) -> Duration {
+        self.fresh_for().saturating_add(self.grace)
+    }
+}
+
+/// Names one unwrap attempt of one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AttemptId(u64);
+
+/// What the machine is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Time has passed.
+    Wake,
+    /// An attempt ended. Of an attempt that is no longer current, only a refusal is heeded, as a reason to ask again.
+    Answered(AttemptId, Answer),
+    /// Another account's attempt at the same authority, begun at the given time, met silence.
+    AuthoritySilent {
+        begun: Moment,
+    },
+    /// Another account at the same authority was refused: ask for ourselves, soon.
+    AuthorityRefused,
+    /// The record was changed by somebody: look at it, soon.
+    RecordChanged,
+    Lock,
+    Unlock,
+    Delete,
+    Recover,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The KMS unwrapped, and the AEK is the record's. `started` is when the call began.
+    Verified {
+        started: Moment,
+        max_grace: Option<Duration>,
+    },
+    Transient,
+    Integrity,
+    /// The KMS refused, but the newest record has not been compared yet: close, and wait for the
+    /// rest of the answer (contract D12).
+    RefusedPending(Refusal),
+    Refused(Refusal),
+}
+
+/// What the keeper does now, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    pub(crate) publish: Option<Publish>,
+    /// The state that users see has changed: tell them.
+    pub(crate) notify: bool,
+    /// The KMS's answer cannot be right: tell a person.
+    pub(crate) alarm: bool,
+}
+
+/// What the data plane is to see from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// The keys that came with this answer.
+    Keys { fresh_until: Moment, valid_until: Moment },
+    /// The same keys, other deadlines.
+    Extend { fresh_until: Moment, valid_until: Moment },
+    /// No keys, a new epoch.
+    Close { epoch: Epoch, why: Closed },
+}
+
+/// Why there is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    NotReady,
+    Silent,
+    Integrity,
+    Revoked(Refusal),
+    Locked,
+    Deleted,
+}
+
+/// Where the machine stands. `Held` is the table's *fresh* and *grace*: which of them is a matter of age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Cold,
+    Held(Held),
+    /// Refused, with reads closed, until the newest record has been compared.
+    Confirming(Refusal),
+    Unavailable,
+    Revoked,
+    Locked,
+    Deleted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    /// When the last verified unwrap started: all age counts from here (contract C2).
+    since: Moment,
+    /// When the last attempt that was due met silence: what grace is earned by.
+    silent_at: Option<Moment>,
+    /// An answer that cannot be right has come since: no grace any more.
+    tainted: bool,
+    in_grace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attempt {
+    id: AttemptId,
+    /// Begun in this epoch; worth nothing in another (invariant 1).
+    epoch: Epoch,
+    /// Begun because it was due, not because somebody asked: only then does silence earn grace.
+    due: bool,
+    unlock: bool,
+}
+
+/// The machine of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    policy: Policy,
+    cache_policy: Policy,
+    phase: Phase,
+    epoch: Epoch,
+    attempt: Option<Attempt>,
+    next_id: u64,
+    last_begun: Option<Moment>,
+    due: Moment,
+    failures: u32,
+    unlock_wanted: bool,
+    asked: bool,
+    tokens: Tokens,
+    flaps: Flaps,
+    jitter: Jitter,
+}
+
+impl Lease {
+    /// A machine without a key, due at once. `seed` spreads the refreshes of many accounts.
+    pub(crate) fn new(policy: Policy, now: Moment, seed: u64) -> Self {
+        Self {
+            policy,
+            cache_policy: policy,
+            phase: Phase::Cold,
+            epoch: Epoch::FIRST,
+            attempt: None,
+            next_id: 0,
+            last_begun: None,
+            due: now,
+            failures: 0,
+            unlock_wanted: false,
+            asked: false,
+            tokens: Tokens::full(now),
+            flaps: Flaps::default(),
+            jitter: Jitter(seed | 1),
+        }
+    }
+
+    /// Takes in an event.
+    pub(crate) fn on(&mut self, now: Moment, event: Event) -> Effects {
+        // What time alone has decided comes first: no answer may find a lease alive that had ended.
+        let expired = self.expire(now);
+        let effects = match event {
+            Event::Wake => Effects::default(),
+            Event::Answered(id, answer) => self.on_answer(now, id, answer),
+            Event::AuthoritySilent { begun } => self.on_shared_silence(now, begun),
+            Event::AuthorityRefused | Event::RecordChanged => {
+                self.due = self.due.earlier(now);
+                Effects::default()
+            }
+            Event::Lock => self.on_lock(),
+            Event::Unlock => {
+                self.unlock_wanted = self.phase == Phase::Locked;
+                Effects::default()
+            }
+            Event::Delete => self.close(Phase::Deleted, Closed::Deleted),
+            Event::Recover => self.on_recover(now),
+        };
+        expired.then(effects)
+    }
+
+    /// Somebody asks for an attempt now (`ready`, `rotate`). False when the bucket is empty: the
+    /// background schedule then has to do.
+    pub(crate) fn ask(&mut self, now: Moment) -> bool {
+        self.asked = self.asked || self.tokens.take(now);
+        self.asked
+    }
+
+    /// Whether an attempt should begin now.
+    pub(crate) fn wants_attempt(&self, now: Moment) -> bool {
+        self.attempt.is_none() && self.attempt_at().is_some_and(|at| now.reached(at))
+    }
+
+    /// The attempt begins. Until it is answered or [`Self::abandon`]ed no other one does (single flight).
+    pub(crate) fn begin(&mut self, now: Moment) -> AttemptId {
+        let id = AttemptId(self.next_id);
+        self.next_id += 1;
+        let unlock = self.phase == Phase::Locked;
+        self.attempt = Some(Attempt { id, epoch: self.epoch, due: now.reached(self.due), unlock });
+        self.last_begun = Some(now);
+        self.asked = false;
+        self.unlock_wanted = false;
+        id
+    }
+
+    /// When the machine wants to be woken next. `None` while nothing but an event can change anything.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        let attempt = if self.attempt.is_none() { self.attempt_at() } else { None };
+        match (attempt, self.expires_at()) {
+            (Some(a), Some(b)) => Some(a.earlier(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The epoch, as last published.
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the attempt `id` is the one under way, and was begun for `unlock`.
+    pub(crate) fn is_unlock(&self, id: AttemptId) -> bool {
+        self.attempt.is_some_and(|attempt| attempt.id == id && attempt.unlock)
+    }
+
+    /// Whether `id` is still the attempt whose success would count.
+    pub(crate) fn is_current(&self, id: AttemptId) -> bool {
+        self.attempt.is_some_and(|attempt| attempt.id == id && attempt.epoch == self.epoch)
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        self.phase == Phase::Locked
+    }
+
+    pub(crate) const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    fn attempt_at(&self) -> Option<Moment> {
+        let at = match self.phase {
+            Phase::Deleted | Phase::Confirming(_) => return None,
+            Phase::Locked if self.unlock_wanted => return Some(Moment::from_nanos(0, 0)),
+            Phase::Locked => return None,
+            _ if self.asked => return Some(Moment::from_nanos(0, 0)),
+            _ => self.due,
+        };
+        // C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
+        // jumps about must not make us call more often.
+        Some(match self.last_begun {
+            None => at,
+            Some(last) => {
+                let spaced = last.plus(MIN_SPACING);
+                if at.boot_nanos() >= spaced.boot_nanos() {
+                    at
+                } else {
+                    Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
+                }
+            }
+        })
+    }
+
+    fn expires_at(&self) -> Option<Moment> {
+        let Phase::Held(held) = self.phase else { return None };
+        let fresh_until = held.since.plus(self.policy.fresh_for());
+        if held.tainted || (!held.in_grace && held.silent_at.is_some()) {
+            return Some(fresh_until);
+        }
+        Some(held.since.plus(self.policy.usable_for()))
+    }
+
+    fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
+        let Some(attempt) = self.attempt.filter(|attempt| attempt.id == id) else {
+            // Late, of an attempt given up: a success is worth nothing, a refusal is a reason to ask.
+            if matches!(answer, Answer::Refused(_) | Answer::RefusedPending(_)) {
+                self.due = self.due.earlier(now);
+            }
+            return Effects::default();
+        };
+        if let Answer::RefusedPending(refusal) = answer {
+            return self.on_pending_refusal(attempt, refusal);
+        }
+        self.attempt = None;
+        if attempt.epoch != self.epoch {
+            // Closed since it began. Nothing of before the closing may open again.
+            return Effects::default();
+        }
+        match answer {
+            Answer::Verified { started, max_grace } => self.on_verified(now, attempt, started, max_grace),
+            Answer::Transient => self.on_silence(now, attempt.due),
+            Answer::Integrity => self.on_integrity(now),
+            Answer::Refused(refusal) | Answer::RefusedPending(refusal) => self.on_refused(now, refusal),
+        }
+    }
+
+    fn on_verified(
+        &mut self,
+        now: Moment,
+        attempt: Attempt,
+        started: Moment,
+        max_grace: Option<Duration>,
+    ) -> Effects {
+        match self.phase {
+            Phase::Deleted => return Effects::default(),
+            Phase::Locked if !attempt.unlock => return Effects::default(),
+            _ => {}
+        }
+        let policy = self.cache_policy.shortened(max_grace);
+        let fresh_until = started.plus(policy.fresh_for());
+        if now.reached(fresh_until) {
+            // The process slept between call and answer. Older than any lease may be: ask again.
+            self.due = now;
+            return Effects::default();
+        }
+        self.policy = policy;
+        let was_held = matches!(self.phase, Phase::Held(held) if !held.in_grace);
+        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, in_grace: false });
+        self.failures = 0;
+        self.last_begun = Some(started);
+        let (low, high) = (policy.shortest_interval(), policy.longest_interval());
+        self.due = started.plus(self.jitter.between(low, high));
+        Effects {
+            publish: Some(Publish::Keys { fresh_until, valid_until: fresh_until }),
+            notify: !was_held,
+            alarm: false,
+        }
+    }
+
+    fn on_silence(&mut self, now: Moment, was_due: bool) -> Effects {
+        match &mut self.phase {
+            Phase::Held(held) => {
+                if was_due {
+                    held.silent_at = Some(now);
+                }
+                let publish = self
+                    .deadlines()
+                    .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
+                self.back_off(now, self.policy.longest_interval() / 2);
+                let entered = self.expire(now);
+                Effects { publish, ..Effects::default() }.then(entered)
+            }
+            Phase::Confirming(refusal) => {
+                let refusal = *refusal;
+                self.on_refused(now, refusal)
+            }
+            Phase::Cold => {
+                self.back_off(now, self.policy.refresh);
+                Effects::default()
+            }
+            Phase::Unavailable | Phase::Revoked => {
+                self.probe_later(now);
+                Effects::default()
+            }
+            Phase::Locked | Phase::Deleted => Effects::default(),
+        }
+    }
+
+    fn on_shared_silence(&mut self, now: Moment, begun: Moment) -> Effects {
+        // Silence is shared, success is not: an account that was due when the failed call began need
+        // not make the same call to learn the same thing (invariant 3).
+        if self.attempt.is_some() || !begun.reached(self.due) {
+            return Effects::default();
+        }
+        match self.phase {
+            Phase::Held(_) => self.on_silence(now, true),
+            _ => Effects::default(),
+        }
+    }
+
+    fn on_integrity(&mut self, now: Moment) -> Effects {
+        let alarm = Effects { alarm: true, ..Effects::default() };
+        match &mut self.phase {
+            Phase::Held(held) if !held.in_grace => {
+                held.tainted = true;
+                let publish = self
+                    .deadlines()
+                    .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
+                self.back_off(now, self.policy.longest_interval() / 2);
+                let expired = self.expire(now);
+                Effects { publish, ..alarm }.then(expired)
+            }
+            Phase::Held(_) | Phase::Cold => {
+                self.probe_later(now);
+                alarm.then(self.close(Phase::Unavailable, Closed::Integrity))
+            }
+            Phase::Confirming(refusal) => {
+                let refusal = *refusal;
+                alarm.then(self.on_refused(now, refusal))
+            }
+            Phase::Unavailable | Phase::Revoked => {
+                self.probe_later(now);
+                alarm
+            }
+            Phase::Locked | Phase::Deleted => alarm,
+        }
+    }
+
+    fn on_pending_refusal(&mut self, attempt: Attempt, refusal: Refusal) -> Effects {
+        if attempt.epoch != self.epoch {
+            return Effects::default();
+        }
+        let effects = match self.phase {
+            Phase::Held(_) => self.close(Phase::Confirming(refusal), Closed::NotReady),
+            Phase::Cold | Phase::Unavailable | Phase::Confirming(_) => {
+                self.phase = Phase::Confirming(refusal);
+                Effects::default()
+            }
+            // Without a key anyway: the rest of the answer decides.
+            Phase::Revoked | Phase::Locked | Phase::Deleted => Effects::default(),
+        };
+        // The second unwrap of this attempt starts after the refusal, so it counts in the new epoch.
+        self.attempt = Some(Attempt { epoch: self.epoch, ..attempt });
+        effects
+    }
+
+    fn on_refused(&mut self, now: Moment, refusal: Refusal) -> Effects {
+        match self.phase {
+            Phase::Locked | Phase::Deleted => return Effects::default(),
+            Phase::Held(_) | Phase::Confirming(_) => self.flaps.note(now),
+            _ => {}
+        }
+        let again = self.phase == Phase::Revoked;
+        self.due = now.plus(self.jitter.near(self.flaps.back_off(now, self.policy.refresh)));
+        if again { Effects::default() } else { self.close(Phase::Revoked, Closed::Revoked(refusal)) }
+    }
+
+    fn on_lock(&mut self) -> Effects {
+        self.unlock_wanted = false;
+        self.asked = false;
+        match self.phase {
+            Phase::Deleted => Effects::default(),
+            // Locked again: an unlock under way is overtaken.
+            _ => self.close(Phase::Locked, Closed::Locked),
+        }
+    }
+
+    fn on_recover(&mut self, now: Moment) -> Effects {
+        if self.phase != Phase::Deleted {
+            return Effects::default();
+        }
+        self.due = now;
+        self.close(Phase::Cold, Closed::NotReady)
+    }
+
+    /// Applies what the passing of time alone decides.
+    fn expire(&mut self, now: Moment) -> Effects {
+        let Phase::Held(held) = self.phase else { return Effects::default() };
+        let age = now.age_since(held.since);
+        let fresh = age < self.policy.fresh_for();
+        if fresh {
+            return Effects::default();
+        }
+        if held.tainted {
+            self.probe_later(now);
+            return self.close(Phase::Unavailable, Closed::Integrity);
+        }
+        if age >= self.policy.usable_for() {
+            return if held.silent_at.is_some() {
+                self.probe_later(now);
+                self.close(Phase::Unavailable, Closed::Silent)
+            } else {
+                // Nobody asked the KMS in all this time: not its silence but ours.
+                self.due = now;
+                self.close(Phase::Cold, Closed::NotReady)
+            };
+        }
+        // Past F after a sleep with nothing earned: the data plane refuses by its deadline; ask now.
+        if held.silent_at.is_none() {
+            self.due = self.due.earlier(now);
+            return Effects::default();
+        }
+        let entered = !held.in_grace;
+        self.phase = Phase::Held(Held { in_grace: true, ..held });
+        Effects { notify: entered, ..Effects::default() }
+    }
+
+    /// `fresh_until` and `valid_until` of the lease that is held.
+    fn deadlines(&self) -> Option<(Moment, Moment)> {
+        let Phase::Held(held) = self.phase else { return None };
+        let fresh_until = held.since.plus(self.policy.fresh_for());
+        let valid_until = match held.silent_at {
+            Some(at) if !held.tainted => {
+                at.plus(self.policy.fresh_for()).earlier(held.since.plus(self.policy.usable_for()))
+            }
+            _ => fresh_until,
+        };
+        // OK because silence comes after the start: `at + F` is past `since + F` unless a clock went
+        // back, and then the earlier one is the safe one.
+        Some((fresh_until, valid_until))
+    }
+
+    /// Every move to a keyless state: a new epoch, and nothing begun before it counts.
+    fn close(&mut self, phase: Phase, why: Closed) -> Effects {
+        if self.phase == phase && phase != Phase::Locked {
+            return Effects::default();
+        }
+        self.phase = phase;
+        self.epoch = self.epoch.next();
+        self.attempt = match phase {
+            Phase::Confirming(_) => self.attempt,
+            _ => None,
+        };
+        Effects { publish: Some(Publish::Close { epoch: self.epoch, why }), notify: true, alarm: false }
+    }
+
+    /// Tries again after 6 s, then after twice that, up to `most`.
+    fn back_off(&mut self, now: Moment, most: Duration) {
+        let doubled = MIN_SPACING * (1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        self.due = now.plus(self.jitter.near(doubled.min(most).max(MIN_SPACING)));
+    }
+
+    /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
+    fn probe_later(&mut self, now: Moment) {
+        self.due = now.plus(self.jitter.near(self.policy.refresh));
+    }
+}
+
+impl Effects {
+    /// What follows these effects. The later publication stands; a closing is never overtaken by an extension.
+    fn then(self, later: Self) -> Self {
+        Self {
+            publish: later.publish.or(self.publish),
+            notify: self.notify || later.notify,
+            alarm: self.alarm || later.alarm,
+        }
+    }
+}
+
+/// A small token bucket for what people ask for: three at once, one more each 6 s.
+#[derive(Clone, Copy, Debug)]
+struct Tokens {
+    left: u32,
+    filled: Moment,
+}
+
+impl Tokens {
+    const MOST: u32 = 3;
+
+    const fn full(now: Moment) -> Self {
+        Self { left: Self::MOST, filled: now }
+    }
+
+    fn take(&mut self, now: Moment) -> bool {
+        // The boot-time clock alone: setting the wall clock must not buy calls.
+        let nanos = now.boot_nanos().saturating_sub(self.filled.boot_nanos());
+        let earned = Duration::from_nanos(nanos).as_secs() / MIN_SPACING.as_secs();
+        if earned > 0 {
+            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(Self::MOST);
+            self.filled = now;
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
+}
+
+/// Remembers when access was lost, to slow down against a KMS that flaps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flaps {
+    last: [Option<Moment>; 3],
+    doublings: u32,
+}
+
+impl Flaps {
+    const WINDOW: Duration = Duration::from_secs(600);
+
+    fn note(&mut self, now: Moment) {
+        self.last.rotate_right(1);
+        self.last[0] = Some(now);
+        self.doublings = if self.flapping(now) { self.doublings.saturating_add(1).min(4) } else { 0 };
+    }
+
+    fn flapping(&self, now: Moment) -> bool {
+        self.last.iter().all(|at| at.is_some_and(|at| now.age_since(at) < Self::WINDOW))
+    }
+
+    fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
+        if self.flapping(now) { (refresh * (1 << self.doublings)).min(MAX_REFRESH) } else { refresh }
+    }
+}
+
+/// Spreads calls over time. It guards no secret, so a small generator does (xorshift64, Marsaglia 2003).
+#[derive(Clone, Copy, Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A duration from `low` to `high`, in steps of 1/1024 of the way.
+    fn between(&mut self, low: Duration, high: Duration) -> Duration {
+        let step = u32::try_from(self.next() % 1025).unwrap_or(0);
+        low + high.saturating_sub(low) * step / 1024
+    }
+
+    /// `around`, up to a twentieth later.
+    fn near(&mut self, around: Duration) -> Duration {
+        self.between(around, (around + around / 20).min(MAX_REFRESH.max(around)))
+    }
+}
+
+/// C1: background unwraps of an account start at least this far apart.
+pub(crate) const MIN_SPACING: Duration = Duration::from_secs(6);
+/// C1: and, while the KMS answers, at most this far.
+pub(crate) const MAX_REFRESH: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
