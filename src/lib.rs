@@ -1,14 +1,28 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod atomic_file;
 mod clock;
+mod derive;
 mod error;
+mod expect;
+mod format;
 mod id;
 mod lease;
 pub mod provider;
 mod random;
+mod record_store;
+mod secret;
+mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use derive::Kind;
 pub use error::{Error, ErrorKind, Refusal};
+pub use expect::Expect;
+pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
+pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
+pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
+pub use secret::{MemoryLock, Protections};
+pub use store::file::FileRecordStore;

@@ -1,0 +1,551 @@
+//! Every key derivation: the labels, what goes into each, and nothing else.
+//!
+//! ```text
+//! PRK = HKDF-Extract(salt = SHA-256("strongroom/v1" || account16 || gen_be4 || family1), ikm = secret32)
+//! KCV = HKDF-Expand(PRK, "SRK1", 32)
+//! DEK = HKDF-Expand(PRK, "SRD1" || suite1 || kind1 || object16 || index_be8 || R24, 32)
+//! MAC = HMAC(HKDF-Expand(PRK, label, 32), name || 0 || bytes)
+//! ```
+//! HKDF is RFC 5869 and HMAC RFC 2104, both with SHA-256. PRK is used in HKDF-Expand and nowhere else.
+//!
+//! HMAC is written out here on `sha2`'s block function, and proven equal to the `hkdf` and `hmac` crates by the
+//! tests below. Those crates keep their states where they can neither be locked into memory nor
+//! wiped for sure; here what outlives a call is one [`Slot`], and a DEK costs exactly two
+//! compressions. Imports: `secret`, `random`, `clock`, `id`, `error`.
+
+use std::fmt;
+use std::ops::Range;
+
+use sha2::block_api::compress256;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zerocopy::transmute;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::clock::Moment;
+use crate::error::Error;
+use crate::id::{AccountId, BlockId, Generation, Suite};
+use crate::random;
+use crate::secret::{MemoryLock, Slot};
+
+/// Which of the independent secrets of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// The AEK that blocks are sealed under.
+    Inner,
+}
+
+impl Family {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Inner => 1,
+        }
+    }
+}
+
+/// What a frame is. Part of the DEK's derivation, so that a frame of one kind never opens as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A block that stands alone and carries its own commitment to the key.
+    Block,
+    /// A block of a sealed object, whose header carries the commitment.
+    ObjectFrame,
+}
+
+impl Kind {
+    /// The kind's number in every format.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Block => 1,
+            Self::ObjectFrame => 2,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Block),
+            2 => Some(Self::ObjectFrame),
+            _ => None,
+        }
+    }
+}
+
+/// What a MAC key authenticates. Each has a label of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MacUse {
+    /// An account record, under its newest generation.
+    Record,
+    /// An account record, under the generation before it.
+    Link,
+    /// A sealed object's header, which commits the object to its key.
+    ObjectHeader,
+}
+
+impl MacUse {
+    const fn label(self) -> &'static [u8; 4] {
+        match self {
+            Self::Record => b"SRR1",
+            Self::Link => b"SRL1",
+            Self::ObjectHeader => b"SRH1",
+        }
+    }
+}
+
+/// `R`: what makes each write's DEK and nonce its own. Stored in the frame; not secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nonce24([u8; Self::LEN]);
+
+impl Nonce24 {
+    pub(crate) const LEN: usize = 24;
+
+    pub(crate) const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
+    /// The AEAD's nonce: `R[12..24]`.
+    pub(crate) fn aead_nonce(&self) -> &[u8; 12] {
+        self.0.last_chunk().expect("24 bytes end in 12")
+    }
+}
+
+/// A data encryption key, for one seal or one open. Wiped when dropped. Intentionally neither `Copy` nor
+/// `Clone`: an engine consumes it.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Dek([u64; 4]);
+
+impl Dek {
+    /// For the engine only.
+    #[inline]
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        zerocopy::transmute_ref!(&self.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(bytes: [u8; 32]) -> Self {
+        Self(transmute!(bytes))
+    }
+}
+
+impl fmt::Debug for Dek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dek(..)")
+    }
+}
+
+/// Key check value: tells one AEK from another without giving anything of it away (contract A5).
+/// Intentionally without `PartialEq`: it is compared in constant time.
+#[derive(Clone, Copy)]
+pub(crate) struct Kcv([u8; 32]);
+
+impl Kcv {
+    pub(crate) const PREFIX_LEN: usize = 16;
+
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// What a standalone block carries of it.
+    pub(crate) fn prefix16(&self) -> &[u8; Self::PREFIX_LEN] {
+        self.0.first_chunk().expect("32 bytes begin with 16")
+    }
+
+    #[must_use]
+    pub(crate) fn ct_eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for Kcv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kcv(..)")
+    }
+}
+
+/// One generation's PRK, as the HMAC state made from it, with the lease salt beside it: all in one locked
+/// slot, wiped when dropped. Intentionally not `Clone`.
+pub(crate) struct Prk {
+    slot: Slot,
+}
+
+impl Prk {
+    /// HKDF-Extract of an AEK. Draws a new lease salt. The caller wipes `secret`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`](crate::ErrorKind::Limit) and [`ErrorKind::Io`](crate::ErrorKind::Io) as [`Slot::new`].
+    pub(crate) fn extract(
+        account: AccountId,
+        generation: Generation,
+        family: Family,
+        secret: &[u8; 32],
+        lock: MemoryLock,
+    ) -> Result<Self, Error> {
+        let salt = Sha256::new()
+            .chain_update(EXTRACT_LABEL)
+            .chain_update(account.as_bytes())
+            .chain_update(generation.number().to_be_bytes())
+            .chain_update([family.number()])
+            .finalize();
+        let prk = Zeroizing::new(Hmac::new(&salt.into()).mac(&[secret]));
+        let states = Hmac::new(&prk);
+        let mut words = Zeroizing::new([0; Slot::WORDS]);
+        words[..INNER_WORDS.end].copy_from_slice(&transmute_state(&states.inner));
+        words[OUTER_WORDS.start..OUTER_WORDS.end].copy_from_slice(&transmute_state(&states.outer));
+        let mut salt = Zeroizing::new([0; Nonce24::LEN]);
+        random::fill(&mut *salt);
+        let salt_words: [u64; 3] = transmute!(*salt);
+        words[SALT_WORDS.start..SALT_WORDS.end].copy_from_slice(&salt_words);
+        Ok(Self { slot: Slot::new(&words, lock)? })
+    }
+
+    /// The key check value of this generation.
+    pub(crate) fn kcv(&self) -> Kcv {
+        Kcv(*self.expand(LABEL_KCV))
+    }
+
+    /// The key of one block write.
+    #[inline]
+    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24) -> Dek {
+        let mut block = [0; 64];
+        block[INFO_LABEL].copy_from_slice(LABEL_DEK_INNER);
+        block[INFO_SUITE] = suite.number();
+        block[INFO_KIND] = kind.number();
+        block[INFO_OBJECT].copy_from_slice(id.object().as_bytes());
+        block[INFO_INDEX].copy_from_slice(&id.index().to_be_bytes());
+        block[INFO_NONCE].copy_from_slice(&r.0);
+        block[INFO_LEN] = FIRST_OUTPUT_BLOCK;
+        // SHA-256 padding of 64 bytes of key block, the info and the counter byte.
+        block[INFO_LEN + 1] = 0x80;
+        block[62..].copy_from_slice(&INFO_BITS.to_be_bytes());
+        let mut states = self.states();
+        compress256(&mut states.inner, &[block]);
+        states.finish_outer();
+        Dek(transmute!(states.outer.map(u32::to_be)))
+    }
+
+    /// A fresh `R`: the thread's generator, masked with the lease salt, with the boot-time clock in its first 8
+    /// bytes, so that neither a fork nor a cloned machine repeats it.
+    #[inline]
+    pub(crate) fn fresh_nonce(&self, now: Moment) -> Nonce24 {
+        let mut bytes = [0; Nonce24::LEN];
+        random::fill_fast(&mut bytes);
+        let mut words: [u64; 3] = transmute!(bytes);
+        let salt = self.slot.load::<{ SALT_WORDS.start }, 3>();
+        for (word, salt) in words.iter_mut().zip(salt) {
+            *word ^= salt;
+        }
+        words[0] ^= now.boot_nanos();
+        Nonce24(transmute!(words))
+    }
+
+    /// `HMAC(Expand(PRK, label), name || 0 || parts..)`.
+    pub(crate) fn mac(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        debug_assert!(!name.contains(&0), "the zero byte ends a name");
+        let key = self.expand(purpose.label());
+        let mut mac = Hmac::new(&key).begin();
+        mac.update(name);
+        mac.update(&[0]);
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finish()
+    }
+
+    /// Compares in constant time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when `tag` is not the MAC of just that under this key.
+    pub(crate) fn verify_mac(
+        &self,
+        purpose: MacUse,
+        name: &[u8],
+        parts: &[&[u8]],
+        tag: &[u8; 32],
+    ) -> Result<(), Error> {
+        let expected = Zeroizing::new(self.mac(purpose, name, parts));
+        if expected.ct_eq(tag).into() { Ok(()) } else { Err(Error::corrupt()) }
+    }
+
+    /// HKDF-Expand to 32 bytes under a bare label.
+    fn expand(&self, label: &[u8; 4]) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.states().mac(&[label, &[FIRST_OUTPUT_BLOCK]]))
+    }
+
+    #[inline]
+    fn states(&self) -> Hmac {
+        let inner = self.slot.load::<{ INNER_WORDS.start }, 4>();
+        let outer = self.slot.load::<{ OUTER_WORDS.start }, 4>();
+        Hmac { inner: transmute!(inner), outer: transmute!(outer) }
+    }
+}
+
+impl fmt::Debug for Prk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prk(..)")
+    }
+}
+
+/// HMAC-SHA-256 (RFC 2104) as the two SHA-256 states that its key leads to. Wiped when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Hmac {
+    inner: [u32; 8],
+    outer: [u32; 8],
+}
+
+impl Hmac {
+    /// Of a key that is exactly 32 bytes; longer ones do not occur.
+    fn new(key: &[u8; 32]) -> Self {
+        let mut states = Self { inner: SHA256_INITIAL, outer: SHA256_INITIAL };
+        let mut block = Zeroizing::new([0; 64]);
+        for (state, pad) in [(&mut states.inner, 0x36), (&mut states.outer, 0x5c)] {
+            block.fill(pad);
+            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+            compress256(state, std::slice::from_ref(&*block));
+        }
+        states
+    }
+
+    fn mac(self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.begin();
+        parts.iter().for_each(|part| mac.update(part));
+        mac.finish()
+    }
+
+    const fn begin(self) -> HmacStream {
+        HmacStream { states: self, block: [0; 64], len: 0 }
+    }
+
+    /// `outer` becomes the HMAC, once `inner` is the inner hash.
+    #[inline]
+    fn finish_outer(&mut self) {
+        let mut block = Zeroizing::new([0_u32; 16]);
+        block[..8].copy_from_slice(&self.inner.map(u32::to_be));
+        block[8] = 0x8000_0000_u32.to_be();
+        block[15] = (8_u32 * (64 + 32)).to_be();
+        let bytes: &[u8; 64] = zerocopy::transmute_ref!(&*block);
+        compress256(&mut self.outer, std::slice::from_ref(bytes));
+    }
+}
+
+/// An HMAC over bytes that arrive in pieces.
+struct HmacStream {
+    states: Hmac,
+    block: [u8; 64],
+    len: u64,
+}
+
+impl HmacStream {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let filled = self.filled();
+            let (now, later) = bytes.split_at(bytes.len().min(64 - filled));
+            self.block[filled..filled + now.len()].copy_from_slice(now);
+            self.len += now.len() as u64;
+            if self.filled() == 0 {
+                compress256(&mut self.states.inner, &[self.block]);
+            }
+            bytes = later;
+        }
+    }
+
+    fn finish(mut self) -> [u8; 32] {
+        let bits = 8 * (64 + self.len);
+        self.update(&[0x80]);
+        let filled = self.filled();
+        self.block[filled..].fill(0);
+        if filled > 56 {
+            compress256(&mut self.states.inner, &[self.block]);
+            self.block.fill(0);
+        }
+        self.block[56..].copy_from_slice(&bits.to_be_bytes());
+        compress256(&mut self.states.inner, &[self.block]);
+        self.states.finish_outer();
+        transmute!(self.states.outer.map(u32::to_be))
+    }
+
+    /// How much of `block` waits to be compressed.
+    fn filled(&self) -> usize {
+        usize::try_from(self.len % 64).expect("less than 64")
+    }
+}
+
+impl Drop for HmacStream {
+    fn drop(&mut self) {
+        // What is authenticated is stored in the clear, but Extract streams a secret through here.
+        self.block.zeroize();
+    }
+}
+
+fn transmute_state(state: &[u32; 8]) -> [u64; 4] {
+    transmute!(*state)
+}
+
+const EXTRACT_LABEL: &[u8] = b"strongroom/v1";
+const LABEL_KCV: &[u8; 4] = b"SRK1";
+const LABEL_DEK_INNER: &[u8; 4] = b"SRD1";
+
+/// HKDF-Expand numbers its output blocks from 1; 32 bytes are the first one.
+const FIRST_OUTPUT_BLOCK: u8 = 1;
+
+/// FIPS 180-4, section 5.3.3.
+const SHA256_INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+// The DEK's info: label4 || suite1 || kind1 || object16 || index_be8 || R24.
+const INFO_LABEL: Range<usize> = 0..4;
+const INFO_SUITE: usize = INFO_LABEL.end;
+const INFO_KIND: usize = INFO_SUITE + 1;
+const INFO_OBJECT: Range<usize> = INFO_KIND + 1..INFO_KIND + 17;
+const INFO_INDEX: Range<usize> = INFO_OBJECT.end..INFO_OBJECT.end + 8;
+const INFO_NONCE: Range<usize> = INFO_INDEX.end..INFO_INDEX.end + Nonce24::LEN;
+const INFO_LEN: usize = INFO_NONCE.end;
+const _: () = assert!(INFO_LEN == 54, "the documented length");
+// Counter byte, 0x80 and the 8-byte length have to fit as well: that is the most that one compression takes.
+const _: () = assert!(INFO_LEN + 1 + 1 + 8 == 64);
+/// What the inner hash has seen by then, in bits: the key block, the info and the counter byte.
+const INFO_BITS: u16 = 8 * (64 + 54 + 1);
+
+// The slot: inner state, outer state, lease salt.
+const INNER_WORDS: Range<usize> = 0..4;
+const OUTER_WORDS: Range<usize> = INNER_WORDS.end..INNER_WORDS.end + 4;
+const SALT_WORDS: Range<usize> = OUTER_WORDS.end..OUTER_WORDS.end + 3;
+const _: () = assert!(SALT_WORDS.end <= Slot::WORDS);
+
+#[cfg(test)]
+mod tests {
+    use hkdf::Hkdf;
+    use hmac::{KeyInit, Mac};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::ObjectId;
+
+    fn prk_of(secret: &[u8; 32], account: [u8; 16], generation: u32) -> (Prk, Hkdf<Sha256>) {
+        let account = AccountId::from_bytes(account);
+        let generation = Generation::new(generation).expect("not zero");
+        let ours =
+            Prk::extract(account, generation, Family::Inner, secret, MemoryLock::BestEffort).expect("maps");
+        let mut salt = b"strongroom/v1".to_vec();
+        salt.extend_from_slice(account.as_bytes());
+        salt.extend_from_slice(&generation.number().to_be_bytes());
+        salt.push(1);
+        (ours, Hkdf::new(Some(&Sha256::digest(salt)), secret))
+    }
+
+    fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        hkdf.expand(info, &mut out).expect("32 bytes are not too many");
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn a3_a_dek_is_hkdf_of_the_documented_info(
+            secret: [u8; 32], account: [u8; 16], generation in 1..=u32::MAX, object: [u8; 16], index: u64, r: [u8; 24],
+        ) {
+            let (ours, theirs) = prk_of(&secret, account, generation);
+            let id = BlockId::new(ObjectId::from_bytes(object), index);
+            for (kind, number) in [(Kind::Block, 1), (Kind::ObjectFrame, 2)] {
+                let mut info = b"SRD1".to_vec();
+                info.extend_from_slice(&[1, number]);
+                info.extend_from_slice(&object);
+                info.extend_from_slice(&index.to_be_bytes());
+                info.extend_from_slice(&r);
+                prop_assert_eq!(info.len(), 54);
+                let dek = ours.dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r));
+                prop_assert_eq!(dek.expose(), &expand(&theirs, &info));
+            }
+            prop_assert_eq!(*ours.kcv().as_bytes(), expand(&theirs, b"SRK1"));
+        }
+
+        #[test]
+        fn a_mac_is_hmac_under_a_key_of_its_own_label(
+            secret: [u8; 32], name in "[a-z-]{0,80}", parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..5),
+        ) {
+            let (ours, theirs) = prk_of(&secret, [3; 16], 1);
+            let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let uses = [(MacUse::Record, b"SRR1"), (MacUse::Link, b"SRL1"), (MacUse::ObjectHeader, b"SRH1")];
+            for (purpose, label) in uses {
+                let mut reference =
+                    hmac::Hmac::<Sha256>::new_from_slice(&expand(&theirs, label)).expect("any length is a key");
+                reference.update(name.as_bytes());
+                reference.update(&[0]);
+                slices.iter().for_each(|part| reference.update(part));
+                let reference: [u8; 32] = reference.finalize().into_bytes().into();
+                prop_assert_eq!(ours.mac(purpose, name.as_bytes(), &slices), reference);
+                prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &reference).is_ok());
+                let mut wrong = reference;
+                wrong[31] ^= 1;
+                prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &wrong).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn hmac_matches_at_every_length_around_a_block() {
+        let message: Vec<u8> = (0..200).map(|i: u8| i.wrapping_mul(7)).collect();
+        for len in 0..message.len() {
+            let mut reference = hmac::Hmac::<Sha256>::new_from_slice(&[9; 32]).expect("any length is a key");
+            reference.update(&message[..len]);
+            let reference: [u8; 32] = reference.finalize().into_bytes().into();
+            let (a, b) = message[..len].split_at(len / 3);
+            assert_eq!(Hmac::new(&[9; 32]).mac(&[a, b]), reference, "{len} bytes");
+        }
+    }
+
+    /// RFC 5869, appendix A.1, for the part of HKDF that is used here: its PRK, and the first 32 bytes of its OKM.
+    #[test]
+    fn rfc5869_test_case_1() {
+        let prk = hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
+        let info = [0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9];
+        let okm = hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf");
+        assert_eq!(Hmac::new(&prk).mac(&[&info, &[1]]), okm);
+        // Extract: the salt is the HMAC key; one shorter than a block is padded with zeros.
+        let mut salt = [0; 32];
+        (0..13).for_each(|i| salt[usize::from(i)] = i);
+        assert_eq!(Hmac::new(&salt).mac(&[&[0x0b; 22]]), prk);
+    }
+
+    #[test]
+    fn f5_accounts_generations_and_secrets_have_their_own_check_value() {
+        let (base, _) = prk_of(&[1; 32], [1; 16], 1);
+        for (secret, account, generation) in
+            [([2; 32], [1; 16], 1), ([1; 32], [2; 16], 1), ([1; 32], [1; 16], 2)]
+        {
+            let (other, _) = prk_of(&secret, account, generation);
+            assert!(!base.kcv().ct_eq(&other.kcv()));
+        }
+        let (same, _) = prk_of(&[1; 32], [1; 16], 1);
+        assert!(base.kcv().ct_eq(&same.kcv()));
+    }
+
+    #[test]
+    fn a3_every_write_draws_another_nonce_and_every_lease_another_salt() {
+        let (first, _) = prk_of(&[1; 32], [1; 16], 1);
+        let (second, _) = prk_of(&[1; 32], [1; 16], 1);
+        let salt = |prk: &Prk| prk.slot.load::<{ SALT_WORDS.start }, 3>();
+        assert_ne!(salt(&first), salt(&second));
+        let now = Moment::from_nanos(1, 1);
+        assert_ne!(first.fresh_nonce(now), first.fresh_nonce(now));
+    }
+
+    #[test]
+    fn debug_shows_no_byte() {
+        let (prk, _) = prk_of(&[1; 32], [1; 16], 1);
+        assert_eq!(
+            format!("{prk:?} {:?} {:?}", prk.kcv(), Dek::for_tests([7; 32])),
+            "Prk(..) Kcv(..) Dek(..)"
+        );
+    }
+
+    fn hex(text: &str) -> [u8; 32] {
+        std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hexadecimal"))
+    }
+}

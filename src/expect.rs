@@ -1,0 +1,187 @@
+//! What the embedder expects of a record, compared before anything of it is used (contract A8).
+//!
+//! Whoever can replace a record must not be able to send our credentials to an endpoint of theirs, nor to have new data
+//! sealed under a key of theirs. So a record is compared with this before any call to a KMS. Imports:
+//! `format::record`, `provider`, `id`, `error`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind};
+use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
+use crate::id::{AccountId, Generation};
+use crate::provider::KeyProvider;
+
+/// The account, the KEKs that may wrap its AEK, and what else the embedder knows.
+///
+/// Names at least one KEK. A record that comes from an untrusted store can be an old one of the same account: note
+/// the sequence of [`AccountRecord`] elsewhere and demand it with [`Self::least_sequence`], or rollback goes
+/// unseen until a process that knows a newer one looks (contract F6).
+#[derive(Clone)]
+#[must_use = "an expectation does nothing until a record is attached with it"]
+pub struct Expect {
+    account: AccountId,
+    keks: Vec<AllowedKek>,
+    generation: Option<Generation>,
+    fingerprint: Option<KeyFingerprint>,
+    least_sequence: Option<Sequence>,
+    trust_record_store_with_public_wrap: bool,
+}
+
+#[derive(Clone)]
+struct AllowedKek {
+    provider: Arc<dyn KeyProvider>,
+    name: String,
+}
+
+impl Expect {
+    /// A record of exactly this account.
+    pub const fn account(account: AccountId) -> Self {
+        Self {
+            account,
+            keks: Vec::new(),
+            generation: None,
+            fingerprint: None,
+            least_sequence: None,
+            trust_record_store_with_public_wrap: false,
+        }
+    }
+
+    /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
+    pub fn kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.keks.push(AllowedKek { provider, name: name.into() });
+        self
+    }
+
+    /// The newest generation is exactly this one.
+    pub const fn generation(mut self, generation: Generation) -> Self {
+        self.generation = Some(generation);
+        self
+    }
+
+    /// The newest generation's AEK is exactly the one of this fingerprint.
+    pub const fn fingerprint(mut self, fingerprint: KeyFingerprint) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// The record is this one or a later one.
+    pub const fn least_sequence(mut self, sequence: Sequence) -> Self {
+        self.least_sequence = Some(sequence);
+        self
+    }
+
+    /// Accepts any AEK that a provider unwraps, also where its wraps prove nothing.
+    ///
+    /// Wraps made with a public key (RSA-OAEP) can be made by anyone. Whoever can replace the record can then have
+    /// new data sealed under an AEK that they know. Say this only where the record store is as trustworthy as
+    /// the process; [`Self::fingerprint`] is the better answer.
+    pub const fn trust_record_store_with_public_wrap(mut self) -> Self {
+        self.trust_record_store_with_public_wrap = true;
+        self
+    }
+
+    /// Which provider to ask to unwrap what `record` carries, if the record is as expected. Asks no KMS.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`] when the record is of another account, KEK, generation or key, or too old; the message
+    /// says what differs. [`ErrorKind::Misuse`] when this names no KEK, or when the provider's wraps prove
+    /// nothing and neither a fingerprint nor [`Self::trust_record_store_with_public_wrap`] was given.
+    pub fn admit(&self, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
+        let Self {
+            account,
+            keks,
+            generation,
+            fingerprint,
+            least_sequence,
+            trust_record_store_with_public_wrap,
+        } = self;
+        if record.account() != *account {
+            return Err(self.untrusted("the record is of another account", record.account(), account));
+        }
+        let provider = self.provider_for(record, keks)?;
+        if let Some(least) = least_sequence.filter(|least| record.sequence() < *least) {
+            return Err(self.untrusted("the record is older than expected", record.sequence(), least));
+        }
+        if let Some(generation) = generation.filter(|generation| record.generation() != *generation) {
+            return Err(self.untrusted(
+                "the record is of another generation",
+                record.generation(),
+                generation,
+            ));
+        }
+        if let Some(fingerprint) = fingerprint.filter(|fingerprint| record.fingerprint() != *fingerprint) {
+            return Err(self.untrusted("the record is of another key", record.fingerprint(), fingerprint));
+        }
+        let proven = provider.wrap_is_authentic() || fingerprint.is_some();
+        if !proven && !trust_record_store_with_public_wrap {
+            return Err(self.misuse(
+                "anyone can make a wrap for this provider: expect the key's fingerprint, or call \
+                 trust_record_store_with_public_wrap",
+            ));
+        }
+        Ok(provider)
+    }
+
+    fn provider_for(
+        &self,
+        record: &AccountRecord,
+        keks: &[AllowedKek],
+    ) -> Result<Arc<dyn KeyProvider>, Error> {
+        if keks.is_empty() {
+            return Err(self.misuse("Expect names no KEK: call Expect::kek"));
+        }
+        let mut allowed = String::new();
+        for AllowedKek { provider, name } in keks {
+            let uri = provider
+                .authority()
+                .uri_of(name)
+                .map_err(|error| error.into_error().with_account(self.account))?;
+            if uri == *record.kek() {
+                return Ok(Arc::clone(provider));
+            }
+            if !allowed.is_empty() {
+                allowed.push_str(" or ");
+            }
+            allowed.push_str(uri.as_str());
+        }
+        Err(self.untrusted("the record names another KEK", record.kek(), &allowed))
+    }
+
+    fn untrusted(
+        &self,
+        message: &'static str,
+        found: impl fmt::Display,
+        expected: impl fmt::Display,
+    ) -> Error {
+        Error::new(ErrorKind::Untrusted, message)
+            .with_account(self.account)
+            .with_detail(format!("found {found}, expected {expected}"))
+    }
+
+    const fn misuse(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Misuse, message).with_account(self.account)
+    }
+}
+
+impl fmt::Debug for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            account,
+            keks,
+            generation,
+            fingerprint,
+            least_sequence,
+            trust_record_store_with_public_wrap,
+        } = self;
+        let names: Vec<&str> = keks.iter().map(|kek| kek.name.as_str()).collect();
+        f.debug_struct("Expect")
+            .field("account", account)
+            .field("keks", &names)
+            .field("generation", generation)
+            .field("fingerprint", fingerprint)
+            .field("least_sequence", least_sequence)
+            .field("trust_record_store_with_public_wrap", trust_record_store_with_public_wrap)
+            .finish()
+    }
+}

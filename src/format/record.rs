@@ -1,0 +1,545 @@
+//! The account record: what persists an account, and what makes it believable.
+//!
+//! ```text
+//! record = content | MAC32
+//! MAC    = HMAC(Expand(PRK, "SRR1"), "account-record" || 0 || content)
+//! ```
+//! PRK is the one of the newest generation, whose AEK the record carries wrapped. So a record is first
+//! parsed ([`AccountRecord`]: within bounds, canonical, its fields hints), then compared with what the embedder
+//! expects, then its AEK is unwrapped, and only then is it verified ([`VerifiedRecord`]).
+//! What acts on a record takes the second type. Byte by byte: `docs/FORMAT.md`. Imports: `derive`,
+//! `format::{codec, policy}`, the provider's vocabulary, `id`, `error`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::derive::{Kcv, MacUse, Prk};
+use crate::error::{Error, ErrorKind};
+use crate::format::codec::{Reader, Writer};
+use crate::format::policy::RecordPolicy;
+use crate::id::{AccountId, Generation, Suite};
+use crate::provider::{KekUri, KekVersion, WrapAlgorithm, WrapContext, WrapRole, Wrapped};
+
+/// An account as it persists: its wrapped AEK, the KEK that wrapped it, the customer's policy. Holds no secret in
+/// the clear.
+///
+/// Parsed, and no more: anyone who can write to where it came from could have made it. What its methods
+/// tell are hints, for people and for comparison with [`Expect`](crate::Expect). The library acts on none of it
+/// before the AEK that it carries has authenticated every byte (contract A8).
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    draft: RecordDraft,
+    bytes: Box<[u8]>,
+}
+
+/// A record whose every byte the AEK has authenticated. Intentionally without a public constructor from parts:
+/// it comes from [`AccountRecord::verify`] or from [`RecordDraft::seal`].
+#[derive(Clone, Debug)]
+pub(crate) struct VerifiedRecord(AccountRecord);
+
+/// Everything that a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordDraft {
+    pub(crate) account: AccountId,
+    pub(crate) sequence: Sequence,
+    pub(crate) created: Timestamp,
+    pub(crate) state: RecordState,
+    pub(crate) policy: RecordPolicy,
+    /// The newest generation's AEK. Its KEK version is the pinned one, where the policy pins.
+    pub(crate) wrapped: Wrapped,
+    /// The same AEK under another version of the same KEK (contract E2).
+    pub(crate) standby: Option<Wrapped>,
+    pub(crate) newest: GenerationEntry,
+}
+
+/// What a record says of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GenerationEntry {
+    pub(crate) number: Generation,
+    pub(crate) suite: Suite,
+    pub(crate) created: Timestamp,
+    /// From when machines seal under it; until then they only open (contract E4).
+    pub(crate) active_from: Timestamp,
+    pub(crate) fingerprint: KeyFingerprint,
+}
+
+/// Whether the account may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordState {
+    Active,
+    /// Soft-deleted (contract E7).
+    Deleted {
+        at: Timestamp,
+        recoverable_until: Timestamp,
+    },
+}
+
+/// Counts the changes of a record, from 1. A process adopts a reloaded record only when it has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sequence(u64);
+
+/// Whole seconds since the Unix epoch, up to the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timestamp(u64);
+
+/// The key check value of a generation: names one AEK without giving anything of it away. Not secret; note
+/// it somewhere else to pin an account to its key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyFingerprint([u8; 32]);
+
+impl AccountRecord {
+    /// The longest record that is accepted, in bytes: 1 MiB.
+    pub const MAX_LEN: usize = 1 << 20;
+
+    /// Reads a record. No key is needed, and nothing is believed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] for anything but the one encoding of a record that this version knows: truncated,
+    /// too long, trailing bytes, an unknown version, suite, kind or flag, a value out of its range.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() > Self::MAX_LEN {
+            return Err(Error::new(ErrorKind::Format, "a record is longer than 1 MiB"));
+        }
+        let (content, _mac) = bytes
+            .split_last_chunk::<MAC_LEN>()
+            .ok_or_else(|| Error::new(ErrorKind::Format, "a record is truncated"))?;
+        let mut reader = Reader::new(content);
+        let draft = RecordDraft::parse(&mut reader)?;
+        reader.finish()?;
+        debug_assert!(
+            draft.write().is_ok_and(|again| again.as_bytes() == content),
+            "a record has one encoding"
+        );
+        Ok(Self { draft, bytes: bytes.into() })
+    }
+
+    /// The bytes to persist: those that were parsed.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.bytes.to_vec()
+    }
+
+    /// The account.
+    #[must_use]
+    pub const fn account(&self) -> AccountId {
+        self.draft.account
+    }
+
+    /// How often the record was changed.
+    #[must_use]
+    pub const fn sequence(&self) -> Sequence {
+        self.draft.sequence
+    }
+
+    /// The KEK that wraps the AEK.
+    #[must_use]
+    pub const fn kek(&self) -> &KekUri {
+        self.draft.wrapped.kek()
+    }
+
+    /// The exact version of the KEK that wraps the AEK.
+    #[must_use]
+    pub const fn kek_version(&self) -> &KekVersion {
+        self.draft.wrapped.version()
+    }
+
+    /// The other version that wraps the AEK too, if any.
+    #[must_use]
+    pub fn standby_version(&self) -> Option<&KekVersion> {
+        self.draft.standby.as_ref().map(Wrapped::version)
+    }
+
+    /// The newest generation.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.draft.newest.number
+    }
+
+    /// The newest generation's algorithms.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.draft.newest.suite
+    }
+
+    /// Names the newest generation's AEK.
+    #[must_use]
+    pub const fn fingerprint(&self) -> KeyFingerprint {
+        self.draft.newest.fingerprint
+    }
+
+    /// When the account was created.
+    #[must_use]
+    pub fn created(&self) -> SystemTime {
+        self.draft.created.into()
+    }
+
+    /// What to unwrap, to be able to verify the record.
+    pub(crate) const fn wrapped(&self) -> &Wrapped {
+        &self.draft.wrapped
+    }
+
+    /// The same AEK under another KEK version.
+    pub(crate) const fn standby(&self) -> Option<&Wrapped> {
+        self.draft.standby.as_ref()
+    }
+
+    /// What the wraps are bound to.
+    pub(crate) const fn wrap_context(&self) -> WrapContext {
+        WrapContext::new(self.account(), self.generation(), self.suite(), WrapRole::Inner)
+    }
+
+    /// Believes the record, if `prk` comes from the AEK that it names and has authenticated it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`] otherwise.
+    pub(crate) fn verify(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
+        let fingerprint = Kcv::from_bytes(self.draft.newest.fingerprint.0);
+        if !prk.kcv().ct_eq(&fingerprint) {
+            return Err(self.untrusted("the AEK that was unwrapped is not the one that the record names"));
+        }
+        let (content, mac) = self.bytes.split_last_chunk().expect("what was parsed or sealed ends in a MAC");
+        prk.verify_mac(MacUse::Record, MAC_NAME, &[content], mac)
+            .map_err(|_| self.untrusted("the record is not authentic: it was changed or forged"))?;
+        Ok(VerifiedRecord(self))
+    }
+
+    const fn untrusted(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Untrusted, message).with_account(self.draft.account)
+    }
+}
+
+impl fmt::Debug for AccountRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecordDraft { account, sequence, created: _, state, policy, wrapped, standby, newest } =
+            &self.draft;
+        f.debug_struct("AccountRecord")
+            .field("account", account)
+            .field("sequence", &sequence.0)
+            .field("state", state)
+            .field("policy", policy)
+            .field("wrapped", wrapped)
+            .field("standby", standby)
+            .field("newest", newest)
+            .field("len", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl VerifiedRecord {
+    pub(crate) const fn record(&self) -> &AccountRecord {
+        &self.0
+    }
+
+    pub(crate) const fn policy(&self) -> &RecordPolicy {
+        &self.0.draft.policy
+    }
+
+    pub(crate) const fn state(&self) -> RecordState {
+        self.0.draft.state
+    }
+
+    /// The next record of the same account, to be changed and sealed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] after 2^64 - 1 changes.
+    pub(crate) fn successor(&self) -> Result<RecordDraft, Error> {
+        let sequence = self.0.draft.sequence.next()?;
+        Ok(RecordDraft { sequence, ..self.0.draft.clone() })
+    }
+
+    /// Believes `next`, a reloaded record, as the one that follows this one: the same account and key, a
+    /// higher sequence, authentic. `prk` is of the generation that both name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`] otherwise; this record stays the one to go by.
+    pub(crate) fn verify_successor(&self, next: AccountRecord, prk: &Prk) -> Result<VerifiedRecord, Error> {
+        let (old, new) = (&self.0.draft, &next.draft);
+        if new.account != old.account {
+            return Err(self.0.untrusted("the record is of another account"));
+        }
+        if new.sequence <= old.sequence {
+            return Err(self
+                .0
+                .untrusted("the record is not newer than the one in use: rolled back, or replayed"));
+        }
+        if new.created != old.created || new.newest != old.newest {
+            return Err(self.0.untrusted("the record changes a generation that is in use"));
+        }
+        next.verify(prk)
+    }
+}
+
+impl RecordDraft {
+    /// Authenticates this under `prk`, which is that of the newest generation.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misuse`] when the draft contradicts itself: a standby of another KEK or of the same version, a
+    /// KEK's URI without a provider, a key that is not `prk`'s.
+    pub(crate) fn seal(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
+        if !prk.kcv().ct_eq(&Kcv::from_bytes(self.newest.fingerprint.0)) {
+            return Err(Error::new(ErrorKind::Misuse, "a record is sealed under another generation's key"));
+        }
+        let mut writer = self.write()?;
+        let mac = prk.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
+        writer.put(&mac);
+        let bytes = writer.into_bytes().into_boxed_slice();
+        Ok(VerifiedRecord(AccountRecord { draft: self, bytes }))
+    }
+
+    fn write(&self) -> Result<Writer, Error> {
+        let Self { account, sequence, created, state, policy, wrapped, standby, newest } = self;
+        let provider = provider_of(wrapped.kek().as_str())
+            .ok_or_else(|| Error::new(ErrorKind::Misuse, "a KEK's URI does not begin with its provider"))?;
+        let mut writer = Writer::default();
+        writer.put(&MAGIC);
+        writer.u8(VERSION);
+        writer.put(account.as_bytes());
+        writer.u64(sequence.0);
+        writer.u64(created.0);
+        match *state {
+            RecordState::Active => writer.u8(ACTIVE),
+            RecordState::Deleted { at, recoverable_until } => {
+                writer.u8(DELETED);
+                writer.u64(at.0);
+                writer.u64(recoverable_until.0);
+            }
+        }
+        policy.write(&mut writer);
+        writer.u8(CUSTODY_SINGLE);
+        writer.prefixed(provider.as_bytes());
+        writer.prefixed(wrapped.kek().as_str().as_bytes());
+        write_wrap(wrapped, &mut writer);
+        writer.flag(standby.is_some());
+        if let Some(standby) = standby {
+            if standby.kek() != wrapped.kek() || standby.version() == wrapped.version() {
+                return Err(Error::new(ErrorKind::Misuse, "a standby is of another version of the same KEK"));
+            }
+            write_wrap(standby, &mut writer);
+        }
+        newest.write(&mut writer);
+        writer.u16(OLDER_GENERATIONS);
+        Ok(writer)
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        if reader.array()? != MAGIC {
+            return Err(Error::new(ErrorKind::Format, "not an account record"));
+        }
+        if reader.u8()? != VERSION {
+            return Err(Error::new(ErrorKind::Format, "an account record of an unknown version"));
+        }
+        let account = AccountId::from_bytes(reader.array()?);
+        let sequence = Sequence::new(reader.u64()?)
+            .ok_or_else(|| Error::new(ErrorKind::Format, "a record's sequence number is zero"))?;
+        let created = Timestamp::parse(reader)?;
+        let state = RecordState::parse(reader)?;
+        let policy = RecordPolicy::parse(reader)?;
+        if reader.u8()? != CUSTODY_SINGLE {
+            return Err(Error::new(ErrorKind::Format, "a record of an unknown kind of custody"));
+        }
+        let provider = reader.prefixed_text(MAX_PROVIDER_LEN)?;
+        let kek = KekUri::new(reader.prefixed_text(KekUri::MAX_LEN)?).map_err(malformed)?;
+        if provider_of(kek.as_str()) != Some(provider) {
+            return Err(Error::new(ErrorKind::Format, "a record's KEK is not its provider's"));
+        }
+        let wrapped = parse_wrap(&kek, reader)?;
+        let standby = if reader.flag()? { Some(parse_wrap(&kek, reader)?) } else { None };
+        if standby.as_ref().is_some_and(|standby| standby.version() == wrapped.version()) {
+            return Err(Error::new(ErrorKind::Format, "a record's standby is of the same KEK version"));
+        }
+        let newest = GenerationEntry::parse(reader)?;
+        if reader.u16()? != OLDER_GENERATIONS {
+            return Err(Error::new(
+                ErrorKind::Format,
+                "a record with older generations, which this version cannot read",
+            ));
+        }
+        Ok(Self { account, sequence, created, state, policy, wrapped, standby, newest })
+    }
+}
+
+impl GenerationEntry {
+    fn write(&self, writer: &mut Writer) {
+        let Self { number, suite, created, active_from, fingerprint } = self;
+        writer.u32(number.number());
+        writer.u8(suite.number());
+        writer.u64(created.0);
+        writer.u64(active_from.0);
+        writer.put(&fingerprint.0);
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let number = Generation::new(reader.u32()?)
+            .ok_or_else(|| Error::new(ErrorKind::Format, "a record's generation is zero"))?;
+        let suite = Suite::from_number(reader.u8()?)
+            .ok_or_else(|| Error::new(ErrorKind::Format, "a record of an unknown suite"))?;
+        let created = Timestamp::parse(reader)?;
+        let active_from = Timestamp::parse(reader)?;
+        if active_from < created {
+            return Err(Error::new(ErrorKind::Format, "a generation is active before it was created"));
+        }
+        Ok(Self { number, suite, created, active_from, fingerprint: KeyFingerprint(reader.array()?) })
+    }
+}
+
+impl RecordState {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        match reader.u8()? {
+            ACTIVE => Ok(Self::Active),
+            DELETED => {
+                let (at, recoverable_until) = (Timestamp::parse(reader)?, Timestamp::parse(reader)?);
+                if recoverable_until < at {
+                    return Err(Error::new(ErrorKind::Format, "a deletion that ends before it began"));
+                }
+                Ok(Self::Deleted { at, recoverable_until })
+            }
+            _ => Err(Error::new(ErrorKind::Format, "a record in an unknown state")),
+        }
+    }
+}
+
+impl Sequence {
+    /// That of a new record.
+    pub const FIRST: Self = Self(1);
+
+    /// The sequence numbered `number`; zero is none.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
+    /// The number, at least 1.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    fn next(self) -> Result<Self, Error> {
+        let next = self.0.checked_add(1);
+        next.map(Self).ok_or_else(|| Error::new(ErrorKind::Limit, "a record cannot be changed any more"))
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Timestamp {
+    /// 9999-12-31T23:59:59Z.
+    const MAX: u64 = 253_402_300_799;
+
+    /// The second that `nanos` nanoseconds since the Unix epoch fall into, as [`Moment`](crate::clock::Moment)
+    /// tells the wall clock.
+    pub(crate) const fn from_wall_nanos(nanos: u64) -> Self {
+        // OK because 2^64 nanoseconds end in the year 2554.
+        Self(nanos / 1_000_000_000)
+    }
+
+    /// `by` later, rounded down to a second and at most the year 9999.
+    pub(crate) fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        match reader.u64()? {
+            seconds @ 0..=Self::MAX => Ok(Self(seconds)),
+            _ => Err(Error::new(ErrorKind::Format, "a time after the year 9999")),
+        }
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        // OK because every platform's time reaches the year 9999.
+        UNIX_EPOCH + Duration::from_secs(timestamp.0)
+    }
+}
+
+impl KeyFingerprint {
+    pub(crate) const fn of(kcv: &Kcv) -> Self {
+        Self(*kcv.as_bytes())
+    }
+
+    /// The fingerprint that is written `bytes`.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of this fingerprint.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyFingerprint({self})")
+    }
+}
+
+impl FromStr for KeyFingerprint {
+    type Err = Error;
+
+    /// Reads the 64 hexadecimal digits that `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::new(ErrorKind::Misuse, "a key fingerprint is written as 64 hexadecimal digits");
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = str::from_utf8(digits).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+fn write_wrap(wrapped: &Wrapped, writer: &mut Writer) {
+    writer.prefixed(wrapped.version().as_str().as_bytes());
+    writer.prefixed(wrapped.algorithm().as_str().as_bytes());
+    writer.prefixed(wrapped.bytes());
+}
+
+fn parse_wrap(kek: &KekUri, reader: &mut Reader<'_>) -> Result<Wrapped, Error> {
+    let version = KekVersion::new(reader.prefixed_text(KekVersion::MAX_LEN)?).map_err(malformed)?;
+    let algorithm = WrapAlgorithm::new(reader.prefixed_text(WrapAlgorithm::MAX_LEN)?).map_err(malformed)?;
+    let bytes = reader.prefixed(Wrapped::MAX_LEN)?.to_vec();
+    Wrapped::new(kek.clone(), version, algorithm, bytes).map_err(malformed)
+}
+
+/// `local` of `local://endpoint/name`.
+fn provider_of(uri: &str) -> Option<&str> {
+    let (provider, _) = uri.split_once("://")?;
+    (!provider.is_empty() && provider.len() <= MAX_PROVIDER_LEN).then_some(provider)
+}
+
+fn malformed<E>(_: E) -> Error {
+    Error::new(ErrorKind::Format, "a record's text has control characters")
+}
+
+const MAGIC: [u8; 8] = *b"\x89SRR\r\n\x1a\n";
+const VERSION: u8 = 1;
+const MAC_NAME: &[u8] = b"account-record";
+const MAC_LEN: usize = 32;
+const ACTIVE: u8 = 1;
+const DELETED: u8 = 2;
+const CUSTODY_SINGLE: u8 = 1;
+/// The longest name of a kind of provider, in bytes.
+const MAX_PROVIDER_LEN: usize = 64;
+/// How many follow. Their place is laid out in `docs/FORMAT.md`; this version reads and writes none.
+const OLDER_GENERATIONS: u16 = 0;
+
+#[cfg(test)]
+mod tests;

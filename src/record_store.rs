@@ -1,0 +1,272 @@
+//! Where records are kept: load, and replace only what one has seen (contract G2).
+//!
+//! A store moves opaque bytes. It is trusted with nothing: what it returns is parsed within bounds, compared
+//! with what the embedder expects, and believed only once its MAC verifies. Imports: `id`, `error`.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind};
+use crate::id::AccountId;
+
+/// Keeps one record per account, shared by any number of processes and machines.
+///
+/// Called on the library's own threads only; it may block. Every refresh of an account loads with the tag
+/// that it knows, so make [`Loaded::Unchanged`] cheap.
+pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
+    /// The record of `account`, unless it still is the one tagged `known`.
+    ///
+    /// What was found must be as durable as the store can make it: what is read here is acted upon.
+    ///
+    /// # Errors
+    /// [`Error::record_store`] when the store cannot be asked. An absent record is no error.
+    fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error>;
+
+    /// Replaces the record tagged `expected` by `bytes`, or creates it where `expected` is `None`, in one step
+    /// that no other writer can come between. Returns the new record's tag once it is durable.
+    ///
+    /// # Errors
+    /// [`Error::record_conflict`] when the record is another one, or is absent, or (with `None`) exists: then nothing
+    /// was written. After any other error either record may be there: load again to know.
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error>;
+}
+
+/// What [`RecordStore::load`] found.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loaded {
+    /// No record of that account.
+    Absent,
+    /// The record is the one that the caller knows.
+    Unchanged,
+    /// Another record than the caller knows.
+    Found {
+        /// The record, unparsed: at most 1 MiB is accepted.
+        bytes: Vec<u8>,
+        /// Names exactly these bytes in this store.
+        tag: RecordTag,
+    },
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::Unchanged => f.write_str("Unchanged"),
+            Self::Found { bytes, tag } => {
+                f.debug_struct("Found").field("len", &bytes.len()).field("tag", tag).finish()
+            }
+        }
+    }
+}
+
+/// A store's name for one exact state of one record: an ETag, a hash, a counter. Opaque to the library.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RecordTag(Box<[u8]>);
+
+impl RecordTag {
+    /// The longest tag, in bytes.
+    pub const MAX_LEN: usize = 1024;
+
+    /// The tag that is written `bytes`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when it is longer than [`Self::MAX_LEN`].
+    pub fn new(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() > Self::MAX_LEN {
+            return Err(Error::new(ErrorKind::Limit, "a record's tag is longer than 1024 bytes"));
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// What [`Self::new`] was given.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RecordTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordTag(")?;
+        self.0.iter().take(SHOWN_OF_TAG).try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(if self.0.len() > SHOWN_OF_TAG { "..)" } else { ")" })
+    }
+}
+
+/// For those who implement [`RecordStore`].
+impl Error {
+    /// Somebody else changed the record first. Nothing was written.
+    #[must_use]
+    pub const fn record_conflict(account: AccountId) -> Self {
+        Self::new(ErrorKind::Conflict, "the record was changed by somebody else: load it again, then retry")
+            .with_account(account)
+    }
+
+    /// The store failed, or could not be reached.
+    #[must_use]
+    pub fn record_store(account: AccountId, source: impl StdError + Send + Sync + 'static) -> Self {
+        let detail = source.to_string();
+        Self::new(ErrorKind::Io, "the record store failed")
+            .with_account(account)
+            .with_detail(detail)
+            .with_source(source)
+    }
+}
+
+/// Records in memory, for tests and for embedders that keep the bytes themselves. Gone with the process.
+#[derive(Default)]
+pub struct MemoryRecordStore {
+    records: Mutex<HashMap<AccountId, Stored>>,
+}
+
+struct Stored {
+    bytes: Vec<u8>,
+    /// Grows by one with each change, and is the tag.
+    change: u64,
+}
+
+impl MemoryRecordStore {
+    /// A store without records.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<AccountId, Stored>> {
+        // OK because no code that can panic runs between the two halves of a change.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stored {
+    fn tag(&self) -> RecordTag {
+        RecordTag(self.change.to_be_bytes().into())
+    }
+}
+
+impl RecordStore for MemoryRecordStore {
+    fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
+        Ok(match self.records().get(&account) {
+            None => Loaded::Absent,
+            Some(stored) if known == Some(&stored.tag()) => Loaded::Unchanged,
+            Some(stored) => Loaded::Found { bytes: stored.bytes.clone(), tag: stored.tag() },
+        })
+    }
+
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        let mut records = self.records();
+        let current = records.get(&account);
+        if current.map(Stored::tag).as_ref() != expected {
+            return Err(Error::record_conflict(account));
+        }
+        let change = current.map_or(0, |stored| stored.change) + 1;
+        let stored = Stored { bytes: bytes.to_vec(), change };
+        let tag = stored.tag();
+        records.insert(account, stored);
+        Ok(tag)
+    }
+}
+
+impl fmt::Debug for MemoryRecordStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryRecordStore").field("records", &self.records().len()).finish()
+    }
+}
+
+const SHOWN_OF_TAG: usize = 8;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    #[test]
+    fn g2_memory_store_replaces_only_what_was_seen() {
+        replaces_only_what_was_seen(&MemoryRecordStore::new());
+    }
+
+    #[test]
+    fn g2_memory_store_loses_no_update_of_8_threads() {
+        loses_no_update_of_8_threads(&MemoryRecordStore::new());
+    }
+
+    #[test]
+    fn f2_a_tag_is_bounded() {
+        assert!(RecordTag::new(&[0; RecordTag::MAX_LEN]).is_ok());
+        let error = RecordTag::new(&[0; RecordTag::MAX_LEN + 1]).expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::Limit);
+    }
+
+    /// What every store has to hold.
+    pub(crate) fn replaces_only_what_was_seen(store: &dyn RecordStore) {
+        let account = AccountId::from_bytes([1; 16]);
+        assert_eq!(store.load(account, None).unwrap(), Loaded::Absent);
+        let stale = RecordTag::new(b"of another record").unwrap();
+        assert_conflict(store.compare_and_swap(account, Some(&stale), b"one"));
+        assert_eq!(store.load(account, Some(&stale)).unwrap(), Loaded::Absent);
+
+        let one = store.compare_and_swap(account, None, b"one").unwrap();
+        assert_eq!(store.load(account, Some(&one)).unwrap(), Loaded::Unchanged);
+        let found = Loaded::Found { bytes: b"one".to_vec(), tag: one.clone() };
+        assert_eq!(store.load(account, None).unwrap(), found);
+        assert_eq!(store.load(account, Some(&stale)).unwrap(), found);
+        assert_conflict(store.compare_and_swap(account, None, b"two"));
+        assert_conflict(store.compare_and_swap(account, Some(&stale), b"two"));
+        assert_eq!(store.load(account, None).unwrap(), found, "a conflict writes nothing");
+
+        let two = store.compare_and_swap(account, Some(&one), b"two").unwrap();
+        assert_ne!(one, two);
+        assert_conflict(store.compare_and_swap(account, Some(&one), b"three"));
+        let found = Loaded::Found { bytes: b"two".to_vec(), tag: two };
+        assert_eq!(store.load(account, Some(&one)).unwrap(), found);
+
+        let other = AccountId::from_bytes([2; 16]);
+        assert_eq!(store.load(other, None).unwrap(), Loaded::Absent);
+    }
+
+    /// Each thread adds one, again and again, and retries after a conflict.
+    pub(crate) fn loses_no_update_of_8_threads(store: &dyn RecordStore) {
+        let account = AccountId::from_bytes([3; 16]);
+        store.compare_and_swap(account, None, &0_u64.to_be_bytes()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..ADDED_BY_EACH).for_each(|_| add_one(store, account)));
+            }
+        });
+        assert_eq!(count(&store.load(account, None).unwrap()), 8 * ADDED_BY_EACH);
+    }
+
+    pub(crate) fn add_one(store: &dyn RecordStore, account: AccountId) {
+        loop {
+            let loaded = store.load(account, None).unwrap();
+            let Loaded::Found { tag, .. } = &loaded else { panic!("it was created") };
+            match store.compare_and_swap(account, Some(tag), &(count(&loaded) + 1).to_be_bytes()) {
+                Ok(_) => return,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+            }
+        }
+    }
+
+    pub(crate) fn count(loaded: &Loaded) -> u64 {
+        let Loaded::Found { bytes, .. } = loaded else { panic!("it was created") };
+        u64::from_be_bytes(bytes.as_slice().try_into().expect("whole"))
+    }
+
+    fn assert_conflict(outcome: Result<RecordTag, Error>) {
+        assert_eq!(outcome.expect_err("conflict").kind(), ErrorKind::Conflict);
+    }
+
+    const ADDED_BY_EACH: u64 = 20;
+}
