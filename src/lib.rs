@@ -7,6 +7,9 @@ mod derive;
 mod error;
 mod expect;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod lease;
 pub mod provider;
