@@ -26,7 +26,7 @@ use crate::clock::Moment;
 use crate::error::Error;
 use crate::id::{AccountId, BlockId, Generation, Suite};
 use crate::random;
-use crate::secret::{MemoryLock, Slot};
+use crate::secret::{Dek, MemoryLock, Slot};
 
 /// Which of the independent secrets of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,30 +111,6 @@ impl Nonce24 {
     /// The AEAD's nonce: `R[12..24]`.
     pub(crate) fn aead_nonce(&self) -> &[u8; 12] {
         self.0.last_chunk().expect("24 bytes end in 12")
-    }
-}
-
-/// A data encryption key, for one seal or one open. Wiped when dropped. Intentionally neither `Copy` nor
-/// `Clone`: an engine consumes it.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Dek([u64; 4]);
-
-impl Dek {
-    /// For the engine only.
-    #[inline]
-    pub(crate) fn expose(&self) -> &[u8; 32] {
-        zerocopy::transmute_ref!(&self.0)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests(bytes: [u8; 32]) -> Self {
-        Self(transmute!(bytes))
-    }
-}
-
-impl fmt::Debug for Dek {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dek(..)")
     }
 }
 
@@ -229,7 +205,7 @@ impl Prk {
         let mut states = self.states();
         compress256(&mut states.inner, &[block]);
         states.finish_outer();
-        Dek(transmute!(states.outer.map(u32::to_be)))
+        Dek::new(transmute!(states.outer.map(u32::to_be)))
     }
 
     /// A fresh `R`: the thread's generator, masked with the lease salt, with the boot-time clock in its first 8

@@ -2,8 +2,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod atomic_file;
+mod account;
+mod block;
 mod clock;
 mod derive;
+mod engine;
 mod error;
 mod expect;
 mod format;
@@ -20,11 +23,17 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use account::batch::{OpenJob, SealJob};
+pub use account::permit::Permit;
+pub use account::state::{Status, UnavailableCause};
+pub use block::MAX_AAD;
 pub use derive::Kind;
+pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
 pub use expect::Expect;
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
+pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
 pub use secret::{MemoryLock, Protections};

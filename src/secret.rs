@@ -1,9 +1,9 @@
-//! Memory for secrets that live as long as a lease: locked, left out of core dumps, wiped.
+//! Memory for secrets: locked, left out of core dumps, wiped.
 //!
-//! One process-wide arena of small slots instead of a map per account: a hundred thousand accounts
+//! What lives as long as a lease is in one process-wide arena of small slots instead of a map per account: a hundred thousand accounts
 //! share a few hundred pages. Slots are read as relaxed atomic words, so readers take no
-//! lock and need no unsafe code. What lives for one block only (DEKs, engine contexts) is not kept
-//! here; its owner wipes it. Imports: `error`.
+//! lock and need no unsafe code. What lives for one block, a [`Dek`], is
+//! only wiped. Imports: `error`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapMut;
 use zerocopy::FromBytes;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind};
 
@@ -103,6 +104,38 @@ impl Drop for Slot {
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Slot(..)")
+    }
+}
+
+/// A data encryption key, for one seal or one open. Wiped when dropped. Intentionally neither `Copy` nor
+/// `Clone`: an engine consumes it.
+///
+/// In words rather than bytes, so that wiping it takes four stores.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Dek([u64; 4]);
+
+impl Dek {
+    /// The key whose 32 bytes are these words' bytes in memory. For `derive` only.
+    #[inline]
+    pub(crate) const fn new(words: [u64; 4]) -> Self {
+        Self(words)
+    }
+
+    /// For the engine only.
+    #[inline]
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        zerocopy::transmute_ref!(&self.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(bytes: [u8; 32]) -> Self {
+        Self(zerocopy::transmute!(bytes))
+    }
+}
+
+impl fmt::Debug for Dek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dek(..)")
     }
 }
 

@@ -1,5 +1,7 @@
-//! Bytes to types and back. Nothing here acts on what it reads.
+//! Bytes to types and back, every length and count bounded before anything is allocated (contract F2). Nothing here
+//! acts on what it reads.
 
 pub(crate) mod codec;
+pub(crate) mod frame;
 pub(crate) mod policy;
 pub(crate) mod record;

@@ -1,0 +1,5 @@
+//! Accounts.
+
+pub(crate) mod batch;
+pub(crate) mod permit;
+pub(crate) mod state;

@@ -1,0 +1,306 @@
+//! The data plane: sealing and opening blocks, in every form that spares a copy.
+//!
+//! No call waits, takes a lock, makes a system call or allocates, except for the buffer that it returns (contract
+//! C6; `aws-lc-rs` allocates its cipher context). Sealing reads the clock once before, and looks at the epoch
+//! again after; opening reads the clock once, in the final check after decryption and before release (D1, D2, D4).
+//! Imports: `state`, `block`, `format`, `derive`, `id`, `error`.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::marker::PhantomData;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::state::{AccountState, Guard};
+use crate::block::{Place, wipe};
+use crate::derive::{Kind, MacUse};
+use crate::error::{Error, ErrorKind};
+use crate::format::frame::{self, Detached};
+use crate::id::{Aad, BlockId, Epoch, Generation, Suite};
+
+/// The right to seal and open while the account stays in one epoch.
+///
+/// It holds no key: every call holds the keys for its own length only. Once the account was taken out of
+/// service, for whatever reason and however shortly, each call through an older permit fails; renewals of
+/// the lease pass unnoticed. A permit cannot be sent to another thread, and so does not live across an `await`:
+/// take a new one, it costs a few nanoseconds.
+///
+/// # Errors
+/// Every call can fail for want of a valid lease, with [`ErrorKind::Revoked`], [`ErrorKind::Unavailable`],
+/// [`ErrorKind::Locked`], [`ErrorKind::Deleted`] or [`ErrorKind::NotReady`]; and with [`ErrorKind::Limit`] for blocks
+/// beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or an AAD beyond [`MAX_AAD`](crate::MAX_AAD). Opening can fail with
+/// - [`ErrorKind::Format`]: not a frame of a version, suite and kind known here, or too short for one;
+/// - [`ErrorKind::UnknownGeneration`]: sealed under another AEK, or under a generation that is not known;
+/// - [`ErrorKind::Corrupt`]: damaged, or of another place.
+///
+/// A buffer given to a call that fails is either untouched, because nothing was encrypted or decrypted yet,
+/// or all zeros. It never holds plaintext that was not released.
+pub struct Permit<'a> {
+    state: &'a AccountState,
+    epoch: Epoch,
+    not_send: PhantomData<*const ()>,
+}
+
+impl<'a> Permit<'a> {
+    /// A permit for the epoch that the account is in, if a lease is valid now.
+    pub(crate) fn new(state: &'a AccountState) -> Result<Self, Error> {
+        state.enter(None)?.check_lease()?;
+        Self::unchecked(state)
+    }
+
+    /// The same, leaving it to the first call to look at the deadline.
+    #[inline]
+    pub(crate) fn unchecked(state: &'a AccountState) -> Result<Self, Error> {
+        let epoch = state.enter(None)?.epoch();
+        Ok(Self { state, epoch, not_send: PhantomData })
+    }
+
+    /// The epoch that the permit is for.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The generation that new blocks are sealed under, and its suite.
+    ///
+    /// # Errors
+    /// For want of a valid lease.
+    pub fn newest(&self) -> Result<(Generation, Suite), Error> {
+        let guard = self.enter()?;
+        guard.release()?;
+        Ok((guard.newest().generation(), guard.newest().suite()))
+    }
+
+    /// Seals `plain` into a new buffer of [`sealed_len`](crate::sealed_len) bytes.
+    ///
+    /// # Errors
+    /// As [`Permit`].
+    pub fn seal(&self, id: BlockId, aad: Aad<'_>, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        self.seal_frame(&Place::block(id, aad), plain, &mut out)?;
+        Ok(out)
+    }
+
+    /// Seals the concatenation of `parts` and appends the block to `out`. The parts are copied once, to where
+    /// they are encrypted.
+    ///
+    /// # Errors
+    /// As [`Permit`]; `out` is then as long as before, with the same bytes.
+    pub fn seal_append(
+        &self,
+        id: BlockId,
+        aad: Aad<'_>,
+        parts: &[IoSlice<'_>],
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let place = Place::block(id, aad);
+        let plain_len = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()));
+        place.check(plain_len)?;
+        let guard = self.enter()?;
+        let now = guard.check_lease()?;
+
+        let start = out.len();
+        out.reserve(plain_len + frame::overhead(Kind::Block));
+        out.resize(start + frame::head_len(Kind::Block), 0);
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+        let (head_bytes, data) = out[start..].split_at_mut(frame::head_len(Kind::Block));
+        let sealed = guard.newest().seal_in_place(&place, now, data);
+        match sealed.and_then(|sealed| guard.check_epoch().map(|()| sealed)) {
+            Ok((head, tag)) => {
+                head.write(head_bytes);
+                out.extend_from_slice(&tag.0);
+                Ok(())
+            }
+            Err(error) => {
+                wipe(&mut out[start..]);
+                out.truncate(start);
+                Err(error)
+            }
+        }
+    }
+
+    /// Seals `data` in place and gives what else has to be stored to open it.
+    ///
+    /// # Errors
+    /// As [`Permit`]. Should the lease be lost in the midst, `data` is all zeros: where the plaintext exists nowhere else,
+    /// use [`Self::seal_append`].
+    pub fn seal_detached(&self, id: BlockId, aad: Aad<'_>, data: &mut [u8]) -> Result<Detached, Error> {
+        let guard = self.enter()?;
+        let now = guard.check_lease()?;
+        let (head, tag) = guard.newest().seal_in_place(&Place::block(id, aad), now, data)?;
+        guard.check_epoch().inspect_err(|_| wipe(data))?;
+        Ok(Detached { head, tag })
+    }
+
+    /// Opens a block into a new buffer.
+    ///
+    /// # Errors
+    /// As [`Permit`].
+    pub fn open(&self, id: BlockId, aad: Aad<'_>, frame: &[u8]) -> Result<Vec<u8>, Error> {
+        let guard = self.enter()?;
+        let (head, sealed, tag) = frame::split(Kind::Block, frame)?;
+        let keys = guard.keys(head.header.generation)?;
+        let mut out = vec![0; sealed.len()];
+        keys.open_to(&Place::block(id, aad), &head, &tag, sealed, &mut out, || guard.release())?;
+        Ok(out)
+    }
+
+    /// Opens a block into `out`, without an extra copy. `out` is exactly as long as the plaintext, which
+    /// [`peek`](crate::peek) tells.
+    ///
+    /// # Errors
+    /// As [`Permit`]; [`ErrorKind::Misuse`] when `out` is of another length.
+    pub fn open_into(&self, id: BlockId, aad: Aad<'_>, frame: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let guard = self.enter()?;
+        open_apart(&guard, &Place::block(id, aad), frame, out, || guard.release())
+    }
+
+    /// Opens a block in place where nobody else holds the bytes, else into a new buffer.
+    ///
+    /// # Errors
+    /// As [`Permit`]. The bytes are gone then: keep a clone to retry, which has the block opened into a new buffer.
+    pub fn open_bytes(&self, id: BlockId, aad: Aad<'_>, frame: Bytes) -> Result<Bytes, Error> {
+        let place = Place::block(id, aad);
+        // Dropping shared bytes may run their owner's code: they are declared before the guard, and outlive it.
+        let mut unique = match frame.try_into_mut() {
+            Ok(unique) => unique,
+            Err(shared) => return self.open(id, aad, &shared).map(Bytes::from),
+        };
+        let guard = self.enter()?;
+        let (head, data, tag) = frame::split_mut(Kind::Block, &mut unique)?;
+        let plain_len = data.len();
+        let keys = guard.keys(head.header.generation)?;
+        keys.open_in_place(&place, &head, &tag, data, || guard.release())?;
+        drop(guard);
+        unique.advance(frame::head_len(Kind::Block));
+        unique.truncate(plain_len);
+        Ok(unique.freeze())
+    }
+
+    /// Opens in place what [`Self::seal_detached`] sealed.
+    ///
+    /// # Errors
+    /// As [`Permit`].
+    pub fn open_detached(
+        &self,
+        id: BlockId,
+        aad: Aad<'_>,
+        detached: &Detached,
+        data: &mut [u8],
+    ) -> Result<(), Error> {
+        let guard = self.enter()?;
+        let keys = guard.keys(detached.head.header.generation)?;
+        keys.open_in_place(&Place::block(id, aad), &detached.head, &detached.tag, data, || guard.release())
+    }
+
+    /// Seals one frame of an object and appends it to `out`.
+    pub(crate) fn seal_object_frame(
+        &self,
+        id: BlockId,
+        last: bool,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        self.seal_frame(&Place::object_frame(id, last), plain, out)
+    }
+
+    /// Opens one frame of an object whose header named `generation`. `out` is 48 bytes shorter than `frame`.
+    pub(crate) fn open_object_frame(
+        &self,
+        generation: Generation,
+        id: BlockId,
+        last: bool,
+        frame: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let guard = self.enter()?;
+        let info = frame::peek(frame)?;
+        if info.generation() != generation {
+            return Err(Error::corrupt());
+        }
+        open_apart(&guard, &Place::object_frame(id, last), frame, out, || guard.release())
+    }
+
+    /// The MAC of an object's header, which commits the object to its key.
+    pub(crate) fn object_mac(&self, generation: Generation, parts: &[&[u8]]) -> Result<[u8; 32], Error> {
+        let guard = self.enter()?;
+        let mac = guard.keys(generation)?.prk().mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts);
+        guard.release()?;
+        Ok(mac)
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn verify_object_mac(
+        &self,
+        generation: Generation,
+        parts: &[&[u8]],
+        mac: &[u8; 32],
+    ) -> Result<(), Error> {
+        let guard = self.enter()?;
+        guard.keys(generation)?.prk().verify_mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts, mac)?;
+        guard.release()
+    }
+
+    #[inline]
+    pub(super) fn enter(&self) -> Result<Guard<'a>, Error> {
+        self.state.enter(Some(self.epoch))
+    }
+
+    /// Appends a whole frame of `plain`, encrypted out of place.
+    fn seal_frame(&self, place: &Place<'_>, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        place.check(plain.len())?;
+        let guard = self.enter()?;
+        let now = guard.check_lease()?;
+
+        let start = out.len();
+        let head_len = frame::head_len(place.kind);
+        if out.capacity() == 0 {
+            // Zeroed memory is often free when it is new.
+            *out = vec![0; plain.len() + frame::overhead(place.kind)];
+        } else {
+            out.resize(start + plain.len() + frame::overhead(place.kind), 0);
+        }
+        let (head_bytes, rest) = out[start..].split_at_mut(head_len);
+        let (data, tag_bytes) = rest.split_at_mut(plain.len());
+        let sealed = guard.newest().seal_to(place, now, plain, data);
+        match sealed.and_then(|sealed| guard.check_epoch().map(|()| sealed)) {
+            Ok((head, tag)) => {
+                head.write(head_bytes);
+                tag_bytes.copy_from_slice(&tag.0);
+                Ok(())
+            }
+            Err(error) => {
+                wipe(&mut out[start..]);
+                out.truncate(start);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Permit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({}, epoch {})", self.state.id(), self.epoch.number())
+    }
+}
+
+/// Opens a frame of `place.kind` into `out`.
+#[inline]
+pub(super) fn open_apart(
+    guard: &Guard<'_>,
+    place: &Place<'_>,
+    frame: &[u8],
+    out: &mut [u8],
+    release: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (head, sealed, tag) = frame::split(place.kind, frame)?;
+    if out.len() != sealed.len() {
+        return Err(Error::new(ErrorKind::Misuse, "the output has to be exactly as long as the plaintext"));
+    }
+    guard.keys(head.header.generation)?.open_to(place, &head, &tag, sealed, out, release)
+}
+
+const OBJECT_MAC_NAME: &[u8] = b"object header";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! Sealing and opening one block under a generation's keys.
+//!
+//! ```text
+//! R     = fresh for every write                              in the frame
+//! DEK   = HKDF-Expand(PRK, .. suite, kind, object, index, R)  used once, wiped
+//! nonce = R[12..24]
+//! AAD   = header8 || account16 || object16 || index_be8 || caller's
+//! ```
+//! The block's place is in its key and in its AAD, so a block opens in its own place only (contract F3), and a
+//! standalone block carries the prefix of its key check value, compared before decryption, so that it opens
+//! under one AEK only (F5; AES-GCM by itself does not promise that).
+//!
+//! Nothing decrypted is released before `release` has agreed; whatever fails after the first byte was
+//! decrypted wipes the output (D4). Imports: `format`, `derive`, `engine`, `secret`, `clock`, `id`, `error`.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use crate::clock::Moment;
+use crate::derive::{Family, Kcv, Kind, Nonce24, Prk};
+use crate::engine::{Bound, Engine, Tag};
+use crate::error::{Error, ErrorKind};
+use crate::format::frame::{Head, Header, check_len};
+use crate::id::{Aad, AccountId, BlockId, Generation, Suite};
+use crate::secret::MemoryLock;
+
+/// The longest [`Aad`], in bytes: 4 KiB. A longer context goes in as its hash.
+///
+/// Up to 80 bytes cost least; none is ever put on the heap.
+pub const MAX_AAD: usize = 4096;
+
+/// What seals and opens under one AEK, made at each verified unwrap. Wiped when dropped. Intentionally not `Clone`.
+pub(crate) struct GenerationKeys {
+    account: AccountId,
+    generation: Generation,
+    suite: Suite,
+    engine: Engine,
+    prk: Prk,
+    kcv: Kcv,
+}
+
+impl GenerationKeys {
+    /// Derives the keys of an AEK and draws a lease salt. The caller wipes `secret`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] and [`ErrorKind::Io`] when there is no memory of the kind that `lock` asks for.
+    pub(crate) fn new(
+        account: AccountId,
+        generation: Generation,
+        suite: Suite,
+        secret: &[u8; 32],
+        lock: MemoryLock,
+    ) -> Result<Self, Error> {
+        let prk = Prk::extract(account, generation, Family::Inner, secret, lock)?;
+        let kcv = prk.kcv();
+        Ok(Self { account, generation, suite, engine: Engine::default(), prk, kcv })
+    }
+
+    /// The same keys, used by another implementation of the suite.
+    #[must_use]
+    pub(crate) fn with_engine(self, engine: Engine) -> Self {
+        Self { engine, ..self }
+    }
+
+    pub(crate) const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(crate) const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    pub(crate) const fn kcv(&self) -> &Kcv {
+        &self.kcv
+    }
+
+    pub(crate) const fn prk(&self) -> &Prk {
+        &self.prk
+    }
+
+    /// Encrypts `data` in place. The head and the tag are for the caller to store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or [`MAX_AAD`], with `data` untouched, or when
+    /// the engine could not work, with `data` wiped.
+    #[inline]
+    pub(crate) fn seal_in_place(
+        &self,
+        place: &Place<'_>,
+        now: Moment,
+        data: &mut [u8],
+    ) -> Result<(Head, Tag), Error> {
+        place.check(data.len())?;
+        self.seal_with(place, self.prk.fresh_nonce(now), data)
+    }
+
+    /// As [`Self::seal_in_place`], from `plain` to `out`, which is as long.
+    ///
+    /// # Errors
+    /// As there, of `out`.
+    #[inline]
+    pub(crate) fn seal_to(
+        &self,
+        place: &Place<'_>,
+        now: Moment,
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Result<(Head, Tag), Error> {
+        place.check(plain.len())?;
+        let head = self.head(place, self.prk.fresh_nonce(now));
+        let sealed = self.with_bound(&head, place, |dek, bound| self.engine.seal_to(dek, bound, plain, out));
+        wipe_unless_ok(sealed, out).map(|tag| (head, tag))
+    }
+
+    /// Sealing with an `R` of the caller's choice, which must be fresh.
+    #[inline]
+    fn seal_with(&self, place: &Place<'_>, r: Nonce24, data: &mut [u8]) -> Result<(Head, Tag), Error> {
+        let head = self.head(place, r);
+        let sealed = self.with_bound(&head, place, |dek, bound| self.engine.seal_in_place(dek, bound, data));
+        wipe_unless_ok(sealed, data).map(|tag| (head, tag))
+    }
+
+    /// Verifies and decrypts `data` in place, then asks `release`.
+    ///
+    /// # Errors
+    /// As [`Self::open_to`], of `data`.
+    #[inline]
+    pub(crate) fn open_in_place(
+        &self,
+        place: &Place<'_>,
+        head: &Head,
+        tag: &Tag,
+        data: &mut [u8],
+        release: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        place.check(data.len())?;
+        self.check_head(place, head)?;
+        let opened = self
+            .with_bound(head, place, |dek, bound| self.engine.open_in_place(dek, bound, tag, data))
+            .and_then(|()| release());
+        wipe_unless_ok(opened, data)
+    }
+
+    /// Verifies `sealed` and decrypts it to `out`, which is as long, then asks `release`.
+    ///
+    /// # Errors
+    /// With `out` untouched: [`ErrorKind::UnknownGeneration`] when the block was sealed under another AEK (contract A5),
+    /// [`ErrorKind::Corrupt`] when its header is not of its place, [`ErrorKind::Limit`] as for sealing. With `out` wiped:
+    /// [`ErrorKind::Corrupt`] when it is not authentic, and whatever `release` says.
+    #[inline]
+    pub(crate) fn open_to(
+        &self,
+        place: &Place<'_>,
+        head: &Head,
+        tag: &Tag,
+        sealed: &[u8],
+        out: &mut [u8],
+        release: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        place.check(sealed.len())?;
+        self.check_head(place, head)?;
+        let opened = self
+            .with_bound(head, place, |dek, bound| self.engine.open_to(dek, bound, tag, sealed, out))
+            .and_then(|()| release());
+        wipe_unless_ok(opened, out)
+    }
+
+    #[inline]
+    fn head(&self, place: &Place<'_>, r: Nonce24) -> Head {
+        let Place { kind, last, id: _, aad: _ } = *place;
+        let header = Header { suite: self.suite, kind, last, generation: self.generation };
+        let commitment = match kind {
+            Kind::Block => Some(*self.kcv.prefix16()),
+            Kind::ObjectFrame => None,
+        };
+        Head { header, r, commitment }
+    }
+
+    /// Refuses a head that is not of this place and these keys, before anything is decrypted.
+    #[inline]
+    fn check_head(&self, place: &Place<'_>, head: &Head) -> Result<(), Error> {
+        let expected = self.head(place, head.r);
+        // The suite is pinned by the generation: a frame cannot choose its own.
+        if head.header != expected.header {
+            return Err(Error::corrupt());
+        }
+        match (&head.commitment, &expected.commitment) {
+            (None, None) => Ok(()),
+            (Some(theirs), Some(ours)) if bool::from(theirs.ct_eq(ours)) => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::UnknownGeneration,
+                "sealed under another AEK: the block is of another account, or of another history of this one",
+            )),
+        }
+    }
+
+    /// Derives the block's DEK and puts its AAD together, on the stack.
+    #[inline]
+    fn with_bound<T>(
+        &self,
+        head: &Head,
+        place: &Place<'_>,
+        call: impl FnOnce(crate::secret::Dek, Bound<'_>) -> T,
+    ) -> T {
+        let dek = self.prk.dek(self.suite, place.kind, place.id, &head.r);
+        if place.aad.as_bytes().len() <= SHORT_AAD {
+            self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(dek, bound))
+        } else {
+            self.with_aad::<{ AAD_HEAD + MAX_AAD }, T>(head, place, |bound| call(dek, bound))
+        }
+    }
+
+    #[inline]
+    fn with_aad<const N: usize, T>(
+        &self,
+        head: &Head,
+        place: &Place<'_>,
+        call: impl FnOnce(Bound<'_>) -> T,
+    ) -> T {
+        let callers = place.aad.as_bytes();
+        let mut aad = [0; N];
+        aad[..8].copy_from_slice(&head.header.to_bytes());
+        aad[8..24].copy_from_slice(self.account.as_bytes());
+        aad[24..40].copy_from_slice(place.id.object().as_bytes());
+        aad[40..AAD_HEAD].copy_from_slice(&place.id.index().to_be_bytes());
+        aad[AAD_HEAD..AAD_HEAD + callers.len()].copy_from_slice(callers);
+        call(Bound { nonce: head.r.aead_nonce(), aad: &aad[..AAD_HEAD + callers.len()] })
+    }
+}
+
+impl fmt::Debug for GenerationKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GenerationKeys({} generation {})", self.account, self.generation)
+    }
+}
+
+/// Everything that a block is bound to beside its account, generation and suite, which its keys know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) kind: Kind,
+    /// The last frame of its object; false for standalone blocks.
+    pub(crate) last: bool,
+    pub(crate) id: BlockId,
+    pub(crate) aad: Aad<'a>,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) const fn block(id: BlockId, aad: Aad<'a>) -> Self {
+        Self { kind: Kind::Block, last: false, id, aad }
+    }
+
+    pub(crate) const fn object_frame(id: BlockId, last: bool) -> Self {
+        Self { kind: Kind::ObjectFrame, last, id, aad: Aad::EMPTY }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Limit`] beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or [`MAX_AAD`].
+    #[inline]
+    pub(crate) const fn check(&self, plain_len: usize) -> Result<(), Error> {
+        if self.aad.as_bytes().len() > MAX_AAD {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "an AAD is at most 4096 bytes (MAX_AAD): hash a longer one",
+            ));
+        }
+        check_len(plain_len)
+    }
+}
+
+/// The generations that an account can open. For now exactly one.
+#[derive(Debug)]
+pub(crate) struct KeyRing {
+    newest: GenerationKeys,
+}
+
+impl KeyRing {
+    pub(crate) const fn new(newest: GenerationKeys) -> Self {
+        Self { newest }
+    }
+
+    /// The generation that new data is sealed under.
+    pub(crate) const fn newest(&self) -> &GenerationKeys {
+        &self.newest
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, generation: Generation) -> Option<&GenerationKeys> {
+        (self.newest.generation == generation).then_some(&self.newest)
+    }
+}
+
+#[inline]
+fn wipe_unless_ok<T>(result: Result<T, Error>, data: &mut [u8]) -> Result<T, Error> {
+    if result.is_err() {
+        wipe(data);
+    }
+    result
+}
+
+/// Zeroes `data` so that no compiler leaves it out.
+#[cold]
+pub(crate) fn wipe(data: &mut [u8]) {
+    data.zeroize();
+}
+
+/// header8 || account16 || object16 || index_be8
+const AAD_HEAD: usize = Header::LEN + 16 + 16 + 8;
+
+/// What callers usually bind; keeps the buffer at 128 bytes.
+const SHORT_AAD: usize = 80;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! The AEADs: the only file that names their crates.
+//!
+//! AES-256-GCM (NIST SP 800-38D, 96-bit nonce, 128-bit tag) twice, with identical bytes: `aws-lc-rs` behind the
+//! feature `aws-lc`, and the portable, pure Rust `aes-gcm`, which is always there. A [`Dek`] is consumed by its one
+//! use; the cipher contexts made from it are wiped by their crates when dropped (`aws-lc-rs` frees through
+//! `OPENSSL_free`, which cleanses; `aes-gcm` with its feature `zeroize`). The single heap allocation on the path of a
+//! block is `aws-lc-rs`'s own, for that context.
+//!
+//! Lengths are bounded by the callers, far below what either crate refuses. Imports: `secret`, `error`.
+
+use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+
+use crate::error::{Error, ErrorKind};
+use crate::secret::Dek;
+
+/// Which implementation seals and opens. Both give the same bytes: it is a choice of speed, never of format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// `aws-lc-rs` where the feature `aws-lc` is on, which it is by default; else the portable one.
+    #[default]
+    Fastest,
+    /// `aes-gcm`: pure Rust.
+    Portable,
+}
+
+/// What an AEAD call is about, apart from the key and the data.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    pub(crate) nonce: &'a [u8; 12],
+    pub(crate) aad: &'a [u8],
+}
+
+/// An authentication tag. Compared by the engines only, in constant time; hence no `PartialEq`.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag(pub(crate) [u8; Tag::LEN]);
+
+impl Tag {
+    pub(crate) const LEN: usize = 16;
+}
+
+impl Engine {
+    /// Encrypts `data` in place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when the engine could not work, for want of memory. `data` is then unspecified.
+    #[inline]
+    pub(crate) fn seal_in_place(self, dek: Dek, bound: Bound<'_>, data: &mut [u8]) -> Result<Tag, Error> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::Fastest => aws_lc::seal_in_place(&dek, bound, data),
+            _ => portable_seal(&dek, bound, data.into()),
+        }
+    }
+
+    /// Encrypts `plain` to `out`, which is as long.
+    ///
+    /// # Errors
+    /// As [`Self::seal_in_place`].
+    #[inline]
+    pub(crate) fn seal_to(
+        self,
+        dek: Dek,
+        bound: Bound<'_>,
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Result<Tag, Error> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::Fastest => aws_lc::seal_to(&dek, bound, plain, out),
+            _ => portable_seal(&dek, bound, in_out(plain, out)),
+        }
+    }
+
+    /// Verifies and decrypts `data` in place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`]. `data` is then unspecified: the caller wipes it.
+    #[inline]
+    pub(crate) fn open_in_place(
+        self,
+        dek: Dek,
+        bound: Bound<'_>,
+        tag: &Tag,
+        data: &mut [u8],
+    ) -> Result<(), Error> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::Fastest => aws_lc::open_in_place(&dek, bound, tag, data),
+            _ => portable_open(&dek, bound, tag, data.into()),
+        }
+    }
+
+    /// Verifies `sealed` and decrypts it to `out`, which is as long.
+    ///
+    /// # Errors
+    /// As [`Self::open_in_place`], of `out`.
+    #[inline]
+    pub(crate) fn open_to(
+        self,
+        dek: Dek,
+        bound: Bound<'_>,
+        tag: &Tag,
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::Fastest => aws_lc::open_to(&dek, bound, tag, sealed, out),
+            _ => portable_open(&dek, bound, tag, in_out(sealed, out)),
+        }
+    }
+}
+
+fn portable_seal(dek: &Dek, bound: Bound<'_>, data: InOutBuf<'_, '_, u8>) -> Result<Tag, Error> {
+    let tag = Aes256Gcm::new(dek.expose().into())
+        .encrypt_inout_detached(bound.nonce.into(), bound.aad, data)
+        .map_err(|_| engine_failed())?;
+    Ok(Tag(tag.into()))
+}
+
+fn portable_open(dek: &Dek, bound: Bound<'_>, tag: &Tag, data: InOutBuf<'_, '_, u8>) -> Result<(), Error> {
+    Aes256Gcm::new(dek.expose().into())
+        .decrypt_inout_detached(bound.nonce.into(), bound.aad, data, (&tag.0).into())
+        .map_err(|_| Error::corrupt())
+}
+
+fn in_out<'a, 'b>(from: &'a [u8], to: &'b mut [u8]) -> InOutBuf<'a, 'b, u8> {
+    InOutBuf::new(from, to).expect("callers give an output as long as the input")
+}
+
+const fn engine_failed() -> Error {
+    Error::new(ErrorKind::Limit, "the cipher could not work, for want of memory")
+}
+
+#[cfg(feature = "aws-lc")]
+mod aws_lc {
+    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+    use super::{Bound, Dek, Error, Tag, engine_failed};
+
+    pub(super) fn seal_in_place(dek: &Dek, bound: Bound<'_>, data: &mut [u8]) -> Result<Tag, Error> {
+        let tag = key(dek)?
+            .seal_in_place_separate_tag(nonce(bound), Aad::from(bound.aad), data)
+            .map_err(|_| engine_failed())?;
+        Ok(Tag(tag.as_ref().try_into().expect("AES-GCM tags are 16 bytes")))
+    }
+
+    pub(super) fn seal_to(dek: &Dek, bound: Bound<'_>, plain: &[u8], out: &mut [u8]) -> Result<Tag, Error> {
+        let mut tag = [0; Tag::LEN];
+        key(dek)?
+            .seal_out_of_place_scatter(nonce(bound), Aad::from(bound.aad), plain, out, &[], &mut tag)
+            .map_err(|_| engine_failed())?;
+        Ok(Tag(tag))
+    }
+
+    pub(super) fn open_in_place(
+        dek: &Dek,
+        bound: Bound<'_>,
+        tag: &Tag,
+        data: &mut [u8],
+    ) -> Result<(), Error> {
+        key(dek)?
+            .open_in_place_separate_tag(nonce(bound), Aad::from(bound.aad), &tag.0, data)
+            .map(|_| ())
+            .map_err(|_| Error::corrupt())
+    }
+
+    pub(super) fn open_to(
+        dek: &Dek,
+        bound: Bound<'_>,
+        tag: &Tag,
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        key(dek)?
+            .open_separate_gather(nonce(bound), Aad::from(bound.aad), sealed, &tag.0, out)
+            .map_err(|_| Error::corrupt())
+    }
+
+    /// "Less safe" because its nonces are the caller's: each DEK here sees one invocation.
+    fn key(dek: &Dek) -> Result<LessSafeKey, Error> {
+        UnboundKey::new(&AES_256_GCM, dek.expose()).map(LessSafeKey::new).map_err(|_| engine_failed())
+    }
+
+    fn nonce(bound: Bound<'_>) -> Nonce {
+        Nonce::assume_unique_for_key(*bound.nonce)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ENGINES: [Engine; 2] = [Engine::Fastest, Engine::Portable];
+
+    proptest! {
+        #[test]
+        fn both_engines_give_the_same_bytes_in_every_form(
+            key: [u8; 32], nonce: [u8; 12],
+            aad in prop::collection::vec(any::<u8>(), 0..100),
+            plain in prop::collection::vec(any::<u8>(), 0..5000),
+        ) {
+            let bound = Bound { nonce: &nonce, aad: &aad };
+            let mut reference = plain.clone();
+            let tag = Engine::Portable.seal_in_place(Dek::for_tests(key), bound, &mut reference).unwrap();
+            for engine in ENGINES {
+                let mut in_place = plain.clone();
+                let tag_in_place = engine.seal_in_place(Dek::for_tests(key), bound, &mut in_place).unwrap();
+                let mut apart = vec![0; plain.len()];
+                let tag_apart = engine.seal_to(Dek::for_tests(key), bound, &plain, &mut apart).unwrap();
+                prop_assert_eq!((&in_place, tag_in_place.0), (&reference, tag.0));
+                prop_assert_eq!((&apart, tag_apart.0), (&reference, tag.0));
+
+                engine.open_in_place(Dek::for_tests(key), bound, &tag, &mut in_place).unwrap();
+                let mut out = vec![0; plain.len()];
+                engine.open_to(Dek::for_tests(key), bound, &tag, &reference, &mut out).unwrap();
+                prop_assert_eq!((&in_place, &out), (&plain, &plain));
+            }
+        }
+
+        #[test]
+        fn both_engines_refuse_what_was_changed(
+            key: [u8; 32], nonce: [u8; 12], mut plain in prop::collection::vec(any::<u8>(), 1..300),
+            at: prop::sample::Index, bit in 0..8_u32,
+        ) {
+            let bound = Bound { nonce: &nonce, aad: b"aad" };
+            let tag = Engine::Portable.seal_in_place(Dek::for_tests(key), bound, &mut plain).unwrap();
+            let flipped = at.index(plain.len() + Tag::LEN);
+            let mut tag = tag;
+            match flipped.checked_sub(plain.len()) {
+                Some(i) => tag.0[i] ^= 1 << bit,
+                None => plain[flipped] ^= 1 << bit,
+            }
+            for engine in ENGINES {
+                let error = engine.open_in_place(Dek::for_tests(key), bound, &tag, &mut plain.clone()).unwrap_err();
+                prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
+            }
+        }
+    }
+}
