@@ -269,7 +269,8 @@ pub(crate) mod faults {
                 Fault::Crash if number >= self.failing => Err(io::Error::other("injected: crashed")),
                 Fault::NotDone if number == self.failing => Err(io::Error::other("injected: not done")),
                 Fault::DoneButFailed if number == self.failing => {
-                    step().and(Err(io::Error::other("injected: done, but reported as failed")))
+                    let _ = step();
+                    Err(io::Error::other("injected: done, but reported as failed"))
                 }
                 _ => step(),
             }

@@ -185,3 +185,120 @@ impl fmt::Debug for Expect {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::record::tests::sealed_by;
+    use crate::provider::{Authority, Kek, KekInfo, KekUri, ProviderError, WrapContext, WrapInput, Wrapped};
+
+    const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
+
+    /// A KMS that must not be called.
+    #[derive(Debug)]
+    struct Untouchable {
+        provider: &'static str,
+        endpoint: &'static str,
+        authentic: bool,
+    }
+
+    impl KeyProvider for Untouchable {
+        fn wrap(&self, _: &Kek, _: &WrapContext, _: &WrapInput) -> Result<Wrapped, ProviderError> {
+            unreachable!("no KMS call before the record is admitted")
+        }
+
+        fn unwrap(&self, _: &Wrapped, _: &WrapContext) -> Result<WrapInput, ProviderError> {
+            unreachable!("no KMS call before the record is admitted")
+        }
+
+        fn describe(&self, _: &Kek) -> Result<KekInfo, ProviderError> {
+            unreachable!("no KMS call before the record is admitted")
+        }
+
+        fn authority(&self) -> Authority {
+            Authority::new(self.provider, self.endpoint)
+        }
+
+        fn wrap_is_authentic(&self) -> bool {
+            self.authentic
+        }
+    }
+
+    fn kms(provider: &'static str, endpoint: &'static str) -> Arc<dyn KeyProvider> {
+        Arc::new(Untouchable { provider, endpoint, authentic: true })
+    }
+
+    fn record() -> AccountRecord {
+        sealed_by(ACCOUNT, &KekUri::new("local://abc/orders").unwrap(), Sequence::new(5).unwrap())
+    }
+
+    fn expecting() -> Expect {
+        Expect::account(ACCOUNT).kek(kms("local", "abc"), "orders")
+    }
+
+    fn refused(expect: &Expect, why: &str) {
+        let error = expect.admit(&record()).expect_err(why);
+        assert_eq!((error.kind(), error.account()), (ErrorKind::Untrusted, Some(expect.account)));
+        let text = error.to_string();
+        assert!(text.contains(why) && text.contains("found") && text.contains("expected"), "{text}");
+    }
+
+    #[test]
+    fn a8_the_expected_record_is_admitted_and_names_its_provider() {
+        let provider = expecting().admit(&record()).unwrap();
+        assert_eq!(provider.authority(), Authority::new("local", "abc"));
+        let either =
+            Expect::account(ACCOUNT).kek(kms("vault", "abc"), "orders").kek(kms("local", "abc"), "orders");
+        assert_eq!(either.admit(&record()).unwrap().authority().provider(), "local");
+        let pinned = expecting()
+            .generation(record().generation())
+            .fingerprint(record().fingerprint())
+            .least_sequence(record().sequence());
+        pinned.admit(&record()).unwrap();
+    }
+
+    #[test]
+    fn a8_another_account_or_kek_is_refused_before_any_kms_call() {
+        let other = AccountId::from_bytes([2; 16]);
+        refused(&Expect::account(other).kek(kms("local", "abc"), "orders"), "another account");
+        for (provider, endpoint, name) in [
+            ("vault", "abc", "orders"),
+            ("local", "abd", "orders"),
+            ("local", "abc", "order"),
+            ("local", "abc/orders", "x"),
+        ] {
+            refused(&Expect::account(ACCOUNT).kek(kms(provider, endpoint), name), "another KEK");
+        }
+    }
+
+    #[test]
+    fn a8_f6_pins_refuse_another_generation_key_and_an_older_record() {
+        refused(&expecting().generation(Generation::new(2).unwrap()), "another generation");
+        refused(&expecting().fingerprint(KeyFingerprint::from_bytes([0; 32])), "another key");
+        refused(&expecting().least_sequence(Sequence::new(6).unwrap()), "older than expected");
+        expecting().least_sequence(Sequence::FIRST).admit(&record()).unwrap();
+    }
+
+    #[test]
+    fn a8_a_wrap_that_proves_nothing_needs_a_fingerprint_or_a_word() {
+        let public: Arc<dyn KeyProvider> =
+            Arc::new(Untouchable { provider: "local", endpoint: "abc", authentic: false });
+        let expect = Expect::account(ACCOUNT).kek(public, "orders");
+        // Neither of these is out of a forger's reach.
+        let weak = expect.clone().generation(Generation::FIRST).least_sequence(Sequence::FIRST);
+        for expect in [&expect, &weak] {
+            assert_eq!(expect.admit(&record()).expect_err("unproven").kind(), ErrorKind::Misuse);
+        }
+        expect.clone().fingerprint(record().fingerprint()).admit(&record()).unwrap();
+        expect.trust_record_store_with_public_wrap().admit(&record()).unwrap();
+    }
+
+    #[test]
+    fn a8_an_expectation_without_a_kek_is_misuse() {
+        let error = Expect::account(ACCOUNT).admit(&record()).expect_err("names none");
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        let error =
+            Expect::account(ACCOUNT).kek(kms("local", "abc"), "").admit(&record()).expect_err("no name");
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+    }
+}

@@ -8,6 +8,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, ErrorKind};
 use crate::id::AccountId;
 
@@ -86,7 +88,13 @@ impl RecordTag {
         Ok(Self(bytes.into()))
     }
 
-    /// What [`Self::new`] was given.
+    /// The SHA-256 of a record, for stores that have no tags of their own.
+    #[must_use]
+    pub fn sha256_of(record: &[u8]) -> Self {
+        Self(Sha256::digest(record).as_slice().into())
+    }
+
+    /// The tag's bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -124,13 +132,7 @@ impl Error {
 /// Records in memory, for tests and for embedders that keep the bytes themselves. Gone with the process.
 #[derive(Default)]
 pub struct MemoryRecordStore {
-    records: Mutex<HashMap<AccountId, Stored>>,
-}
-
-struct Stored {
-    bytes: Vec<u8>,
-    /// Grows by one with each change, and is the tag.
-    change: u64,
+    records: Mutex<HashMap<AccountId, Vec<u8>>>,
 }
 
 impl MemoryRecordStore {
@@ -140,25 +142,21 @@ impl MemoryRecordStore {
         Self::default()
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<AccountId, Stored>> {
+    fn records(&self) -> MutexGuard<'_, HashMap<AccountId, Vec<u8>>> {
         // OK because no code that can panic runs between the two halves of a change.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stored {
-    fn tag(&self) -> RecordTag {
-        RecordTag(self.change.to_be_bytes().into())
-    }
-}
-
 impl RecordStore for MemoryRecordStore {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        Ok(match self.records().get(&account) {
-            None => Loaded::Absent,
-            Some(stored) if known == Some(&stored.tag()) => Loaded::Unchanged,
-            Some(stored) => Loaded::Found { bytes: stored.bytes.clone(), tag: stored.tag() },
-        })
+        let records = self.records();
+        let Some(bytes) = records.get(&account) else { return Ok(Loaded::Absent) };
+        let tag = RecordTag::sha256_of(bytes);
+        if known == Some(&tag) {
+            return Ok(Loaded::Unchanged);
+        }
+        Ok(Loaded::Found { bytes: bytes.clone(), tag })
     }
 
     fn compare_and_swap(
@@ -168,15 +166,12 @@ impl RecordStore for MemoryRecordStore {
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
         let mut records = self.records();
-        let current = records.get(&account);
-        if current.map(Stored::tag).as_ref() != expected {
+        let current = records.get(&account).map(|bytes| RecordTag::sha256_of(bytes));
+        if current.as_ref() != expected {
             return Err(Error::record_conflict(account));
         }
-        let change = current.map_or(0, |stored| stored.change) + 1;
-        let stored = Stored { bytes: bytes.to_vec(), change };
-        let tag = stored.tag();
-        records.insert(account, stored);
-        Ok(tag)
+        records.insert(account, bytes.to_vec());
+        Ok(RecordTag::sha256_of(bytes))
     }
 }
 

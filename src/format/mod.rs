@@ -1,5 +1,4 @@
-//! Bytes to types and back, every length and count bounded before anything is allocated (contract F2). Nothing here
-//! acts on what it reads.
+//! Bytes to types and back, every length and count bounded before anything is allocated (contract F2).
 
 pub(crate) mod codec;
 pub(crate) mod frame;

@@ -11,15 +11,19 @@
 //! `format::{codec, policy}`, the provider's vocabulary, `id`, `error`.
 
 use std::fmt;
-use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use crate::derive::{Kcv, MacUse, Prk};
+use crate::derive::{MacUse, Prk};
 use crate::error::{Error, ErrorKind};
 use crate::format::codec::{Reader, Writer};
 use crate::format::policy::RecordPolicy;
 use crate::id::{AccountId, Generation, Suite};
 use crate::provider::{KekUri, KekVersion, WrapAlgorithm, WrapContext, WrapRole, Wrapped};
+
+mod values;
+
+pub(crate) use values::Timestamp;
+pub use values::{KeyFingerprint, Sequence};
 
 /// An account as it persists: its wrapped AEK, the KEK that wrapped it, the customer's policy. Holds no secret in
 /// the clear.
@@ -75,19 +79,6 @@ pub(crate) enum RecordState {
     },
 }
 
-/// Counts the changes of a record, from 1. A process adopts a reloaded record only when it has grown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Sequence(u64);
-
-/// Whole seconds since the Unix epoch, up to the year 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Timestamp(u64);
-
-/// The key check value of a generation: names one AEK without giving anything of it away. Not secret; note
-/// it somewhere else to pin an account to its key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyFingerprint([u8; 32]);
-
 impl AccountRecord {
     /// The longest record that is accepted, in bytes: 1 MiB.
     pub const MAX_LEN: usize = 1 << 20;
@@ -107,10 +98,6 @@ impl AccountRecord {
         let mut reader = Reader::new(content);
         let draft = RecordDraft::parse(&mut reader)?;
         reader.finish()?;
-        debug_assert!(
-            draft.write().is_ok_and(|again| again.as_bytes() == content),
-            "a record has one encoding"
-        );
         Ok(Self { draft, bytes: bytes.into() })
     }
 
@@ -194,8 +181,7 @@ impl AccountRecord {
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise.
     pub(crate) fn verify(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
-        let fingerprint = Kcv::from_bytes(self.draft.newest.fingerprint.0);
-        if !prk.kcv().ct_eq(&fingerprint) {
+        if !self.fingerprint().is_of(&prk.kcv()) {
             return Err(self.untrusted("the AEK that was unwrapped is not the one that the record names"));
         }
         let (content, mac) = self.bytes.split_last_chunk().expect("what was parsed or sealed ends in a MAC");
@@ -215,7 +201,7 @@ impl fmt::Debug for AccountRecord {
             &self.draft;
         f.debug_struct("AccountRecord")
             .field("account", account)
-            .field("sequence", &sequence.0)
+            .field("sequence", &sequence.number())
             .field("state", state)
             .field("policy", policy)
             .field("wrapped", wrapped)
@@ -274,52 +260,51 @@ impl RecordDraft {
     /// Authenticates this under `prk`, which is that of the newest generation.
     ///
     /// # Errors
-    /// [`ErrorKind::Misuse`] when the draft contradicts itself: a standby of another KEK or of the same version, a
-    /// KEK's URI without a provider, a key that is not `prk`'s.
+    /// [`ErrorKind::Misuse`] when `prk` is of another generation, or when the draft says what no record may: a standby of
+    /// another KEK or of the same version, a KEK's URI without a provider, an end before its beginning.
     pub(crate) fn seal(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
-        if !prk.kcv().ct_eq(&Kcv::from_bytes(self.newest.fingerprint.0)) {
+        if !self.newest.fingerprint.is_of(&prk.kcv()) {
             return Err(Error::new(ErrorKind::Misuse, "a record is sealed under another generation's key"));
         }
-        let mut writer = self.write()?;
+        let mut writer = self.write();
+        // What cannot be read back as it was meant is never written.
+        if !Self::parse(&mut Reader::new(writer.as_bytes())).is_ok_and(|again| again == self) {
+            return Err(Error::new(ErrorKind::Misuse, "a record that contradicts itself is not sealed"));
+        }
         let mac = prk.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
         writer.put(&mac);
         let bytes = writer.into_bytes().into_boxed_slice();
         Ok(VerifiedRecord(AccountRecord { draft: self, bytes }))
     }
 
-    fn write(&self) -> Result<Writer, Error> {
+    fn write(&self) -> Writer {
         let Self { account, sequence, created, state, policy, wrapped, standby, newest } = self;
-        let provider = provider_of(wrapped.kek().as_str())
-            .ok_or_else(|| Error::new(ErrorKind::Misuse, "a KEK's URI does not begin with its provider"))?;
         let mut writer = Writer::default();
         writer.put(&MAGIC);
         writer.u8(VERSION);
         writer.put(account.as_bytes());
-        writer.u64(sequence.0);
-        writer.u64(created.0);
+        writer.u64(sequence.number());
+        created.write(&mut writer);
         match *state {
             RecordState::Active => writer.u8(ACTIVE),
             RecordState::Deleted { at, recoverable_until } => {
                 writer.u8(DELETED);
-                writer.u64(at.0);
-                writer.u64(recoverable_until.0);
+                at.write(&mut writer);
+                recoverable_until.write(&mut writer);
             }
         }
         policy.write(&mut writer);
         writer.u8(CUSTODY_SINGLE);
-        writer.prefixed(provider.as_bytes());
+        writer.prefixed(provider_of(wrapped.kek()).unwrap_or_default().as_bytes());
         writer.prefixed(wrapped.kek().as_str().as_bytes());
         write_wrap(wrapped, &mut writer);
         writer.flag(standby.is_some());
         if let Some(standby) = standby {
-            if standby.kek() != wrapped.kek() || standby.version() == wrapped.version() {
-                return Err(Error::new(ErrorKind::Misuse, "a standby is of another version of the same KEK"));
-            }
             write_wrap(standby, &mut writer);
         }
         newest.write(&mut writer);
         writer.u16(OLDER_GENERATIONS);
-        Ok(writer)
+        writer
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
@@ -340,7 +325,7 @@ impl RecordDraft {
         }
         let provider = reader.prefixed_text(MAX_PROVIDER_LEN)?;
         let kek = KekUri::new(reader.prefixed_text(KekUri::MAX_LEN)?).map_err(malformed)?;
-        if provider_of(kek.as_str()) != Some(provider) {
+        if provider_of(&kek) != Some(provider) {
             return Err(Error::new(ErrorKind::Format, "a record's KEK is not its provider's"));
         }
         let wrapped = parse_wrap(&kek, reader)?;
@@ -364,9 +349,9 @@ impl GenerationEntry {
         let Self { number, suite, created, active_from, fingerprint } = self;
         writer.u32(number.number());
         writer.u8(suite.number());
-        writer.u64(created.0);
-        writer.u64(active_from.0);
-        writer.put(&fingerprint.0);
+        created.write(writer);
+        active_from.write(writer);
+        writer.put(fingerprint.as_bytes());
     }
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
@@ -379,7 +364,13 @@ impl GenerationEntry {
         if active_from < created {
             return Err(Error::new(ErrorKind::Format, "a generation is active before it was created"));
         }
-        Ok(Self { number, suite, created, active_from, fingerprint: KeyFingerprint(reader.array()?) })
+        Ok(Self {
+            number,
+            suite,
+            created,
+            active_from,
+            fingerprint: KeyFingerprint::from_bytes(reader.array()?),
+        })
     }
 }
 
@@ -399,113 +390,6 @@ impl RecordState {
     }
 }
 
-impl Sequence {
-    /// That of a new record.
-    pub const FIRST: Self = Self(1);
-
-    /// The sequence numbered `number`; zero is none.
-    #[must_use]
-    pub const fn new(number: u64) -> Option<Self> {
-        if number == 0 { None } else { Some(Self(number)) }
-    }
-
-    /// The number, at least 1.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-
-    fn next(self) -> Result<Self, Error> {
-        let next = self.0.checked_add(1);
-        next.map(Self).ok_or_else(|| Error::new(ErrorKind::Limit, "a record cannot be changed any more"))
-    }
-}
-
-impl fmt::Display for Sequence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Timestamp {
-    /// 9999-12-31T23:59:59Z.
-    const MAX: u64 = 253_402_300_799;
-
-    /// The second that `nanos` nanoseconds since the Unix epoch fall into, as [`Moment`](crate::clock::Moment)
-    /// tells the wall clock.
-    pub(crate) const fn from_wall_nanos(nanos: u64) -> Self {
-        // OK because 2^64 nanoseconds end in the year 2554.
-        Self(nanos / 1_000_000_000)
-    }
-
-    /// `by` later, rounded down to a second and at most the year 9999.
-    pub(crate) fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))
-    }
-
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        match reader.u64()? {
-            seconds @ 0..=Self::MAX => Ok(Self(seconds)),
-            _ => Err(Error::new(ErrorKind::Format, "a time after the year 9999")),
-        }
-    }
-}
-
-impl From<Timestamp> for SystemTime {
-    fn from(timestamp: Timestamp) -> Self {
-        // OK because every platform's time reaches the year 9999.
-        UNIX_EPOCH + Duration::from_secs(timestamp.0)
-    }
-}
-
-impl KeyFingerprint {
-    pub(crate) const fn of(kcv: &Kcv) -> Self {
-        Self(*kcv.as_bytes())
-    }
-
-    /// The fingerprint that is written `bytes`.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 32 bytes of this fingerprint.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for KeyFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for KeyFingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyFingerprint({self})")
-    }
-}
-
-impl FromStr for KeyFingerprint {
-    type Err = Error;
-
-    /// Reads the 64 hexadecimal digits that `Display` writes.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = || Error::new(ErrorKind::Misuse, "a key fingerprint is written as 64 hexadecimal digits");
-        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
-        let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = str::from_utf8(digits).map_err(|_| wrong())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
 fn write_wrap(wrapped: &Wrapped, writer: &mut Writer) {
     writer.prefixed(wrapped.version().as_str().as_bytes());
     writer.prefixed(wrapped.algorithm().as_str().as_bytes());
@@ -520,8 +404,8 @@ fn parse_wrap(kek: &KekUri, reader: &mut Reader<'_>) -> Result<Wrapped, Error> {
 }
 
 /// `local` of `local://endpoint/name`.
-fn provider_of(uri: &str) -> Option<&str> {
-    let (provider, _) = uri.split_once("://")?;
+fn provider_of(kek: &KekUri) -> Option<&str> {
+    let (provider, _) = kek.as_str().split_once("://")?;
     (!provider.is_empty() && provider.len() <= MAX_PROVIDER_LEN).then_some(provider)
 }
 
@@ -542,4 +426,4 @@ const MAX_PROVIDER_LEN: usize = 64;
 const OLDER_GENERATIONS: u16 = 0;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

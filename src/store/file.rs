@@ -5,8 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::atomic_file::{Files, Readers};
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
@@ -56,8 +54,11 @@ impl FileRecordStore {
     }
 
     fn read(&self, account: AccountId) -> Result<Option<(Vec<u8>, RecordTag)>, Error> {
-        let bytes = self.files.read(&self.path(account), AccountRecord::MAX_LEN, Readers::Any)?;
-        bytes.map(|bytes| tag_of(&bytes).map(|tag| (bytes, tag))).transpose()
+        let read = self.files.read(&self.path(account), AccountRecord::MAX_LEN, Readers::Any)?;
+        Ok(read.map(|bytes| {
+            let tag = RecordTag::sha256_of(&bytes);
+            (bytes, tag)
+        }))
     }
 }
 
@@ -84,18 +85,166 @@ impl RecordStore for FileRecordStore {
         if bytes.len() > AccountRecord::MAX_LEN {
             return Err(Error::new(ErrorKind::Limit, "a record is longer than 1 MiB").with_account(account));
         }
-        let tag = tag_of(bytes)?;
         let lock = self.files.lock(&self.lock_path(account))?;
         let current = self.read(account)?.map(|(_, tag)| tag);
         if current.as_ref() != expected {
             return Err(Error::record_conflict(account));
         }
         self.files.replace(&self.path(account), bytes, &lock)?;
-        Ok(tag)
+        Ok(RecordTag::sha256_of(bytes))
     }
 }
 
-/// The hash of the bytes: exact, and the same for whoever reads them.
-fn tag_of(bytes: &[u8]) -> Result<RecordTag, Error> {
-    RecordTag::new(&Sha256::digest(bytes))
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::atomic_file::faults::Fault;
+    use crate::record_store::tests::{
+        add_one, count, loses_no_update_of_8_threads, replaces_only_what_was_seen,
+    };
+
+    const ACCOUNT: AccountId = AccountId::from_bytes([0xAC; 16]);
+    const RACE_DIRECTORY: &str = "STRONGROOM_TEST_RACE_DIRECTORY";
+    const ADDED_BY_EACH_PROCESS: u64 = 50;
+
+    fn bytes_of(store: &FileRecordStore) -> Option<Vec<u8>> {
+        match store.load(ACCOUNT, None).unwrap() {
+            Loaded::Found { bytes, .. } => Some(bytes),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn g2_file_store_replaces_only_what_was_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        replaces_only_what_was_seen(&FileRecordStore::open(directory.path().join("records")).unwrap());
+    }
+
+    #[test]
+    fn g2_file_store_loses_no_update_of_8_threads() {
+        let directory = tempfile::tempdir().unwrap();
+        loses_no_update_of_8_threads(&FileRecordStore::open(directory.path()).unwrap());
+    }
+
+    #[test]
+    fn g2_records_outlive_the_store_and_are_named_by_their_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let tag = FileRecordStore::open(&path).unwrap().compare_and_swap(ACCOUNT, None, b"one").unwrap();
+        let again = FileRecordStore::open(&path).unwrap();
+        assert_eq!(again.load(ACCOUNT, Some(&tag)).unwrap(), Loaded::Unchanged);
+        assert_eq!(std::fs::read(again.directory().join(ACCOUNT.to_string())).unwrap(), b"one");
+    }
+
+    #[test]
+    fn e3_g2_any_failing_step_leaves_the_old_or_the_new_record_and_never_lies() {
+        for old in [None, Some(&b"old"[..])] {
+            for fault in Fault::ALL {
+                for failing in 0.. {
+                    let directory = tempfile::tempdir().unwrap();
+                    let sound = FileRecordStore::open(directory.path()).unwrap();
+                    let tag = old.map(|old| sound.compare_and_swap(ACCOUNT, None, old).unwrap());
+
+                    let files = Files::failing_at(failing, fault);
+                    let store = FileRecordStore { directory: directory.path().into(), files: files.clone() };
+                    let outcome = store.compare_and_swap(ACCOUNT, tag.as_ref(), b"new");
+                    let struck = files.steps() > failing;
+                    let after = bytes_of(&sound);
+                    let is_new = after.as_deref() == Some(b"new");
+                    let context = format!("{fault:?} at step {failing}, old {old:?}: {outcome:?}, {after:?}");
+                    assert!(is_new || after.as_deref() == old, "{context}");
+                    match &outcome {
+                        Ok(_) => assert!(is_new && !struck, "{context}"),
+                        Err(error) => assert!(error.kind() == ErrorKind::Io && struck, "{context}"),
+                    }
+
+                    // Whoever comes next, loads, and goes on from what is there.
+                    let next = after.as_deref().map(RecordTag::sha256_of);
+                    sound.compare_and_swap(ACCOUNT, next.as_ref(), b"next").expect("nothing is stuck");
+                    assert_eq!(bytes_of(&sound).as_deref(), Some(&b"next"[..]));
+                    if !struck {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn e3_g2_a_load_that_fails_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        FileRecordStore::open(directory.path()).unwrap().compare_and_swap(ACCOUNT, None, b"one").unwrap();
+        for fault in Fault::ALL {
+            for failing in 0.. {
+                let files = Files::failing_at(failing, fault);
+                let store = FileRecordStore { directory: directory.path().into(), files: files.clone() };
+                let outcome = store.load(ACCOUNT, None);
+                if files.steps() <= failing {
+                    assert!(matches!(outcome, Ok(Loaded::Found { .. })));
+                    break;
+                }
+                assert_eq!(outcome.expect_err("struck").kind(), ErrorKind::Io);
+            }
+        }
+    }
+
+    #[test]
+    fn e3_g2_opening_fails_or_leaves_a_usable_directory() {
+        for fault in Fault::ALL {
+            for failing in 0..3 {
+                let parent = tempfile::tempdir().unwrap();
+                let directory = parent.path().join("records");
+                FileRecordStore::open_with(directory.clone(), Files::failing_at(failing, fault))
+                    .expect_err("struck");
+                let store = FileRecordStore::open(&directory).unwrap();
+                store.compare_and_swap(ACCOUNT, None, b"one").unwrap();
+            }
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(FileRecordStore::open(file.path()).expect_err("a file").kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn f2_a_record_above_its_limit_is_neither_written_nor_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileRecordStore::open(directory.path()).unwrap();
+        let long = vec![0; AccountRecord::MAX_LEN + 1];
+        let error = store.compare_and_swap(ACCOUNT, None, &long).expect_err("too long");
+        assert_eq!((error.kind(), error.account()), (ErrorKind::Limit, Some(ACCOUNT)));
+        assert_eq!(store.load(ACCOUNT, None).unwrap(), Loaded::Absent);
+        std::fs::write(store.path(ACCOUNT), &long).unwrap();
+        assert_eq!(store.load(ACCOUNT, None).expect_err("too long").kind(), ErrorKind::Limit);
+        store.compare_and_swap(AccountId::from_bytes([1; 16]), None, &long[1..]).expect("exactly 1 MiB");
+    }
+
+    #[test]
+    fn e3_g2_two_processes_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileRecordStore::open(directory.path()).unwrap();
+        store.compare_and_swap(ACCOUNT, None, &0_u64.to_be_bytes()).unwrap();
+        let race = || {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::file::tests::one_of_the_racing_processes"])
+                .env(RACE_DIRECTORY, directory.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut processes = [race(), race()];
+        for process in &mut processes {
+            assert!(process.wait().unwrap().success());
+        }
+        assert_eq!(count(&store.load(ACCOUNT, None).unwrap()), 2 * ADDED_BY_EACH_PROCESS);
+    }
+
+    /// Does nothing unless started by the test above.
+    #[test]
+    fn one_of_the_racing_processes() {
+        if let Some(directory) = std::env::var_os(RACE_DIRECTORY) {
+            let store = FileRecordStore::open(directory).unwrap();
+            (0..ADDED_BY_EACH_PROCESS).for_each(|_| add_one(&store, ACCOUNT));
+        }
+    }
 }
