@@ -3,6 +3,10 @@
 //! A provider is called on the library's own threads only; it may block, may hold a runtime
 //! of its own, may hang. It never sees data, only the 56 bytes that carry an AEK. Imports: `id`, `error`.
 
+#[cfg(unix)]
+mod local;
+mod preflight;
+
 use std::fmt;
 use std::time::SystemTime;
 
@@ -10,6 +14,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::{AccountId, Generation, Suite};
+
+#[cfg(unix)]
+pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
+pub(crate) use preflight::preflight_at;
+pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverability, Verdict, preflight};
 
 /// A connection to a KMS: it wraps, unwraps and describes (contract B1).
 ///
@@ -210,7 +219,7 @@ pub struct WrapContext {
 pub enum WrapRole {
     /// The AEK.
     Inner,
-    /// A throw-away value that [`preflight`](crate::preflight) wraps and unwraps; never an AEK.
+    /// A throw-away value that [`preflight`] wraps and unwraps; never an AEK.
     Preflight,
 }
 
