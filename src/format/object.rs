@@ -94,14 +94,27 @@ pub struct ObjectInfo {
     pub block_size: BlockSize,
 }
 
-/// SHA-256 over the caller's context, each part preceded by its length as eight bytes.
+/// Where an object belongs, in the caller's terms: which store, which path, which version of it.
 ///
-/// The lengths keep `["ab", "c"]` and `["a", "bc"]` apart. Never stored: a reader has to know it.
-#[derive(Clone, Copy)]
-pub(crate) struct ContextHash([u8; 32]);
+/// Bound into the object and never stored, so an object that was moved or renamed behind the
+/// caller's back does not open. What is not in here is not noticed: an older object put back at the same
+/// path opens, unless a version is part of the context (contract F6).
+///
+/// `SHA-256(len_be8(part 1) || part 1 || len_be8(part 2) || part 2 ...)`; the lengths keep `["ab", "c"]`
+/// and `["a", "bc"]` apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Context([u8; 32]);
 
-impl ContextHash {
-    pub(crate) fn new(parts: &[&[u8]]) -> Self {
+impl Context {
+    /// The context made of these parts, in this order.
+    ///
+    /// ```
+    /// # use strongroom::Context;
+    /// let context = Context::new(&[b"orders-bucket", b"2026/11/part-0001"]);
+    /// # assert!(context != Context::new(&[b"orders-bucket2026/11/part-0001"]));
+    /// ```
+    #[must_use]
+    pub fn new(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
             // OK because a slice is never longer than 2^64 - 1 bytes.
@@ -113,6 +126,13 @@ impl ContextHash {
 
     pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl fmt::Debug for Context {
+    /// Shows nothing: paths can be guessed from their hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Context(..)")
     }
 }
 
@@ -431,7 +451,7 @@ mod tests {
 
     #[test]
     fn f3_context_parts_do_not_run_together() {
-        let hash = |parts: &[&[u8]]| *ContextHash::new(parts).as_bytes();
+        let hash = |parts: &[&[u8]]| *Context::new(parts).as_bytes();
         let all = [hash(&[]), hash(&[b""]), hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]), hash(&[b"abc"])];
         for (i, one) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|other| other != one));
