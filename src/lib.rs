@@ -1,8 +1,8 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod atomic_file;
 mod account;
+mod atomic_file;
 mod block;
 mod clock;
 mod derive;
@@ -22,6 +22,8 @@ mod secret;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod wycheproof_tests;
 
 pub use account::batch::{OpenJob, SealJob};
 pub use account::permit::Permit;

@@ -20,18 +20,18 @@ const UNITS: [Unit; 29] = [
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
     unit("id", 0, &["random", "error"]),
-    // 1: wiped memory, time, files; and what passes through the provider trait.
+    // 1: wiped memory, AEADs, time, files; and what passes through the provider trait.
     unit("secret", 1, &[]),
+    unit("engine", 1, &["secret"]),
     unit("clock", 1, &[]),
     unit("atomic_file", 1, &[]),
     unit("provider", 1, &[]),
-    // 2: labels and info encodings; AEADs, which consume a derived key; bytes and types.
+    // 2: labels and info encodings; bytes and types.
     unit("derive", 2, &[]),
-    unit("engine", 2, &["derive"]),
     unit("format", 2, &[]),
     unit("format/codec", 2, &[]),
     unit("format/policy", 2, &["format/codec"]),
-    unit("format/frame", 2, &["derive", "engine"]),
+    unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
     unit("format/object", 2, &["format/frame"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
@@ -107,7 +107,7 @@ fn imports_point_down() {
 fn an_import_that_points_up_is_found() {
     let plant = |path, bad, good| planted(floors, path, bad, good);
     plant("id.rs", "use crate::engine::Engine;", "use crate::random; use crate::error::Error;");
-    plant("engine.rs", "use crate::format::frame::F;", "use crate::derive::Dek; use crate::error::Error;");
+    plant("engine.rs", "use crate::derive::Prk;", "use crate::secret::Dek; use crate::error::Error;");
     plant("derive.rs", "fn f() { crate::block::seal() }", "use crate::secret::Slot;");
     plant("format/record.rs", "use crate::{id::A, lease::B};", "use crate::provider::Wrapped;");
     plant("account/state.rs", "use crate::object::Writer;", "use super::permit::Permit;");

@@ -83,7 +83,7 @@ pub(crate) fn test_only_modules(all: &[Token]) -> Vec<String> {
         if !reserved(args, Without::Tests) {
             continue;
         }
-        if let [keyword, name, semicolon, ..] = &all[end..]
+        if let [keyword, name, semicolon, ..] = &all[past_visibility(all, end)..]
             && keyword.is_word("mod")
             && semicolon.is_punct(';')
         {
@@ -149,13 +149,8 @@ fn item_end(all: &[Token], mut at: usize) -> usize {
 }
 
 /// The word that says what an item is, past `pub`, `pub(crate)` and `unsafe`.
-fn item_word(all: &[Token], mut at: usize) -> &str {
-    if all.get(at).is_some_and(|token| token.is_word("pub")) {
-        at += 1;
-        if all.get(at).is_some_and(|token| token.is_punct('(')) {
-            at = matching(all, at);
-        }
-    }
+fn item_word(all: &[Token], at: usize) -> &str {
+    let at = past_visibility(all, at);
     // A `const fn` ends like a function.
     if all.get(at).is_some_and(|token| token.is_word("const"))
         && all.get(at + 1).is_some_and(|token| token.is_word("fn"))
@@ -163,6 +158,15 @@ fn item_word(all: &[Token], mut at: usize) -> &str {
         return "fn";
     }
     all.get(at).and_then(Token::word).unwrap_or_default()
+}
+
+fn past_visibility(all: &[Token], at: usize) -> usize {
+    let is = |at: usize, test: fn(&Token) -> bool| all.get(at).is_some_and(test);
+    match at {
+        at if !is(at, |token| token.is_word("pub")) => at,
+        at if is(at + 1, |token| token.is_punct('(')) => matching(all, at + 1),
+        at => at + 1,
+    }
 }
 
 /// Just past the bracket that closes the one at `open`.
@@ -377,6 +381,11 @@ mod tests {
         let source = "#[cfg(any(test, feature = \"testing\"))] fn f() {} c";
         assert_eq!(words(source, Without::TestsAndTesting), ["c"]);
         assert!(words(source, Without::Tests).contains(&"f".to_owned()));
-        assert_eq!(test_only_modules(&tokens("#[cfg(test)] mod t; #[cfg(test)] mod u {} mod v;")), ["t"]);
+        assert_eq!(
+            test_only_modules(&tokens(
+                "#[cfg(test)] mod t; #[cfg(test)] mod u {} mod v; #[cfg(test)] pub(crate) mod w;"
+            )),
+            ["t", "w"]
+        );
     }
 }
