@@ -34,6 +34,7 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
 pub use expect::Expect;
 pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
+pub use format::object::{BlockSize, Context, ObjectInfo};
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};

@@ -2,5 +2,6 @@
 
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;

@@ -35,10 +35,10 @@ struct World {
     keys: Option<Keys>,
     locked: bool,
     deleted: bool,
-    /// A successful `ask` that no attempt has answered yet.
-    asked: bool,
     unlock_asked: bool,
     last_begun: Option<Moment>,
+    /// Attempts that came sooner after the one before than background attempts may.
+    hurried: u64,
     /// How many closings there were: attempts of before one never open.
     closings: u64,
 }
@@ -46,6 +46,8 @@ struct World {
 #[derive(Clone, Copy)]
 struct Begun {
     id: AttemptId,
+    begun: Moment,
+    /// When the unwrap whose answer counts began: later than the attempt, after a refusal that was checked.
     started: Moment,
     /// The closings that came before it started.
     closings: u64,
@@ -64,7 +66,7 @@ struct Keys {
 
 impl World {
     fn new(policy: Policy, seed: u64) -> Self {
-        let now = Moment::from_nanos(3_600 * SECOND, 1_790_000_000 * SECOND);
+        let now = Moment::from_nanos(BEGINNING, 1_790_000_000 * SECOND);
         let lease = Lease::new(policy, now, seed);
         Self {
             epoch: lease.epoch(),
@@ -75,9 +77,9 @@ impl World {
             keys: None,
             locked: false,
             deleted: false,
-            asked: false,
             unlock_asked: false,
             last_begun: None,
+            hurried: 0,
             closings: 0,
         }
     }
@@ -95,10 +97,12 @@ impl World {
             }
             5 => self.begin_if_wanted(),
             6 => self.sleep_until_woken(),
-            7 => self.asked |= self.lease.ask(self.now),
+            7 => {
+                self.lease.ask(self.now);
+            }
             8 => self.on_lock(),
             9 => {
-                self.unlock_asked = self.locked && !self.deleted;
+                self.unlock_asked |= self.locked && !self.deleted;
                 self.on(Event::Unlock);
             }
             10 => self.on_delete_or_recover(argument),
@@ -122,17 +126,18 @@ impl World {
         }
         assert!(!self.deleted, "a deleted account asks nothing");
         assert!(!self.locked || self.unlock_asked, "a locked account asks only for unlock");
-        let by_request = self.asked || self.locked;
-        if let Some(last) = self.last_begun.filter(|_| !by_request) {
+        if let Some(last) = self.last_begun {
             let apart = Duration::from_nanos(now.boot_nanos() - last.boot_nanos());
-            assert!(apart >= MIN_SPACING, "c1: background attempts {apart:?} apart");
+            self.hurried += u64::from(apart < MIN_SPACING);
         }
+        // C1: whatever comes sooner than 6 s was asked for, and took one of three tokens, or of one more each 6 s.
+        let earned = (now.boot_nanos() - BEGINNING) / (MIN_SPACING.as_secs() * SECOND);
+        assert!(self.hurried <= 3 + earned, "c1: {} hurried attempts", self.hurried);
         let id = self.lease.begin(now);
         assert!(!self.lease.wants_attempt(now), "c4: single flight");
         assert!(self.begun.iter().all(|begun| begun.id != id), "an attempt has a name of its own");
-        self.begun.push(Begun { id, started: now, closings: self.closings, unlock: self.locked });
+        self.begun.push(Begun { id, begun: now, started: now, closings: self.closings, unlock: self.locked });
         self.last_begun = Some(now);
-        self.asked = false;
         self.unlock_asked = false;
     }
 
@@ -154,8 +159,7 @@ impl World {
     }
 
     fn on_lock(&mut self) {
-        self.locked |= !self.deleted;
-        self.asked = false;
+        self.locked = true;
         self.unlock_asked = false;
         self.on(Event::Lock);
         assert!(self.keys.is_none(), "d5: lock closes");
@@ -167,9 +171,7 @@ impl World {
             self.on(Event::Delete);
             assert!(self.keys.is_none(), "delete closes");
         } else {
-            if self.deleted {
-                (self.deleted, self.locked) = (false, false);
-            }
+            self.deleted = false;
             self.on(Event::Recover);
         }
     }
@@ -244,8 +246,23 @@ impl World {
         );
         let last = keys.since.plus(self.policy.fresh_for()).plus(keys.grace);
         assert!(within(valid_until, last), "F + G at most");
+        keys.silence |= !within(valid_until, fresh_until);
+        let grown = !within(valid_until, keys.valid_until);
+        let earned_by = match event {
+            Event::Answered(id, Answer::Transient) => {
+                let begun = self.begun.iter().find(|begun| begun.id == id);
+                Some(begun.expect("no answer without an attempt").begun)
+            }
+            Event::AuthoritySilent { begun } => Some(begun),
+            _ => None,
+        };
+        if grown {
+            let begun = earned_by.expect("invariant 2: only silence earns grace");
+            let took = self.now.age_since(begun);
+            assert!(took < self.policy.call_deadline() + MIN_SPACING, "c5: our own sleep earned grace");
+        }
         match event {
-            Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { .. } => keys.silence = true,
+            Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { .. } => {}
             Event::Answered(_, Answer::Integrity) => {
                 assert!(
                     within(valid_until, fresh_until),
@@ -282,3 +299,5 @@ fn within(one: Moment, other: Moment) -> bool {
 }
 
 const SECOND: u64 = 1_000_000_000;
+/// An hour after boot.
+const BEGINNING: u64 = 3_600 * SECOND;

@@ -4,10 +4,16 @@
 //! and nothing of it is part of the public surface. That no parser allocates more than its input
 //! justifies is watched by the fuzzer itself (`-malloc_limit_mb`). Imports: everything.
 
+mod frame;
 mod lease;
+mod local_kms_file;
+mod object_header;
 mod record;
 
+pub use frame::frame;
 pub use lease::lease;
+pub use local_kms_file::local_kms_file;
+pub use object_header::object_header;
 pub use record::record;
 
 /// The fuzzer's bytes, taken from the front. Reads zeros past the end, so that a prefix of an input is an input.
