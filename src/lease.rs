@@ -231,10 +231,6 @@ impl Lease {
     pub(crate) fn on(&mut self, now: Moment, event: Event) -> Effects {
         // What time alone has decided comes first: no answer may find a lease alive that had ended.
         let expired = self.expire(now);
-        if now.reached(self.due) && !self.spaced(now) {
-            // Due by the wall clock alone: from here on the distance decides, on the other clock.
-            self.due = self.due.earlier(now);
-        }
         let effects = match event {
             Event::Wake => Effects::default(),
             Event::Answered(id, answer) => self.on_answer(now, id, answer),
@@ -248,6 +244,10 @@ impl Lease {
             Event::Delete => self.on_delete(),
             Event::Recover => self.on_recover(now),
         };
+        if now.reached(self.due) && !self.spaced(now) {
+            // Due by the wall clock alone: from here on the distance decides, on the other clock.
+            self.due = self.due.earlier(now);
+        }
         expired.then(effects)
     }
 
@@ -531,7 +531,8 @@ impl Lease {
     }
 
     fn on_unlock(&mut self, now: Moment) -> Effects {
-        if self.phase == Phase::Locked {
+        // An attempt under way while locked is of an unlock already, begun after the lock.
+        if self.phase == Phase::Locked && self.attempt.is_none() {
             self.unlock_wanted = true;
             // Without a token it keeps the distance of a background attempt (contract C1).
             self.due = now;
