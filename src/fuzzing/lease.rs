@@ -246,8 +246,8 @@ impl World {
         );
         let last = keys.since.plus(self.policy.fresh_for()).plus(keys.grace);
         assert!(within(valid_until, last), "F + G at most");
-        keys.silence |= !within(valid_until, fresh_until);
-        let grown = !within(valid_until, keys.valid_until);
+        let in_grace = !within(valid_until, fresh_until);
+        keys.silence |= in_grace;
         let earned_by = match event {
             Event::Answered(id, Answer::Transient) => {
                 let begun = self.begun.iter().find(|begun| begun.id == id);
@@ -256,7 +256,7 @@ impl World {
             Event::AuthoritySilent { begun } => Some(begun),
             _ => None,
         };
-        if grown {
+        if in_grace && !within(valid_until, keys.valid_until) {
             let begun = earned_by.expect("invariant 2: only silence earns grace");
             let took = self.now.age_since(begun);
             assert!(took < self.policy.call_deadline() + MIN_SPACING, "c5: our own sleep earned grace");
