@@ -2,17 +2,16 @@
 //!
 //! Behind the script stands a small KMS in memory with keys and versions, so that [`Answer::Ok`] is
 //! the truth and every other answer is a fault put in front of it. Imports: `provider`, `clock`,
-//! `error`, `random`, `testing::{memory_kms, virtual_time}`.
+//! `random`, `testing::{memory_kms, script, virtual_time}`.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use super::memory_kms::{Key, MemoryKms};
+use super::script::{Answer, Call, Fault, Script, TRUTH};
 use super::virtual_time::{self, Latency};
 use crate::clock::{Clock, ManualClock};
-use crate::error::Refusal;
 use crate::id::AccountId;
 use crate::provider::{
     Authority, Kek, KekInfo, KekVersion, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
@@ -40,47 +39,6 @@ pub struct ScriptedProvider {
     pace: Pace,
     clock: Clock,
     shared: Arc<Shared>,
-}
-
-/// One answer of a script. What does not apply to a kind of call is [`Answer::Ok`] there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// The truth, at once.
-    Ok,
-    /// The KMS answers and refuses.
-    Refused(Refusal),
-    /// No answer, as the provider reports it.
-    Transient,
-    /// An answer that the provider itself found wrong.
-    Integrity,
-    /// Our own set-up is wrong.
-    Misconfigured,
-    /// Success with random content: 56 random bytes unwrapped, random bytes wrapped, another key described.
-    Garbage,
-    /// Success with a well-formed AEK of the right account and generation that is not the one: unwrapped, or
-    /// wrapped in the place of the one given.
-    OtherAek,
-    /// The provider's code panics.
-    Panic,
-    /// The truth, this much later. On virtual time, the truth as it was when the call began.
-    Delay(Duration),
-    /// Another answer, this much later.
-    Late(Duration, Box<Answer>),
-    /// No answer until [`ScriptedProvider::release`], then the truth. On virtual time: never.
-    Hang,
-}
-
-/// The kinds of call that a script tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Call {
-    /// [`KeyProvider::wrap`].
-    Wrap,
-    /// [`KeyProvider::unwrap`].
-    Unwrap,
-    /// [`KeyProvider::describe`].
-    Describe,
 }
 
 /// A call that was made.
@@ -115,18 +73,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     kms: MemoryKms,
-    scripts: [Script; 3],
+    script: Script,
     log: Vec<CallRecord>,
     in_flight: usize,
     max_in_flight: usize,
     /// Counts the calls of `release`; a call that waits goes on when it changes.
     releases: u64,
-}
-
-#[derive(Default)]
-struct Script {
-    queue: VecDeque<Answer>,
-    standing: Option<Answer>,
 }
 
 impl ScriptedProvider {
@@ -180,20 +132,17 @@ impl ScriptedProvider {
 
     /// Queues `answers` for the next calls of this kind.
     pub fn next(&self, call: Call, answers: impl IntoIterator<Item = Answer>) {
-        self.state().script(call).queue.extend(answers);
+        self.state().script.queue(call, answers);
     }
 
     /// Answers calls of this kind like that once the queue is empty, from now on.
     pub fn always(&self, call: Call, answer: Answer) {
-        self.state().script(call).standing = Some(answer);
+        self.state().script.stand(call, answer);
     }
 
     /// Drops every queue and answers all calls like that, from now on.
     pub fn every_call(&self, answer: &Answer) {
-        for script in &mut self.state().scripts {
-            script.queue.clear();
-            script.standing = Some(answer.clone());
-        }
+        self.state().script.stand_for_all(answer);
     }
 
     /// Lets go of every call that hangs or waits at this moment. Later calls follow the script again.
@@ -348,8 +297,7 @@ impl ScriptedProvider {
         state.log.push(CallRecord { call, account, started });
         state.in_flight += 1;
         state.max_in_flight = state.max_in_flight.max(state.in_flight);
-        let script = state.script(call);
-        let answer = script.queue.pop_front().or_else(|| script.standing.clone()).unwrap_or(Answer::Ok);
+        let answer = state.script.take(call);
         Flight { provider: self, answer, releases: state.releases }
     }
 }
@@ -362,29 +310,12 @@ struct Flight<'a> {
     releases: u64,
 }
 
-/// What is wrong with an answer that claims success.
-enum Fault {
-    None,
-    Garbage,
-    OtherAek,
-}
-
 impl Flight<'_> {
     /// Waits, or says how long to wait, and then gives the scripted failure or what to falsify.
     fn answer(&self) -> Result<Fault, ProviderError> {
         let (lateness, answer) = self.answer.split();
         self.spend(lateness);
-        match answer {
-            // `split` left the truth of those that are late.
-            Answer::Ok | Answer::Delay(_) | Answer::Late(..) | Answer::Hang => Ok(Fault::None),
-            Answer::Garbage => Ok(Fault::Garbage),
-            Answer::OtherAek => Ok(Fault::OtherAek),
-            Answer::Refused(refusal) => Err(ProviderError::refused(*refusal, "scripted")),
-            Answer::Transient => Err(ProviderError::transient("scripted")),
-            Answer::Integrity => Err(ProviderError::integrity("scripted")),
-            Answer::Misconfigured => Err(ProviderError::misconfigured("scripted")),
-            Answer::Panic => panic!("scripted panic of a provider"),
-        }
+        answer.play()
     }
 
     fn spend(&self, lateness: Option<Latency>) {
@@ -409,32 +340,6 @@ impl Flight<'_> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         self.provider.state().in_flight -= 1;
-    }
-}
-
-impl Answer {
-    /// How late it comes, and what it is then.
-    fn split(&self) -> (Option<Latency>, &Self) {
-        match self {
-            Self::Delay(by) => (Some(Latency::For(*by)), TRUTH),
-            Self::Hang => (Some(Latency::Forever), TRUTH),
-            Self::Late(by, then) => match then.split() {
-                (None, then) => (Some(Latency::For(*by)), then),
-                (Some(Latency::For(more)), then) => (Some(Latency::For(by.saturating_add(more))), then),
-                (Some(Latency::Forever), then) => (Some(Latency::Forever), then),
-            },
-            at_once => (None, at_once),
-        }
-    }
-}
-
-impl State {
-    fn script(&mut self, call: Call) -> &mut Script {
-        match call {
-            Call::Wrap => &mut self.scripts[0],
-            Call::Unwrap => &mut self.scripts[1],
-            Call::Describe => &mut self.scripts[2],
-        }
     }
 }
 
@@ -463,7 +368,6 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-const TRUTH: &Answer = &Answer::Ok;
 const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 #[cfg(test)]
@@ -471,6 +375,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::error::Refusal;
     use crate::id::Generation;
     use crate::provider::ErrorClass;
 
