@@ -11,6 +11,9 @@ mod engine;
 mod error;
 mod expect;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod keeper;
 mod lease;
@@ -23,6 +26,8 @@ mod secret;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod wycheproof_tests;
 
 pub use account::Account;
 pub use account::batch::{OpenJob, SealJob};

@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
 

@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::{AccountId, Generation, Suite};
 
 #[cfg(unix)]
+#[cfg(fuzzing)]
+pub(crate) use local::fuzzing as local_fuzzing;
 pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
 pub(crate) use preflight::preflight_at;
 pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverability, Verdict, preflight};
