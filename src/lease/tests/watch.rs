@@ -1,7 +1,7 @@
 //! The contract as an observer: it is shown what a keeper sees, and says which rule was broken.
 //!
-//! It never looks into a machine, so a history written by hand can be shown to it as well. The tests at
-//! the end do that, one forged history for each rule: a rule that flags nothing would prove nothing.
+//! It never looks into a machine, so a history written by hand can be shown to it as well: `forged` does that,
+//! one forged history for each rule. A rule that flags nothing would prove nothing.
 
 use super::*;
 
