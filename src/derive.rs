@@ -310,6 +310,12 @@ impl Hmac {
     }
 }
 
+/// HMAC-SHA-256 as it is computed here, for published vectors.
+#[cfg(test)]
+pub(crate) fn hmac_for_tests(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    Hmac::new(key).mac(parts)
+}
+
 /// An HMAC over bytes that arrive in pieces.
 struct HmacStream {
     states: Hmac,

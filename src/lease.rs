@@ -80,7 +80,8 @@ pub(crate) struct AttemptId(u64);
 pub(crate) enum Event {
     /// Time has passed.
     Wake,
-    /// An attempt ended. Of an attempt that is no longer current, only a refusal is heeded, as a reason to ask again.
+    /// An attempt ended. Of one that is no longer current a refusal is heeded, or a success while the KMS
+    /// is thought silent: as a reason to ask again, never as an answer.
     Answered(AttemptId, Answer),
     /// Another account's attempt at the same authority, begun at the given time, met silence.
     AuthoritySilent {
@@ -154,7 +155,10 @@ enum Phase {
     Unavailable,
     Revoked,
     Locked,
-    Deleted,
+    /// `locked` when `lock` was called before or since: recovery then leads back to a lock, not past it.
+    Deleted {
+        locked: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +177,7 @@ struct Attempt {
     id: AttemptId,
     /// Begun in this epoch; worth nothing in another (invariant 1).
     epoch: Epoch,
+    begun: Moment,
     /// Begun because it was due, not because somebody asked: only then does silence earn grace.
     due: bool,
     unlock: bool,
@@ -191,10 +196,13 @@ pub(crate) struct Lease {
     due: Moment,
     failures: u32,
     unlock_wanted: bool,
+    /// A token was taken: the next attempt need not wait until it is due, nor keep its distance.
     asked: bool,
     tokens: Tokens,
     flaps: Flaps,
     jitter: Jitter,
+    /// There was news during the attempt under way, which may have begun too early to see it.
+    overtaken: bool,
 }
 
 impl Lease {
@@ -215,6 +223,7 @@ impl Lease {
             tokens: Tokens::full(now),
             flaps: Flaps::default(),
             jitter: Jitter(seed | 1),
+            overtaken: false,
         }
     }
 
@@ -227,41 +236,50 @@ impl Lease {
             Event::Answered(id, answer) => self.on_answer(now, id, answer),
             Event::AuthoritySilent { begun } => self.on_shared_silence(now, begun),
             Event::AuthorityRefused | Event::RecordChanged => {
-                self.due = self.due.earlier(now);
+                self.ask_soon(now);
                 Effects::default()
             }
             Event::Lock => self.on_lock(),
-            Event::Unlock => {
-                self.unlock_wanted = self.phase == Phase::Locked;
-                Effects::default()
-            }
-            Event::Delete => self.close(Phase::Deleted, Closed::Deleted),
+            Event::Unlock => self.on_unlock(now),
+            Event::Delete => self.on_delete(),
             Event::Recover => self.on_recover(now),
         };
+        if now.reached(self.due) && !self.spaced(now) {
+            // Due by the wall clock alone: from here on the distance decides, on the other clock.
+            self.due = self.due.earlier(now);
+        }
         expired.then(effects)
     }
 
     /// Somebody asks for an attempt now (`ready`, `rotate`). False when the bucket is empty: the
-    /// background schedule then has to do.
+    /// background schedule then has to do. An attempt under way will do, and costs no token.
     pub(crate) fn ask(&mut self, now: Moment) -> bool {
+        if self.attempt.is_some() {
+            // C4: whoever asks meanwhile shares its answer.
+            return true;
+        }
         self.asked = self.asked || self.tokens.take(now);
         self.asked
     }
 
     /// Whether an attempt should begin now.
     pub(crate) fn wants_attempt(&self, now: Moment) -> bool {
-        self.attempt.is_none() && self.attempt_at().is_some_and(|at| now.reached(at))
+        self.attempt.is_none()
+            && self.attempt_at().is_some_and(|at| now.reached(at))
+            && (self.asked || self.spaced(now))
     }
 
-    /// The attempt begins. Until it is answered or [`Self::abandon`]ed no other one does (single flight).
+    /// The attempt begins. Until it is answered, or a closing forgets it, no other one does (single flight).
     pub(crate) fn begin(&mut self, now: Moment) -> AttemptId {
         let id = AttemptId(self.next_id);
         self.next_id += 1;
         let unlock = self.phase == Phase::Locked;
-        self.attempt = Some(Attempt { id, epoch: self.epoch, due: now.reached(self.due), unlock });
+        let due = now.reached(self.due);
+        self.attempt = Some(Attempt { id, epoch: self.epoch, begun: now, due, unlock });
         self.last_begun = Some(now);
         self.asked = false;
         self.unlock_wanted = false;
+        self.overtaken = false;
         id
     }
 
@@ -289,6 +307,11 @@ impl Lease {
         self.attempt.is_some_and(|attempt| attempt.id == id && attempt.epoch == self.epoch)
     }
 
+    /// Whether an unlock was asked for and has not ended.
+    pub(crate) fn unlock_under_way(&self) -> bool {
+        self.unlock_wanted || self.attempt.is_some_and(|attempt| attempt.unlock)
+    }
+
     pub(crate) fn is_locked(&self) -> bool {
         self.phase == Phase::Locked
     }
@@ -298,29 +321,32 @@ impl Lease {
     }
 
     fn attempt_at(&self) -> Option<Moment> {
-        let at = match self.phase {
-            Phase::Deleted | Phase::Confirming(_) => return None,
-            Phase::Locked if self.unlock_wanted => return Some(Moment::from_nanos(0, 0)),
-            Phase::Locked => return None,
-            _ if self.asked => return Some(Moment::from_nanos(0, 0)),
-            _ => self.due,
-        };
-        // C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
-        // jumps about must not make us call more often.
-        Some(match self.last_begun {
-            None => at,
-            Some(last) => {
-                let spaced = last.plus(MIN_SPACING);
-                if at.boot_nanos() >= spaced.boot_nanos() {
-                    at
-                } else {
-                    Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
-                }
-            }
-        })
+        match self.phase {
+            Phase::Deleted { .. } | Phase::Confirming(_) => None,
+            Phase::Locked if !self.unlock_wanted => None,
+            _ if self.asked => Some(Moment::from_nanos(0, 0)),
+            _ => Some(self.due_spaced()),
+        }
     }
 
-    fn expires_at(&self) -> Option<Moment> {
+    /// When the next background attempt is due, pushed back to its distance where it falls short of it.
+    fn due_spaced(&self) -> Moment {
+        match self.last_begun.map(|last| last.plus(MIN_SPACING)) {
+            Some(spaced) if self.due.boot_nanos() < spaced.boot_nanos() => {
+                Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
+            }
+            _ => self.due,
+        }
+    }
+
+    /// C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
+    /// jumps about must not make us call more often.
+    fn spaced(&self, now: Moment) -> bool {
+        self.last_begun.is_none_or(|last| now.boot_nanos() >= last.plus(MIN_SPACING).boot_nanos())
+    }
+
+    /// When time alone will next change the state.
+    pub(crate) fn expires_at(&self) -> Option<Moment> {
         let Phase::Held(held) = self.phase else { return None };
         let fresh_until = held.since.plus(self.policy.fresh_for());
         if held.tainted || (!held.in_grace && held.silent_at.is_some()) {
@@ -331,9 +357,13 @@ impl Lease {
 
     fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
         let Some(attempt) = self.attempt.filter(|attempt| attempt.id == id) else {
-            // Late, of an attempt given up: a success is worth nothing, a refusal is a reason to ask.
-            if matches!(answer, Answer::Refused(_) | Answer::RefusedPending(_)) {
-                self.due = self.due.earlier(now);
+            // Late, of an attempt given up: it decides nothing. But a refusal is a reason to ask, and so is
+            // a success where the KMS was thought silent.
+            let unavailable = self.phase == Phase::Unavailable;
+            match answer {
+                Answer::Refused(_) | Answer::RefusedPending(_) => self.ask_soon(now),
+                Answer::Verified { .. } if unavailable => self.ask_soon(now),
+                Answer::Verified { .. } | Answer::Transient | Answer::Integrity => {}
             }
             return Effects::default();
         };
@@ -347,8 +377,8 @@ impl Lease {
         }
         match answer {
             Answer::Verified { started, max_grace } => self.on_verified(now, attempt, started, max_grace),
-            Answer::Transient => self.on_silence(now, attempt.due),
-            Answer::Integrity => self.on_integrity(now),
+            Answer::Transient => self.on_silence(now, attempt.begun, attempt.due),
+            Answer::Integrity => self.on_integrity(now, attempt),
             Answer::Refused(refusal) | Answer::RefusedPending(refusal) => self.on_refused(now, refusal),
         }
     }
@@ -361,7 +391,7 @@ impl Lease {
         max_grace: Option<Duration>,
     ) -> Effects {
         match self.phase {
-            Phase::Deleted => return Effects::default(),
+            Phase::Deleted { .. } => return Effects::default(),
             Phase::Locked if !attempt.unlock => return Effects::default(),
             _ => {}
         }
@@ -370,7 +400,11 @@ impl Lease {
         if now.reached(fresh_until) {
             // The process slept between call and answer. Older than any lease may be: ask again.
             self.due = now;
-            return Effects::default();
+            return match self.phase {
+                // Neither refused nor let in: from here on it is an account without a key.
+                Phase::Confirming(_) => self.close(Phase::Cold, Closed::NotReady),
+                _ => Effects::default(),
+            };
         }
         self.policy = policy;
         let was_held = matches!(self.phase, Phase::Held(held) if !held.in_grace);
@@ -379,6 +413,9 @@ impl Lease {
         self.last_begun = Some(started);
         let (low, high) = (policy.shortest_interval(), policy.longest_interval());
         self.due = started.plus(self.jitter.between(low, high));
+        if self.overtaken {
+            self.ask_soon(now);
+        }
         Effects {
             publish: Some(Publish::Keys { fresh_until, valid_until: fresh_until }),
             notify: !was_held,
@@ -386,16 +423,18 @@ impl Lease {
         }
     }
 
-    fn on_silence(&mut self, now: Moment, was_due: bool) -> Effects {
+    fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
+        // C5: an attempt that took much longer than its deadline was cut short by our own sleep.
+        let begun_lately = now.age_since(begun) < self.policy.call_deadline + MIN_SPACING;
         match &mut self.phase {
             Phase::Held(held) => {
-                if was_due {
+                if was_due && begun_lately {
                     held.silent_at = Some(now);
                 }
                 let publish = self
                     .deadlines()
                     .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
-                self.back_off(now, self.policy.longest_interval() / 2);
+                self.back_off(begun, was_due, self.policy.longest_interval() / 2);
                 let entered = self.expire(now);
                 Effects { publish, ..Effects::default() }.then(entered)
             }
@@ -404,14 +443,14 @@ impl Lease {
                 self.on_refused(now, refusal)
             }
             Phase::Cold => {
-                self.back_off(now, self.policy.refresh);
+                self.back_off(begun, was_due, self.policy.refresh);
                 Effects::default()
             }
             Phase::Unavailable | Phase::Revoked => {
                 self.probe_later(now);
                 Effects::default()
             }
-            Phase::Locked | Phase::Deleted => Effects::default(),
+            Phase::Locked | Phase::Deleted { .. } => Effects::default(),
         }
     }
 
@@ -422,12 +461,12 @@ impl Lease {
             return Effects::default();
         }
         match self.phase {
-            Phase::Held(_) => self.on_silence(now, true),
+            Phase::Held(_) => self.on_silence(now, begun, true),
             _ => Effects::default(),
         }
     }
 
-    fn on_integrity(&mut self, now: Moment) -> Effects {
+    fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         match &mut self.phase {
             Phase::Held(held) if !held.in_grace => {
@@ -435,7 +474,7 @@ impl Lease {
                 let publish = self
                     .deadlines()
                     .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
-                self.back_off(now, self.policy.longest_interval() / 2);
+                self.back_off(attempt.begun, attempt.due, self.policy.longest_interval() / 2);
                 let expired = self.expire(now);
                 Effects { publish, ..alarm }.then(expired)
             }
@@ -451,7 +490,7 @@ impl Lease {
                 self.probe_later(now);
                 alarm
             }
-            Phase::Locked | Phase::Deleted => alarm,
+            Phase::Locked | Phase::Deleted { .. } => alarm,
         }
     }
 
@@ -466,7 +505,7 @@ impl Lease {
                 Effects::default()
             }
             // Without a key anyway: the rest of the answer decides.
-            Phase::Revoked | Phase::Locked | Phase::Deleted => Effects::default(),
+            Phase::Revoked | Phase::Locked | Phase::Deleted { .. } => Effects::default(),
         };
         // The second unwrap of this attempt starts after the refusal, so it counts in the new epoch.
         self.attempt = Some(Attempt { epoch: self.epoch, ..attempt });
@@ -475,7 +514,7 @@ impl Lease {
 
     fn on_refused(&mut self, now: Moment, refusal: Refusal) -> Effects {
         match self.phase {
-            Phase::Locked | Phase::Deleted => return Effects::default(),
+            Phase::Locked | Phase::Deleted { .. } => return Effects::default(),
             Phase::Held(_) | Phase::Confirming(_) => self.flaps.note(now),
             _ => {}
         }
@@ -487,19 +526,42 @@ impl Lease {
     fn on_lock(&mut self) -> Effects {
         self.unlock_wanted = false;
         self.asked = false;
-        match self.phase {
-            Phase::Deleted => Effects::default(),
+        match &mut self.phase {
+            Phase::Deleted { locked } => {
+                *locked = true;
+                Effects::default()
+            }
             // Locked again: an unlock under way is overtaken.
             _ => self.close(Phase::Locked, Closed::Locked),
         }
     }
 
-    fn on_recover(&mut self, now: Moment) -> Effects {
-        if self.phase != Phase::Deleted {
-            return Effects::default();
+    fn on_unlock(&mut self, now: Moment) -> Effects {
+        // An attempt under way while locked is of an unlock already, begun after the lock.
+        if self.phase == Phase::Locked && self.attempt.is_none() {
+            self.unlock_wanted = true;
+            // Without a token it keeps the distance of a background attempt (contract C1).
+            self.due = now;
+            self.asked = self.asked || self.tokens.take(now);
         }
+        Effects::default()
+    }
+
+    fn on_delete(&mut self) -> Effects {
+        match self.phase {
+            Phase::Deleted { .. } => Effects::default(),
+            phase => self.close(Phase::Deleted { locked: phase == Phase::Locked }, Closed::Deleted),
+        }
+    }
+
+    fn on_recover(&mut self, now: Moment) -> Effects {
+        let Phase::Deleted { locked } = self.phase else { return Effects::default() };
         self.due = now;
-        self.close(Phase::Cold, Closed::NotReady)
+        if locked {
+            self.close(Phase::Locked, Closed::Locked)
+        } else {
+            self.close(Phase::Cold, Closed::NotReady)
+        }
     }
 
     /// Applies what the passing of time alone decides.
@@ -563,11 +625,22 @@ impl Lease {
         Effects { publish: Some(Publish::Close { epoch: self.epoch, why }), notify: true, alarm: false }
     }
 
-    /// Tries again after 6 s, then after twice that, up to `most`.
-    fn back_off(&mut self, now: Moment, most: Duration) {
+    /// There is news: the next attempt is due now, whatever one under way may say.
+    fn ask_soon(&mut self, now: Moment) {
+        self.due = self.due.earlier(now);
+        self.overtaken = self.attempt.is_some();
+    }
+
+    /// Tries again 6 s after the failed attempt began, then after twice that, up to `most`.
+    fn back_off(&mut self, begun: Moment, was_due: bool, most: Duration) {
         let doubled = MIN_SPACING * (1 << self.failures.min(4));
+        let wait = doubled.min(most).max(MIN_SPACING);
+        // The first retry is exact: F leaves room for one that starts 6 s after the first and takes c.
+        let wait = if self.failures == 0 { wait } else { self.jitter.near(wait) };
         self.failures = self.failures.saturating_add(1);
-        self.due = now.plus(self.jitter.near(doubled.min(most).max(MIN_SPACING)));
+        let again = begun.plus(wait);
+        // An attempt that was asked for must not put off the one that is due, which alone can earn grace.
+        self.due = if was_due { again } else { self.due.earlier(again) };
     }
 
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.

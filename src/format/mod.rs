@@ -2,5 +2,10 @@
 
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
+
+pub(crate) mod object;
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::{AccountId, Generation, Suite};
 
+#[cfg(all(fuzzing, unix))]
+pub(crate) use local::fuzzing as local_fuzzing;
 #[cfg(unix)]
 pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
 pub(crate) use preflight::preflight_at;

@@ -6,6 +6,8 @@
 
 mod document;
 mod file;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod wrap;
 
 use std::fmt;

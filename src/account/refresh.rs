@@ -1,0 +1,187 @@
+//! One refresh of one account: read the newest record, unwrap, verify, derive. Runs on a worker.
+//!
+//! ```text
+//! store.load ─► Expect::admit ─► provider.unwrap ─► AEK ─► PRK ─► KCV and record MAC verified ─► keys
+//! ```
+//! Exactly one provider call, unless it is refused and the record has changed meanwhile (contract D12).
+//! Imports: `state`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::AccountInner;
+use crate::block::{GenerationKeys, KeyRing};
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, ErrorKind, Refusal};
+use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
+use crate::provider::{ErrorClass, KeyProvider, ProviderError, WrapInput, Wrapped};
+use crate::record_store::{Loaded, RecordTag};
+
+/// What came of a refresh.
+#[derive(Debug)]
+pub(crate) enum Refreshed {
+    Verified(Box<Adopt>),
+    /// No answer, of the KMS or of the record store.
+    Silent(Error),
+    /// An answer that cannot be right: another AEK, a record that is not the expected one.
+    Wrong(Error),
+    Refused(Refusal, Error),
+    /// The record, verified, says that the account is deleted.
+    Deleted(Known),
+}
+
+/// What a verified unwrap brings into use.
+#[derive(Debug)]
+pub(crate) struct Adopt {
+    pub(crate) started: Moment,
+    pub(crate) ring: Arc<KeyRing>,
+    pub(crate) known: Known,
+    /// G, as cache and customer together allow it.
+    pub(crate) grace: Duration,
+}
+
+/// The record that an account goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) record: Arc<AccountRecord>,
+    /// Its tag in the record store, where there is one.
+    pub(crate) tag: Option<RecordTag>,
+    /// The same record, once the AEK has authenticated it.
+    pub(crate) verified: Option<Arc<VerifiedRecord>>,
+}
+
+/// An AEK that was unwrapped and matches its record.
+pub(crate) struct Unwrapped {
+    pub(crate) started: Moment,
+    pub(crate) input: WrapInput,
+    pub(crate) keys: GenerationKeys,
+    pub(crate) verified: VerifiedRecord,
+}
+
+impl AccountInner {
+    /// Refreshes once. `pending` is told of a refusal before the newest record is compared, so that reads
+    /// close first.
+    pub(crate) fn refresh(&self, clock: &Clock, pending: &dyn Fn(Refusal)) -> Refreshed {
+        self.try_refresh(clock, pending).unwrap_or_else(|failed| failed)
+    }
+
+    fn try_refresh(&self, clock: &Clock, pending: &dyn Fn(Refusal)) -> Result<Refreshed, Refreshed> {
+        let known = self.known();
+        let newest = self.newest(&known)?;
+        let first = match self.unwrap_newest(clock, &known, &newest) {
+            Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
+                pending(refusal);
+                // Another machine may have re-wrapped under a version that this one does not know yet.
+                match self.newest(&newest) {
+                    Ok(again) if again.record.wrapped() != newest.record.wrapped() => {
+                        let unwrapped = self.unwrap_newest(clock, &known, &again)?;
+                        return Ok(self.adopt(unwrapped, again.tag));
+                    }
+                    _ => return Err(Refreshed::Refused(refusal, error)),
+                }
+            }
+            other => other?,
+        };
+        Ok(self.adopt(first, newest.tag))
+    }
+
+    /// The newest record: the store's, or the one that the caller keeps.
+    pub(crate) fn newest(&self, known: &Known) -> Result<Known, Refreshed> {
+        let Some(store) = self.store() else { return Ok(known.clone()) };
+        // A record's age obeys the same clock as the lease: without it, no refresh.
+        let loaded = store.load(self.id(), known.tag.as_ref()).map_err(Refreshed::Silent)?;
+        match loaded {
+            Loaded::Unchanged => Ok(known.clone()),
+            Loaded::Absent => Err(Refreshed::Wrong(
+                Error::new(ErrorKind::Untrusted, "the account's record is gone from its store")
+                    .with_account(self.id()),
+            )),
+            Loaded::Found { bytes, tag } => {
+                let record = AccountRecord::parse(&bytes).map_err(Refreshed::Wrong)?;
+                // The same bytes under another tag are no news.
+                if record == *known.record {
+                    return Ok(Known { tag: Some(tag), ..known.clone() });
+                }
+                Ok(Known { record: Arc::new(record), tag: Some(tag), verified: None })
+            }
+        }
+    }
+
+    fn unwrap_newest(&self, clock: &Clock, known: &Known, newest: &Known) -> Result<Unwrapped, Refreshed> {
+        let provider = self.expect().admit(&newest.record).map_err(Refreshed::Wrong)?;
+        self.unwrap_wrap(clock, provider.as_ref(), newest.record.wrapped(), known, newest)
+    }
+
+    /// Unwraps `wrap`, one of `newest`'s, and believes `newest` by what comes out. `known` is what this process went by so far.
+    pub(crate) fn unwrap_wrap(
+        &self,
+        clock: &Clock,
+        provider: &dyn KeyProvider,
+        wrap: &Wrapped,
+        known: &Known,
+        newest: &Known,
+    ) -> Result<Unwrapped, Refreshed> {
+        let record = &newest.record;
+        let context = record.wrap_context();
+        let started = clock.now();
+        let input = provider.unwrap(wrap, &context).map_err(classify)?;
+        let Some(secret) = input.secret_for(&context) else {
+            return Err(Refreshed::Wrong(self.untrusted("the KMS unwrapped the AEK of something else")));
+        };
+        let settings = self.settings();
+        // What fails here is this machine's memory, not the KMS: it earns no grace.
+        let keys =
+            GenerationKeys::new(self.id(), record.generation(), record.suite(), secret, settings.memory_lock)
+                .map_err(Refreshed::Wrong)?
+                .with_engine(settings.engine);
+        let next = AccountRecord::clone(record);
+        let verified = match &known.verified {
+            Some(current) if *current.record() != next => current.verify_successor(next, keys.prk()),
+            _ => next.verify(keys.prk()),
+        };
+        let verified = verified.map_err(Refreshed::Wrong)?;
+        Ok(Unwrapped { started, input, keys, verified })
+    }
+
+    fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {
+        let Unwrapped { started, input: _, keys, verified } = unwrapped;
+        let grace = self.settings().grace.allowed_by(verified.policy());
+        let deleted = verified.state() != RecordState::Active;
+        let known =
+            Known { record: Arc::new(verified.record().clone()), tag, verified: Some(Arc::new(verified)) };
+        Refreshed::Verified(Box::new(Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace }))
+    }
+
+    fn untrusted(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Untrusted, message).with_account(self.id())
+    }
+}
+
+impl Refreshed {
+    /// What a caller who asked for this is told, where it is not a key.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        match self {
+            Self::Verified(_) | Self::Deleted(_) => None,
+            Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => Some(error),
+        }
+    }
+
+    pub(crate) fn into_failure(self) -> Error {
+        match self {
+            Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => error,
+            Self::Verified(_) | Self::Deleted(_) => {
+                Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
+            }
+        }
+    }
+}
+
+fn classify(error: ProviderError) -> Refreshed {
+    let class = error.class();
+    let error = error.into_error();
+    match class {
+        ErrorClass::Refused(refusal) => Refreshed::Refused(refusal, error),
+        ErrorClass::Transient => Refreshed::Silent(error),
+        ErrorClass::Integrity | ErrorClass::Misconfigured => Refreshed::Wrong(error),
+    }
+}

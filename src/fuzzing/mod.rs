@@ -1,0 +1,36 @@
+//! What the fuzz targets call: one function for each, from bytes to a panic where something does not hold.
+//!
+//! Compiled under `cfg(fuzzing)` only, which cargo-fuzz sets, so that targets reach what is private to the crate
+//! and nothing of it is part of the public surface. That no parser allocates more than its input
+//! justifies is watched by the fuzzer itself (`-malloc_limit_mb`). Imports: everything.
+
+mod frame;
+mod lease;
+mod local_kms_file;
+mod object_header;
+mod record;
+
+pub use frame::frame;
+pub use lease::lease;
+pub use local_kms_file::local_kms_file;
+pub use object_header::object_header;
+pub use record::record;
+
+/// The fuzzer's bytes, taken from the front. Reads zeros past the end, so that a prefix of an input is an input.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn u8(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_be_bytes([self.u8(), self.u8()])
+    }
+}

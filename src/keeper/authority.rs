@@ -1,0 +1,183 @@
+//! Bulkheads: what one silent KMS may cost the others (contract B12).
+//!
+//! Calls are grouped by authority. Each has its own cap on calls in flight and its own circuit breaker. Until
+//! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one call at a
+//! time, and all suspects together get at most half of the threads. A refusal is an answer. Pure: no clock, no
+//! thread. Imports: `clock`.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// What the keeper knows of one authority.
+#[derive(Debug)]
+pub(crate) struct Bulkhead {
+    standing: Standing,
+    /// Calls under way whose deadline has not passed.
+    in_flight: usize,
+    /// Calls given up that have not returned: each holds a worker.
+    abandoned: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It answers.
+    Proven,
+    /// It has not answered yet, or fell silent; the next probe no earlier than the given time.
+    Suspect { probe_at: Option<Moment> },
+}
+
+/// How many calls may run at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caps {
+    pub(crate) threads: usize,
+}
+
+impl Caps {
+    /// Calls in flight at one proven authority.
+    const fn per_authority(self) -> usize {
+        let quarter = self.threads / 4;
+        if quarter == 0 { 1 } else { quarter }
+    }
+
+    /// Workers that all suspects together may hold.
+    const fn suspects(self) -> usize {
+        let half = self.threads / 2;
+        if half == 0 { 1 } else { half }
+    }
+}
+
+impl Bulkhead {
+    /// How many hanging calls one authority may hold before it is not probed again until one returns.
+    const MOST_ABANDONED: usize = 4;
+    /// A silent authority is probed at most this often, whatever the number of its accounts.
+    const PROBE_SPACING: Duration = Duration::from_secs(6);
+
+    pub(crate) const fn new() -> Self {
+        Self { standing: Standing::Suspect { probe_at: None }, in_flight: 0, abandoned: 0 }
+    }
+
+    /// Whether a call may start now. `suspect_workers` is the number that all suspects hold together.
+    pub(crate) fn admits(&self, now: Moment, caps: Caps, suspect_workers: usize) -> bool {
+        let timely = match self.standing {
+            Standing::Proven => true,
+            Standing::Suspect { probe_at } => probe_at.is_none_or(|at| now.reached(at)),
+        };
+        timely && self.admits_asked(caps, suspect_workers)
+    }
+
+    /// The same for what a person asks for: it does not wait for the next probe.
+    pub(crate) fn admits_asked(&self, caps: Caps, suspect_workers: usize) -> bool {
+        match self.standing {
+            Standing::Proven => self.in_flight + self.abandoned < caps.per_authority(),
+            Standing::Suspect { .. } => {
+                self.in_flight == 0
+                    && self.abandoned < Self::MOST_ABANDONED
+                    && suspect_workers < caps.suspects()
+            }
+        }
+    }
+
+    /// When a call that is not admitted now may be, if that is a matter of time.
+    pub(crate) fn probe_at(&self) -> Option<Moment> {
+        match self.standing {
+            Standing::Suspect { probe_at } if self.in_flight == 0 => probe_at,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.in_flight += 1;
+        if let Standing::Suspect { probe_at } = &mut self.standing {
+            *probe_at = Some(now.plus(Self::PROBE_SPACING));
+        }
+    }
+
+    /// A call under way returned before its deadline. `silent` is false for any answer, refusals included.
+    pub(crate) fn finish(&mut self, now: Moment, silent: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.judge(now, silent);
+    }
+
+    /// A call passed its deadline: silence, and its worker is held until it returns.
+    pub(crate) fn abandon(&mut self, now: Moment) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.abandoned += 1;
+        self.judge(now, true);
+    }
+
+    /// An abandoned call returned after all. It proves nothing about now.
+    pub(crate) fn returned(&mut self) {
+        self.abandoned = self.abandoned.saturating_sub(1);
+    }
+
+    /// Workers that this authority holds while it does not answer.
+    pub(crate) fn suspect_workers(&self) -> usize {
+        match self.standing {
+            Standing::Proven => self.abandoned,
+            Standing::Suspect { .. } => self.in_flight + self.abandoned,
+        }
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.abandoned == 0
+    }
+
+    fn judge(&mut self, now: Moment, silent: bool) {
+        self.standing = match (silent, self.standing) {
+            (false, _) => Standing::Proven,
+            (true, Standing::Proven) => Standing::Suspect { probe_at: Some(now.plus(Self::PROBE_SPACING)) },
+            (true, suspect) => suspect,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const CAPS: Caps = Caps { threads: 32 };
+
+    #[test]
+    fn b12_a_silent_authority_gets_single_probes_at_intervals() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new();
+        assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+        bulkhead.begin(clock.moment());
+        assert!(!bulkhead.admits(clock.moment(), CAPS, 1), "one probe at a time");
+        bulkhead.abandon(clock.moment());
+        assert!(!bulkhead.admits(clock.moment(), CAPS, 1), "not again at once");
+        clock.advance(Duration::from_secs(6));
+        assert!(bulkhead.admits(clock.moment(), CAPS, 1));
+        assert!(!bulkhead.admits(clock.moment(), CAPS, 16), "suspects hold at most half of the threads");
+    }
+
+    #[test]
+    fn b12_an_answer_opens_the_bulkhead_up_to_its_cap() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new();
+        bulkhead.begin(clock.moment());
+        bulkhead.finish(clock.moment(), false);
+        for _ in 0..8 {
+            assert!(bulkhead.admits(clock.moment(), CAPS, 32));
+            bulkhead.begin(clock.moment());
+        }
+        assert!(!bulkhead.admits(clock.moment(), CAPS, 0));
+    }
+
+    #[test]
+    fn b11_calls_that_never_return_are_bounded() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new();
+        for _ in 0..Bulkhead::MOST_ABANDONED {
+            assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+            bulkhead.begin(clock.moment());
+            bulkhead.abandon(clock.moment());
+            clock.advance(Duration::from_secs(60));
+        }
+        assert!(!bulkhead.admits(clock.moment(), CAPS, 0));
+        bulkhead.returned();
+        assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+    }
+}

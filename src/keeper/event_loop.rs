@@ -1,0 +1,554 @@
+//! The event loop: timers and results in, KMS calls out.
+//!
+//! It owns the timers and the bulkheads, and feeds the lease machines. It never blocks on a KMS and
+//! never runs an engine's code. `step` is all it does; who calls it, a thread or a test, is `service`'s matter. Imports:
+//! `clock`, `lease`, `provider`, `error`, `account`.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::authority::{Bulkhead, Caps};
+use super::executor::Executor;
+use super::{Abandon, CallId, ControlCall, Counters, Message, Met};
+use crate::account::{AccountInner, AccountKey, Refreshed};
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, ErrorKind, Refusal};
+use crate::lease::{Answer, AttemptId, Event};
+use crate::provider::{Authority, ProviderError};
+
+/// The state of one cache's control plane.
+pub(crate) struct EventLoop {
+    clock: Clock,
+    outbox: Sender<Message>,
+    executor: Executor,
+    caps: Caps,
+    call_deadline: Duration,
+    accounts: HashMap<AccountKey, Tracked>,
+    timers: BinaryHeap<Reverse<(u64, AccountKey)>>,
+    lanes: BTreeMap<Authority, Lane>,
+    calls: HashMap<CallId, Call>,
+    next_call: u64,
+    last_step: Option<Moment>,
+    counters: Arc<Counters>,
+}
+
+struct Tracked {
+    account: Weak<AccountInner>,
+    authority: Authority,
+    queued: bool,
+    /// The timer that counts, of those in the heap: a superseded one is passed over.
+    timer: Option<u64>,
+}
+
+/// What waits and runs at one authority.
+struct Lane {
+    bulkhead: Bulkhead,
+    accounts: HashSet<AccountKey>,
+    /// Accounts whose attempt is due, first come first served.
+    due: VecDeque<AccountKey>,
+    controls: VecDeque<(Moment, ControlCall)>,
+}
+
+struct Call {
+    authority: Authority,
+    begun: Moment,
+    deadline: Moment,
+    kind: CallKind,
+    /// Past its deadline: it holds a worker, and its success is worth nothing any more.
+    abandoned: bool,
+}
+
+enum CallKind {
+    /// An account's unwrap. `refused` is what the first answer said while the record is compared.
+    Refresh {
+        account: AccountKey,
+        attempt: AttemptId,
+        refused: Option<Refusal>,
+    },
+    Control {
+        abandon: Option<Abandon>,
+    },
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        clock: Clock,
+        outbox: Sender<Message>,
+        executor: Executor,
+        call_deadline: Duration,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let caps = Caps { threads: executor.most() };
+        Self {
+            clock,
+            outbox,
+            executor,
+            caps,
+            call_deadline,
+            accounts: HashMap::new(),
+            timers: BinaryHeap::new(),
+            lanes: BTreeMap::new(),
+            calls: HashMap::new(),
+            next_call: 0,
+            last_step: None,
+            counters,
+        }
+    }
+
+    /// Takes in one message. `step` follows before anything waits.
+    pub(crate) fn take(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Attach(account) => self.attach(&account),
+            Message::Detach(key) => self.detach(key),
+            Message::Poke(key) => self.look_at(now, key),
+            Message::Control(call) => self.queue_control(now, call),
+            Message::RefusedPending(id, refusal) => self.on_pending_refusal(now, id, refusal),
+            Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
+            Message::ControlDone(id, met) => self.on_control_done(now, id, met),
+            // The service stops the loop.
+            Message::Shutdown => {}
+        }
+    }
+
+    /// Does all that is due now. Returns how long nothing is due, at most [`LONGEST_WAIT`].
+    pub(crate) fn step(&mut self) -> Duration {
+        let now = self.clock.now();
+        #[cfg(any(test, feature = "testing"))]
+        if let Executor::Inline(inline) = &mut self.executor {
+            inline.deliver(now);
+        }
+        self.catch_up_with_wall_clock(now);
+        self.give_up_late_calls(now);
+        self.fire_timers(now);
+        self.start_calls(now);
+        self.last_step = Some(now);
+        self.next_due(now)
+    }
+
+    /// Ends every wait and takes no more work. True when no worker is left behind.
+    pub(crate) fn close(&mut self, deadline: Duration) -> bool {
+        let gone = || Error::new(ErrorKind::Unavailable, "the cache was shut down before the call ended");
+        for (_, call) in self.calls.drain() {
+            if let CallKind::Control { abandon: Some(abandon) } = call.kind {
+                abandon(gone());
+            }
+        }
+        for lane in self.lanes.values_mut() {
+            lane.controls.drain(..).for_each(|(_, call)| (call.abandon)(gone()));
+        }
+        for tracked in std::mem::take(&mut self.accounts).into_values() {
+            if let Some(account) = tracked.account.upgrade() {
+                account.feed(self.clock.now(), Event::Lock);
+            }
+        }
+        self.executor.close(deadline)
+    }
+
+    /// The moment of the earliest thing that time alone will make due.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn next_wake(&mut self) -> Duration {
+        let now = self.clock.now();
+        self.next_due(now)
+    }
+
+    fn attach(&mut self, account: &Arc<AccountInner>) {
+        let authority = account.authority().clone();
+        let key = account.key();
+        let tracked = Tracked {
+            account: Arc::downgrade(account),
+            authority: authority.clone(),
+            queued: false,
+            timer: None,
+        };
+        self.accounts.insert(key, tracked);
+        self.lane(&authority).accounts.insert(key);
+        self.look_at(self.clock.now(), key);
+    }
+
+    fn detach(&mut self, key: AccountKey) {
+        let Some(tracked) = self.accounts.remove(&key) else { return };
+        if let Some(lane) = self.lanes.get_mut(&tracked.authority) {
+            lane.accounts.remove(&key);
+            lane.due.retain(|due| *due != key);
+            if lane.is_unused() {
+                self.lanes.remove(&tracked.authority);
+            }
+        }
+    }
+
+    /// Queues the account's attempt if one is due, and sets its timer.
+    fn look_at(&mut self, now: Moment, key: AccountKey) {
+        let Some(tracked) = self.accounts.get_mut(&key) else { return };
+        let Some(account) = tracked.account.upgrade() else { return self.detach(key) };
+        let schedule = account.schedule(now);
+        if schedule.wants_attempt && !tracked.queued {
+            tracked.queued = true;
+            let authority = tracked.authority.clone();
+            self.lane(&authority).due.push_back(key);
+        }
+        let Some(tracked) = self.accounts.get_mut(&key) else { return };
+        let wake = schedule.wake_at.map(|at| {
+            // Timers run on the boot-time clock; jumps of the wall clock are looked for at each step.
+            let at = now.boot_nanos().saturating_add(duration_nanos(now.until(at)));
+            at.max(now.boot_nanos() + 1)
+        });
+        if let Some(at) = wake
+            && tracked.timer != Some(at)
+        {
+            tracked.timer = Some(at);
+            self.timers.push(Reverse((at, key)));
+        }
+    }
+
+    /// A wall clock that ran ahead of the boot-time clock means a pause or a jump: every lease may be over.
+    fn catch_up_with_wall_clock(&mut self, now: Moment) {
+        let Some(last) = self.last_step else { return };
+        let boot = now.boot_nanos().saturating_sub(last.boot_nanos());
+        let wall = now.wall_nanos().saturating_sub(last.wall_nanos());
+        if wall.saturating_sub(boot) > duration_nanos(WALL_SLACK) {
+            let keys: Vec<_> = self.accounts.keys().copied().collect();
+            for key in keys {
+                self.wake(now, key);
+            }
+        }
+    }
+
+    fn fire_timers(&mut self, now: Moment) {
+        while let Some(Reverse((at, key))) = self.timers.peek().copied() {
+            if at > now.boot_nanos() {
+                break;
+            }
+            self.timers.pop();
+            let Some(tracked) = self.accounts.get_mut(&key) else { continue };
+            if tracked.timer == Some(at) {
+                tracked.timer = None;
+                self.wake(now, key);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Moment, key: AccountKey) {
+        self.feed(now, key, Event::Wake);
+    }
+
+    fn feed(&mut self, now: Moment, key: AccountKey, event: Event) {
+        if let Some(account) = self.account(key) {
+            account.feed(now, event);
+        }
+        self.look_at(now, key);
+    }
+
+    /// Silence is the answer at the deadline, and the worker is given up (contract B11).
+    fn give_up_late_calls(&mut self, now: Moment) {
+        let late: Vec<_> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| !call.abandoned && now.boot_nanos() >= call.deadline.boot_nanos())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            call.abandoned = true;
+            let (authority, begun) = (call.authority.clone(), call.begun);
+            let ended = match &mut call.kind {
+                // A refusal whose record could not be compared in time counts as it is.
+                CallKind::Refresh { account, attempt, refused } => {
+                    let late = ProviderError::transient(LATE).into_error();
+                    let refreshed = match *refused {
+                        Some(refusal) => Refreshed::Refused(refusal, late),
+                        None => Refreshed::Silent(late),
+                    };
+                    Ended::Refresh(*account, *attempt, refreshed)
+                }
+                CallKind::Control { abandon } => Ended::Control(abandon.take()),
+            };
+            Counters::add(&self.counters.late);
+            Counters::add(&self.counters.hanging);
+            self.lane(&authority).bulkhead.abandon(now);
+            match ended {
+                Ended::Refresh(account, attempt, refreshed) => {
+                    self.end_attempt(now, account, attempt, refreshed);
+                    self.share_silence(now, &authority, begun);
+                }
+                Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
+                Ended::Control(None) => {}
+            }
+        }
+    }
+
+    /// True when that revoked the account just now.
+    fn end_attempt(
+        &mut self,
+        now: Moment,
+        key: AccountKey,
+        attempt: AttemptId,
+        refreshed: Refreshed,
+    ) -> bool {
+        let Some(account) = self.account(key) else { return false };
+        let newly_revoked = account.take_refreshed(now, attempt, refreshed);
+        self.look_at(now, key);
+        newly_revoked
+    }
+
+    fn on_pending_refusal(&mut self, now: Moment, id: CallId, refusal: Refusal) {
+        let deadline = now.plus(self.call_deadline);
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let CallKind::Refresh { account, attempt, refused } = &mut call.kind else { return };
+        *refused = Some(refusal);
+        let (account, attempt) = (*account, *attempt);
+        if !call.abandoned {
+            call.deadline = deadline;
+        }
+        self.feed(now, account, Event::Answered(attempt, Answer::RefusedPending(refusal)));
+    }
+
+    fn on_refreshed(&mut self, now: Moment, id: CallId, refreshed: Refreshed) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
+        let silent = matches!(refreshed, Refreshed::Silent(_));
+        let refused = matches!(refreshed, Refreshed::Refused(..));
+        self.end_call(now, &call.authority, call.abandoned, silent);
+        Counters::add(match &refreshed {
+            Refreshed::Verified(_) | Refreshed::Deleted(_) => &self.counters.verified,
+            Refreshed::Silent(_) => &self.counters.transient,
+            Refreshed::Wrong(_) => &self.counters.integrity,
+            Refreshed::Refused(..) => &self.counters.refused,
+        });
+        let newly_revoked = self.end_attempt(now, key, attempt, refreshed);
+        if call.abandoned {
+            return;
+        }
+        if silent {
+            self.share_silence(now, &call.authority, call.begun);
+        } else if refused && newly_revoked {
+            self.tell_neighbours(now, &call.authority, key, Event::AuthorityRefused);
+        }
+    }
+
+    fn on_control_done(&mut self, now: Moment, id: CallId, met: Met) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        self.end_call(now, &call.authority, call.abandoned, met == Met::Silence);
+    }
+
+    fn end_call(&mut self, now: Moment, authority: &Authority, abandoned: bool, silent: bool) {
+        if abandoned {
+            self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        let lane = self.lane(authority);
+        if abandoned {
+            lane.bulkhead.returned();
+        } else {
+            lane.bulkhead.finish(now, silent);
+        }
+        if lane.is_unused() {
+            self.lanes.remove(authority);
+        }
+    }
+
+    fn share_silence(&mut self, now: Moment, authority: &Authority, begun: Moment) {
+        let Some(lane) = self.lanes.get(authority) else { return };
+        let keys: Vec<_> = lane.accounts.iter().copied().collect();
+        for key in keys {
+            self.feed(now, key, Event::AuthoritySilent { begun });
+        }
+    }
+
+    fn tell_neighbours(&mut self, now: Moment, authority: &Authority, but: AccountKey, event: Event) {
+        let Some(lane) = self.lanes.get(authority) else { return };
+        let keys: Vec<_> = lane.accounts.iter().copied().filter(|key| *key != but).collect();
+        for key in keys {
+            self.feed(now, key, event);
+        }
+    }
+
+    fn queue_control(&mut self, now: Moment, call: ControlCall) {
+        let authority = call.authority.clone();
+        let deadline = now.plus(call.deadline);
+        self.lane(&authority).controls.push_back((deadline, call));
+    }
+
+    /// Starts what may start: one call per authority and round, so that no authority goes first for long.
+    fn start_calls(&mut self, now: Moment) {
+        self.drop_overdue_controls(now);
+        loop {
+            let mut started = false;
+            let authorities: Vec<_> =
+                self.lanes.iter().filter(|(_, lane)| lane.has_work()).map(|(a, _)| a.clone()).collect();
+            for authority in authorities {
+                if self.executor.free() == 0 {
+                    return;
+                }
+                started |= self.start_one(now, &authority);
+            }
+            if !started {
+                return;
+            }
+        }
+    }
+
+    fn start_one(&mut self, now: Moment, authority: &Authority) -> bool {
+        let held: usize = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
+        let caps = self.caps;
+        let lane = self.lane(authority);
+        if !lane.controls.is_empty() && lane.bulkhead.admits_asked(caps, held) {
+            if let Some((deadline, call)) = lane.controls.pop_front() {
+                self.start_control(now, authority, deadline, call);
+                return true;
+            }
+        }
+        while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, held)) {
+            if self.start_refresh(now, authority, key) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn start_refresh(&mut self, now: Moment, authority: &Authority, key: AccountKey) -> bool {
+        let Some(tracked) = self.accounts.get_mut(&key) else { return false };
+        tracked.queued = false;
+        let Some(account) = tracked.account.upgrade() else {
+            self.detach(key);
+            return false;
+        };
+        // What was due when it was queued may have been learned from a neighbour meanwhile.
+        let Some(attempt) = account.begin_attempt(now) else {
+            self.look_at(now, key);
+            return false;
+        };
+        Counters::add(&self.counters.refreshes);
+        let id = self.begin_call(
+            now,
+            authority,
+            now.plus(self.call_deadline),
+            CallKind::Refresh { account: key, attempt, refused: None },
+        );
+        let outbox = self.outbox.clone();
+        let clock = self.clock.clone();
+        let run = self.executor.run(Box::new(move || {
+            let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
+            let refreshed = catch_unwind(AssertUnwindSafe(|| account.refresh(&clock, &pending)))
+                .unwrap_or_else(|_| Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
+            // The keys go with the message, not with this worker's hold on the account.
+            drop(account);
+            Message::Refreshed(id, Box::new(refreshed))
+        }));
+        if let Err(error) = run {
+            self.take(Message::Refreshed(id, Box::new(Refreshed::Silent(error))));
+        }
+        true
+    }
+
+    fn start_control(&mut self, now: Moment, authority: &Authority, deadline: Moment, call: ControlCall) {
+        let ControlCall { run, abandon, .. } = call;
+        let kind = CallKind::Control { abandon: Some(abandon) };
+        let id = self.begin_call(now, authority, deadline, kind);
+        let run = self.executor.run(Box::new(move || {
+            // A panic drops the completer that `run` owns, which ends the wait with an error.
+            let met = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Met::Silence);
+            Message::ControlDone(id, met)
+        }));
+        if let Err(error) = run {
+            if let Some(Call { kind: CallKind::Control { abandon: Some(abandon) }, .. }) =
+                self.calls.remove(&id)
+            {
+                abandon(error);
+            }
+            self.end_call(now, authority, false, true);
+        }
+    }
+
+    fn begin_call(&mut self, now: Moment, authority: &Authority, deadline: Moment, kind: CallKind) -> CallId {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.lane(authority).bulkhead.begin(now);
+        let call = Call { authority: authority.clone(), begun: now, deadline, kind, abandoned: false };
+        self.calls.insert(id, call);
+        id
+    }
+
+    fn drop_overdue_controls(&mut self, now: Moment) {
+        for lane in self.lanes.values_mut() {
+            while lane.controls.front().is_some_and(|(deadline, _)| now.reached(*deadline)) {
+                if let Some((_, call)) = lane.controls.pop_front() {
+                    (call.abandon)(ProviderError::transient(NOT_STARTED).into_error());
+                }
+            }
+        }
+    }
+
+    fn next_due(&mut self, now: Moment) -> Duration {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let deadline =
+            self.calls.values().filter(|call| !call.abandoned).map(|call| call.deadline.boot_nanos());
+        let probes = self
+            .lanes
+            .values()
+            .filter(|lane| lane.has_work())
+            .filter_map(|lane| lane.bulkhead.probe_at())
+            .map(Moment::boot_nanos);
+        let next = timer.into_iter().chain(deadline).chain(probes).min();
+        #[cfg(any(test, feature = "testing"))]
+        let next = match &self.executor {
+            Executor::Inline(inline) => next.into_iter().chain(inline.next_arrival()).min(),
+            Executor::Threads(_) => next,
+        };
+        let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_nanos(at.saturating_sub(now.boot_nanos())));
+        // Awake once a second also with nothing to do, to see a wall clock that jumped.
+        wait.min(LONGEST_WAIT)
+    }
+
+    fn account(&self, key: AccountKey) -> Option<Arc<AccountInner>> {
+        self.accounts.get(&key)?.account.upgrade()
+    }
+
+    fn lane(&mut self, authority: &Authority) -> &mut Lane {
+        self.lanes.entry(authority.clone()).or_insert_with(Lane::new)
+    }
+}
+
+enum Ended {
+    Refresh(AccountKey, AttemptId, Refreshed),
+    Control(Option<Abandon>),
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            bulkhead: Bulkhead::new(),
+            accounts: HashSet::new(),
+            due: VecDeque::new(),
+            controls: VecDeque::new(),
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.due.is_empty() || !self.controls.is_empty()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.accounts.is_empty() && !self.has_work() && self.bulkhead.is_idle()
+    }
+
+    fn admit_due(&mut self, now: Moment, caps: Caps, held: usize) -> Option<AccountKey> {
+        if self.due.is_empty() || !self.bulkhead.admits(now, caps, held) {
+            return None;
+        }
+        self.due.pop_front()
+    }
+}
+
+fn duration_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const WALL_SLACK: Duration = Duration::from_secs(1);
+const LATE: &str = "no answer within the call deadline";
+const PANICKED: &str = "the provider panicked";
+const NOT_STARTED: &str = "the call could not be started in time: the KMS does not answer";

@@ -1,0 +1,85 @@
+//! The control plane's engine room: one event loop per cache that decides when which KMS call runs.
+//!
+//! ```text
+//! account, cache ── Message ──► event_loop ── Work ──► executor ── provider calls
+//!                                   ▲  bulkheads, timers                │
+//!                                   └───────────── Message ─────────────┘
+//! ```
+//! Imports: `clock`, `lease`, `provider`, `error`, `id`, `account`.
+
+mod authority;
+mod event_loop;
+mod executor;
+#[cfg(any(test, feature = "testing"))]
+mod inline;
+mod pending;
+mod service;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::account::{AccountInner, AccountKey, Refreshed};
+use crate::error::{Error, Refusal};
+use crate::provider::Authority;
+
+pub(crate) use pending::Completer;
+pub use pending::Pending;
+pub(crate) use service::{Keeper, KeeperHandle, Setup};
+
+/// What the event loop is told.
+pub(crate) enum Message {
+    Attach(Arc<AccountInner>),
+    Detach(AccountKey),
+    /// The account's machine was fed from outside: look at its timers.
+    Poke(AccountKey),
+    Control(ControlCall),
+    /// A refresh was refused; the newest record is being compared (contract D12).
+    RefusedPending(CallId, Refusal),
+    Refreshed(CallId, Box<Refreshed>),
+    ControlDone(CallId, Met),
+    Shutdown,
+}
+
+/// What a person asked for: a piece of work made of several provider calls.
+pub(crate) struct ControlCall {
+    pub(crate) authority: Authority,
+    /// How long all of its provider calls together may take.
+    pub(crate) deadline: Duration,
+    pub(crate) run: Box<dyn FnOnce() -> Met + Send>,
+    /// Answers the waiter when the work could not be run, or not in time.
+    pub(crate) abandon: Abandon,
+}
+
+/// Ends a waiter's wait with an error.
+pub(crate) type Abandon = Box<dyn FnOnce(Error) + Send>;
+
+/// What a control call met at its authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    Answers,
+    Silence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CallId(u64);
+
+/// What has happened in a cache so far. Relaxed counters: they order nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) refreshes: AtomicU64,
+    pub(crate) verified: AtomicU64,
+    pub(crate) transient: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) integrity: AtomicU64,
+    /// Calls that passed their deadline.
+    pub(crate) late: AtomicU64,
+    /// Workers that hang in such a call right now.
+    pub(crate) hanging: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

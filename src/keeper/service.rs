@@ -1,0 +1,234 @@
+//! Who runs the event loop: a thread of its own, or a test by hand. Imports: `clock`, `error`.
+
+use std::fmt;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::event_loop::EventLoop;
+use super::executor::{Executor, Pool};
+#[cfg(any(test, feature = "testing"))]
+use super::inline::Inline;
+use super::{ControlCall, Counters, Message, Pending};
+use crate::clock::Clock;
+#[cfg(any(test, feature = "testing"))]
+use crate::clock::ManualClock;
+use crate::error::{Error, ErrorKind};
+
+/// Moves a keeper without threads until nothing is due at its clock's present time.
+pub(crate) type Drive = Arc<dyn Fn() + Send + Sync>;
+
+/// A running event loop. Dropping it ends the loop; calls that hang are left behind.
+pub(crate) struct Keeper {
+    handle: KeeperHandle,
+    runner: Runner,
+}
+
+/// How the rest of the control plane talks to the loop.
+#[derive(Clone)]
+pub(crate) struct KeeperHandle {
+    outbox: Sender<Message>,
+    drive: Option<Drive>,
+}
+
+enum Runner {
+    Thread {
+        closed: Mutex<Receiver<bool>>,
+        thread: Mutex<Option<JoinHandle<()>>>,
+        patience: Arc<Mutex<Duration>>,
+    },
+    #[cfg(any(test, feature = "testing"))]
+    Manual(Arc<Manual>),
+}
+
+/// What the loop needs to know of its cache.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) call_deadline: Duration,
+    pub(crate) threads: usize,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Keeper {
+    /// Starts the loop on a thread.
+    ///
+    /// # Errors
+    /// `Limit` when the operating system gives no thread.
+    pub(crate) fn start(setup: Setup) -> Result<Self, Error> {
+        let (outbox, inbox) = mpsc::channel();
+        let executor = Executor::Threads(Pool::new(setup.threads, outbox.clone()));
+        let mut event_loop =
+            EventLoop::new(Clock::System, outbox.clone(), executor, setup.call_deadline, setup.counters);
+        let (report, closed) = mpsc::channel();
+        let patience = Arc::new(Mutex::new(Duration::ZERO));
+        let deadline = Arc::clone(&patience);
+        let thread = thread::Builder::new()
+            .name("strongroom-keeper".into())
+            .spawn(move || {
+                run(&mut event_loop, &inbox);
+                let patience = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = report.send(event_loop.close(patience));
+            })
+            .map_err(|e| Error::new(ErrorKind::Limit, "no thread for the keeper").with_source(e))?;
+        let runner =
+            Runner::Thread { closed: Mutex::new(closed), thread: Mutex::new(Some(thread)), patience };
+        Ok(Self { handle: KeeperHandle { outbox, drive: None }, runner })
+    }
+
+    /// A loop that moves only when it is driven, on `clock`'s time.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn manual(clock: &ManualClock, setup: Setup) -> Self {
+        let (outbox, inbox) = mpsc::channel();
+        let executor = Executor::Inline(Inline::new(clock.clone(), outbox.clone(), setup.threads));
+        let time = Clock::Manual(clock.clone());
+        let event_loop = EventLoop::new(time, outbox.clone(), executor, setup.call_deadline, setup.counters);
+        let manual = Arc::new(Manual { clock: clock.clone(), state: Mutex::new((event_loop, inbox)) });
+        let driven = Arc::clone(&manual);
+        let drive: Drive = Arc::new(move || driven.drive());
+        Self { handle: KeeperHandle { outbox, drive: Some(drive) }, runner: Runner::Manual(manual) }
+    }
+
+    pub(crate) const fn handle(&self) -> &KeeperHandle {
+        &self.handle
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn as_manual(&self) -> Option<&Manual> {
+        match &self.runner {
+            Runner::Manual(manual) => Some(manual),
+            Runner::Thread { .. } => None,
+        }
+    }
+
+    /// In a forked child: there is no thread to wait for.
+    pub(crate) fn forget_threads(&self) {
+        if let Runner::Thread { thread, .. } = &self.runner {
+            *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Ends the loop and waits for calls under way, at most `deadline`. True when no worker is left behind.
+    pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
+        match &self.runner {
+            Runner::Thread { closed, thread, patience } => {
+                let taken = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(thread) = taken else { return true };
+                *patience.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+                drop(self.handle.outbox.send(Message::Shutdown));
+                let all_gone = closed.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(true);
+                // A loop that panicked has closed nothing, but every lease ends by its own deadline.
+                drop(thread.join());
+                all_gone
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Runner::Manual(manual) => manual.close(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+fn run(event_loop: &mut EventLoop, inbox: &Receiver<Message>) {
+    let mut wait = event_loop.step();
+    loop {
+        match inbox.recv_timeout(wait) {
+            Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(message) => event_loop.take(message),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // A burst is taken in whole before the next look at what is due, within bounds.
+        for message in inbox.try_iter().take(BURST) {
+            if matches!(message, Message::Shutdown) {
+                return;
+            }
+            event_loop.take(message);
+        }
+        wait = event_loop.step();
+    }
+}
+
+impl KeeperHandle {
+    pub(crate) fn send(&self, message: Message) {
+        // A loop that is gone renews nothing: every lease ends by its own deadline.
+        drop(self.outbox.send(message));
+    }
+
+    /// Has `call` run; its own completer answers the waiter.
+    pub(crate) fn control<T>(&self, pending: Pending<T>, call: ControlCall) -> Pending<T> {
+        self.send(Message::Control(call));
+        self.waiting(pending)
+    }
+
+    /// Lets whoever waits for `pending` drive the loop, where it has no thread.
+    pub(crate) fn waiting<T>(&self, pending: Pending<T>) -> Pending<T> {
+        pending.driven_by(self.drive.clone())
+    }
+}
+
+/// The loop in a test's hands.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) struct Manual {
+    clock: ManualClock,
+    state: Mutex<(EventLoop, Receiver<Message>)>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Manual {
+    /// Does all that is due at the clock's present time.
+    pub(crate) fn drive(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (event_loop, inbox) = &mut *state;
+        loop {
+            event_loop.step();
+            let mut any = false;
+            for message in inbox.try_iter() {
+                any = true;
+                event_loop.take(message);
+            }
+            if !any {
+                break;
+            }
+        }
+    }
+
+    /// Moves the clock by `duration`, stopping wherever something is due.
+    pub(crate) fn run_for(&self, duration: Duration) {
+        let mut left = duration;
+        loop {
+            self.drive();
+            let step = self.next_wake().max(Duration::from_nanos(1)).min(left);
+            if left.is_zero() {
+                return;
+            }
+            self.clock.advance(step);
+            left -= step;
+        }
+    }
+
+    fn next_wake(&self) -> Duration {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.next_wake()
+    }
+
+    fn close(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.close(Duration::ZERO)
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeeperHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperHandle").finish_non_exhaustive()
+    }
+}
+
+const BURST: usize = 1024;

@@ -1,0 +1,206 @@
+//! Every short history: breadth first over a small alphabet, each state visited once.
+//!
+//! Two histories are one state when machine, observer and open attempts agree in everything but the
+//! absolute time and the numbers of attempts and epochs. The jitter is reset before each move, so a state
+//! determines its future and nothing is lost by visiting it once.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::*;
+
+/// How many moves the longest history has.
+const DEPTH: usize = 8;
+
+/// r = 6 s, c = 2 s, G = 20 s: J = 6.6 s, F = 14.6 s.
+const POLICY: Policy = Policy::new(Duration::from_secs(6), Duration::from_secs(2), Duration::from_secs(20));
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Move {
+    Begin,
+    Answer(Answer),
+    /// A success that started when the attempt began, or with the refusal that it follows.
+    Succeed,
+    Late(Answer),
+    LateSuccess,
+    Tell(Event),
+    SharedSilence,
+    Ask,
+    /// Time passes until the machine wants to be woken, and it is.
+    ToWake,
+    /// Time passes and the machine is woken, late or early.
+    Pass(Duration),
+    /// A suspend that nobody is woken from yet.
+    Sleep(Duration),
+    WallForward(Duration),
+    WallBack(Duration),
+}
+
+const ALPHABET: [Move; 19] = [
+    Move::ToWake,
+    Move::Begin,
+    Move::Succeed,
+    Move::Answer(Answer::Transient),
+    Move::Answer(Answer::Integrity),
+    Move::Answer(Answer::RefusedPending(Refusal::KeyGone)),
+    Move::Answer(Answer::Refused(Refusal::KeyGone)),
+    Move::LateSuccess,
+    Move::Late(Answer::Refused(Refusal::KeyGone)),
+    Move::SharedSilence,
+    Move::Tell(Event::AuthorityRefused),
+    Move::Tell(Event::Lock),
+    Move::Tell(Event::Unlock),
+    Move::Tell(Event::Delete),
+    Move::Tell(Event::Recover),
+    Move::Ask,
+    Move::Pass(Duration::from_secs(2)),
+    Move::Sleep(Duration::from_secs(15)),
+    Move::WallForward(Duration::from_secs(15)),
+];
+
+#[test]
+fn every_history_of_a_few_moves_keeps_the_contract() {
+    let mut seen = HashSet::new();
+    let mut frontier = vec![World::new(POLICY, 1)];
+    let mut moves = 0_u64;
+    for depth in 1..=DEPTH {
+        let mut next = Vec::new();
+        for world in &frontier {
+            for step in ALPHABET {
+                let mut after = world.clone();
+                after.lease.jitter = Jitter(1);
+                match after.play(step) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(breach) => panic!("{breach:?} by {step:?} at depth {depth} from {world:#?}"),
+                }
+                moves += 1;
+                if seen.insert(after.fingerprint()) {
+                    next.push(after);
+                }
+            }
+        }
+        frontier = next;
+        println!("depth {depth}: {} states, {moves} moves", seen.len());
+    }
+    assert!(seen.len() > 10_000, "the alphabet still reaches something");
+}
+
+impl World {
+    /// Makes a move; false where it is none here.
+    pub(super) fn play(&mut self, step: Move) -> Result<bool, Breach> {
+        let told = match step {
+            Move::Begin if self.lease.wants_attempt(self.now) => return self.try_begin().map(|_| true),
+            Move::Begin => return Ok(false),
+            Move::Ask => return self.ask(),
+            Move::Succeed => {
+                let Some(started) = self.watch.flight.map(|flight| flight.counts_from) else {
+                    return Ok(false);
+                };
+                self.flight.map(|id| Event::Answered(id, Answer::Verified { started, max_grace: None }))
+            }
+            Move::Answer(answer) => self.flight.map(|id| Event::Answered(id, answer)),
+            Move::LateSuccess => {
+                let answer = Answer::Verified { started: self.now, max_grace: None };
+                self.stale.map(|id| Event::Answered(id, answer))
+            }
+            Move::Late(answer) => self.stale.map(|id| Event::Answered(id, answer)),
+            Move::Tell(event) => Some(event),
+            Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now }),
+            Move::ToWake => {
+                let Some(at) = self.lease.wake_at().filter(|at| !self.now.reached(*at)) else {
+                    return Ok(false);
+                };
+                self.pass_to(at);
+                Some(Event::Wake)
+            }
+            Move::Pass(time) => {
+                self.pass(time);
+                Some(Event::Wake)
+            }
+            Move::Sleep(time) => {
+                self.pass(time);
+                None
+            }
+            Move::WallForward(time) => {
+                self.now = Moment::from_nanos(self.now.boot_nanos(), self.now.plus(time).wall_nanos());
+                None
+            }
+            Move::WallBack(time) => {
+                let back = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                let wall = self.now.wall_nanos().saturating_sub(back);
+                self.now = Moment::from_nanos(self.now.boot_nanos(), wall);
+                None
+            }
+        };
+        match (told, step) {
+            (Some(event), _) => self.try_on(event).map(|_| true),
+            (None, Move::Sleep(_) | Move::WallForward(_) | Move::WallBack(_)) => {
+                self.watch.check_usable(self.now).map(|()| true)
+            }
+            (None, _) => Ok(false),
+        }
+    }
+
+    /// A hash of all that decides the future. Destructured in full: a new field has to be thought about.
+    fn fingerprint(&self) -> u64 {
+        let Self { lease, watch, now, flight, stale } = self;
+        let mut hash = Relative { now: *now, hasher: DefaultHasher::new() };
+        let Lease {
+            policy: _,
+            cache_policy: _,
+            phase,
+            epoch: _,
+            attempt,
+            next_id: _,
+            last_begun,
+            due,
+            failures,
+            unlock_wanted,
+            asked,
+            tokens: Tokens { left, filled },
+            flaps: Flaps { last, doublings },
+            jitter: _,
+            overtaken,
+        } = lease;
+        hash.other(std::mem::discriminant(phase));
+        if let Phase::Held(Held { since, silent_at, tainted, in_grace }) = phase {
+            hash.moments([Some(*since), *silent_at]);
+            hash.other((tainted, in_grace));
+        }
+        hash.other(matches!(phase, Phase::Deleted { locked: true }));
+        hash.moments([attempt.map(|attempt| attempt.begun)]);
+        hash.other(attempt.map(|attempt| (attempt.due, attempt.unlock)));
+        hash.moments([*last_begun, Some(*due), Some(*filled)]);
+        hash.moments(*last);
+        hash.other((failures, unlock_wanted, asked, left, doublings, overtaken));
+        hash.other((flight.is_some(), stale.is_some()));
+        watch.fingerprint(&mut hash);
+        hash.hasher.finish()
+    }
+}
+
+/// Hashes moments by their distance from now.
+pub(super) struct Relative {
+    now: Moment,
+    hasher: DefaultHasher,
+}
+
+impl Relative {
+    pub(super) fn moments(&mut self, moments: impl IntoIterator<Item = Option<Moment>>) {
+        for moment in moments {
+            moment
+                .map(|at| {
+                    let boot = at.boot_nanos().wrapping_sub(self.now.boot_nanos());
+                    let wall = at.wall_nanos().wrapping_sub(self.now.wall_nanos());
+                    // The end of time is the end of time from wherever it is seen.
+                    (boot, if at.wall_nanos() == u64::MAX { u64::MAX } else { wall })
+                })
+                .hash(&mut self.hasher);
+        }
+    }
+
+    pub(super) fn other(&mut self, other: impl Hash) {
+        other.hash(&mut self.hasher);
+    }
+}

@@ -1,0 +1,202 @@
+#!/usr/bin/env bash
+# The one gate: everything that has to hold before a change lands. Run it as `tests/all.sh`.
+#
+# Every section runs, also after another one failed. A section fails when its command fails, and as
+# well when tests were expected and none ran. The last line is `N passed, N failed`: every test
+# and every section counts one. Logs stay under target/gate/.
+#
+#   tests/all.sh              everything
+#   tests/all.sh WORD...      only the sections whose name contains one of the words, for example `clippy`
+#   FUZZ_SECONDS=60 ...       how long each fuzz target runs (default 5)
+#
+# What is missing on the machine is installed: Debian packages with apt-get where we are root, the rest
+# under target/.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+root=$PWD
+logs=$root/target/gate
+fuzz_seconds=${FUZZ_SECONDS:-5}
+only=("$@")
+passed=0
+failed=0
+failures=()
+
+export CARGO_TARGET_DIR=$root/target
+export CARGO_TERM_COLOR=never
+export CARGO_INCREMENTAL=0
+export PATH=$root/target/tools/bin:$HOME/.cargo/bin:$PATH
+
+main() {
+  mkdir -p "$logs"
+  local begun=$SECONDS
+  section "tools" none install_tools
+  section "format" none cargo fmt --all --check
+  lints
+  section "tests, default features" cargo_tests cargo test --locked --no-fail-fast --features testing --lib --bins --tests
+  section "tests, portable engine only" cargo_tests \
+    cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
+  section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --features testing --doc
+  section "documentation, public" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+  section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
+  section "benches compile" none cargo bench --locked --no-run --features testing --benches
+  examples
+  fuzz
+  report "$begun"
+}
+
+# The feature sets that exist: each of `aws-lc` and `testing`, none, and both. Without `testing` only
+# what needs none of it is checked; the tests are checked with it.
+lints() {
+  local warnings=(-- -D warnings)
+  section "clippy, no features" none cargo clippy --locked --no-default-features --lib --bins --examples "${warnings[@]}"
+  section "clippy, aws-lc" none cargo clippy --locked --lib --bins --examples "${warnings[@]}"
+  section "clippy, testing" none \
+    cargo clippy --locked --no-default-features --features testing --all-targets "${warnings[@]}"
+  section "clippy, aws-lc and testing" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
+}
+
+# Examples check their own claims and end with status 0 only if every step held.
+examples() {
+  local file name
+  for file in examples/*.rs examples/*/main.rs; do
+    [ -e "$file" ] || continue
+    name=${file#examples/}
+    name=${name%/main.rs}
+    name=${name%.rs}
+    section "example $name" none cargo run --locked --release --example "$name"
+  done
+}
+
+# A short run of every target over its seeds: it shows that each builds, accepts its seeds and
+# finds nothing at once. Long runs are made by hand (see CONTRIBUTING.md).
+fuzz() {
+  [ -e fuzz/Cargo.toml ] || return 0
+  local target
+  section "fuzz targets build" none fuzz_build
+  for target in $(sed -n '/^\[\[bin\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml); do
+    section "fuzz $target" fuzz_runs fuzz_run "$target"
+  done
+}
+
+fuzz_build() {
+  if ! cargo +nightly --version; then
+    echo "The fuzz targets need a nightly toolchain (sanitizers): rustup toolchain install nightly --profile minimal"
+    return 1
+  fi
+  cargo +nightly fuzz build --target-dir "$root/target/fuzz"
+}
+
+fuzz_run() {
+  local target=$1 corpus=$logs/corpus/$1
+  if [ -z "$(ls -A "fuzz/seeds/$target" 2>/dev/null)" ]; then
+    echo "fuzz/seeds/$target has no seed"
+    return 1
+  fi
+  rm -rf "$corpus"
+  mkdir -p "$corpus"
+  # One allocation above 1 MiB ends the run: lengths read from outside are bounded before allocating.
+  cargo +nightly fuzz run --target-dir "$root/target/fuzz" "$target" "$corpus" "fuzz/seeds/$target" -- \
+    -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=2 -verbosity=1
+}
+
+# section NAME KIND COMMAND...: KIND tells how many tests the log says were run: `none`, `cargo_tests`, `fuzz_runs`.
+section() {
+  local name=$1 kind=$2
+  shift 2
+  selected "$name" || return 0
+  local log status=0 begun=$SECONDS ok=0 bad=0
+  log=$logs/$(printf '%s' "$name" | tr -cs 'a-z0-9_' '-' | sed 's/-$//').log
+  "$@" >"$log" 2>&1 </dev/null || status=$?
+  read -r ok bad <<<"$(count "$kind" "$log")"
+  if [ "$kind" != none ] && [ "$((ok + bad))" -eq 0 ]; then
+    echo "no test ran where tests were expected" >>"$log"
+    status=1
+  fi
+  [ "$bad" -eq 0 ] || status=1
+  if [ "$status" -eq 0 ]; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
+  passed=$((passed + ok))
+  failed=$((failed + bad))
+  printf '%-4s %-32s %4d s  %d passed, %d failed%s\n' "$([ "$status" -eq 0 ] && echo ok || echo FAIL)" \
+    "$name" "$((SECONDS - begun))" "$ok" "$bad" "$(ignored "$kind" "$log")"
+  if [ "$status" -ne 0 ]; then
+    failures+=("$name")
+    echo "---- $name: the end of its log"
+    tail -n 80 "$log"
+    echo "----"
+  fi
+}
+
+selected() {
+  local word
+  [ "${#only[@]}" -gt 0 ] || return 0
+  for word in "${only[@]}"; do
+    case $1 in *"$word"*) return 0 ;; esac
+  done
+  return 1
+}
+
+# Prints how many tests passed and how many failed, according to a log.
+count() {
+  case $1 in
+    cargo_tests)
+      awk '/^test result: / { for (i = 2; i < NF; i++) { if ($(i + 1) == "passed;") ok += $i; if ($(i + 1) == "failed;") bad += $i } }
+           END { print ok + 0, bad + 0 }' "$2"
+      ;;
+    fuzz_runs) awk '/^Done [0-9]+ runs/ && $2 > 0 { ok = 1 } END { print ok + 0, 0 }' "$2" ;;
+    *) echo 0 0 ;;
+  esac
+}
+
+# A test that is skipped proves nothing, so the section says how many there are.
+ignored() {
+  [ "$1" = cargo_tests ] || return 0
+  awk '/^test result: / { for (i = 2; i < NF; i++) if ($(i + 1) == "ignored;") n += $i } END { if (n) printf ", %d ignored", n }' "$2"
+}
+
+report() {
+  echo "took $((SECONDS - $1)) s"
+  [ "${#failures[@]}" -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
+  if [ "$((passed + failed))" -eq 0 ]; then
+    echo "no section is called that"
+    failed=1
+  fi
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+}
+
+install_tools() {
+  command -v cargo || { echo "Install Rust first: https://rustup.rs"; return 1; }
+  # The C compiler builds aws-lc, the C++ compiler libFuzzer.
+  command -v cc && command -v c++ || install_debian build-essential || return 1
+  cargo fmt --version || rustup component add rustfmt || return 1
+  cargo clippy --version || rustup component add clippy || return 1
+  python_environment || return 1
+  [ ! -e fuzz/Cargo.toml ] || cargo fuzz --version ||
+    cargo install cargo-fuzz --locked --version 0.13.2 --root "$root/target/tools" || return 1
+}
+
+# The independent reader is Python and uses the package `cryptography`.
+python_environment() {
+  local python=$root/target/venv/bin/python
+  if ! "$python" -c 'import cryptography' 2>/dev/null; then
+    python3 -c 'import ensurepip, venv' || install_debian python3 python3-venv || return 1
+    rm -rf "$root/target/venv"
+    python3 -m venv "$root/target/venv" || return 1
+    "$python" -m pip install --quiet --disable-pip-version-check cryptography || return 1
+  fi
+  "$python" -c 'import cryptography; print("cryptography", cryptography.__version__)'
+}
+
+install_debian() {
+  if ! command -v apt-get || [ "$(id -u)" -ne 0 ]; then
+    echo "Install these packages of your system and run this again: $*"
+    return 1
+  fi
+  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+}
+
+# The interpreter for tests that run Python.
+export STRONGROOM_PYTHON=$root/target/venv/bin/python
+
+main

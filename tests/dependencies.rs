@@ -1,0 +1,146 @@
+//! What the lock file brings in: only licences that deny.toml allows, from the registry only, and nothing
+//! that needs a newer Rust than `rust-version` says.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A package as `cargo metadata` tells of it.
+struct Package {
+    name: String,
+    licence: String,
+    source: Option<String>,
+    rust_version: Option<String>,
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--all-features", "--locked"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        // Other platforms' crates need not be downloaded here.
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("cargo writes JSON")
+}
+
+fn packages() -> Vec<Package> {
+    let metadata = metadata();
+    let list = metadata["packages"].as_array().expect("a list of packages");
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let packages: Vec<Package> = list
+        .iter()
+        .map(|package| Package {
+            name: text(&package["name"]).expect("a package has a name"),
+            licence: text(&package["license"]).unwrap_or_default(),
+            source: text(&package["source"]),
+            rust_version: text(&package["rust_version"]),
+        })
+        .collect();
+    assert!(packages.len() > 20, "found the dependencies");
+    packages
+}
+
+/// The `allow` list of deny.toml's section `[licenses]`.
+fn allowed() -> Vec<String> {
+    let text = include_str!("../deny.toml");
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("allow = [")).expect("deny.toml allows licences");
+    let list = line.trim_end_matches(']').split(',');
+    list.map(|item| item.trim().trim_matches('"').to_owned()).collect()
+}
+
+/// Whether an SPDX expression can be met with `allowed` alone. `AND` binds tighter than `OR`; the old `/` is `OR`.
+fn is_met(expression: &str, allowed: &[String]) -> bool {
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let mut at = 0;
+    let met = any(&words, &mut at, allowed);
+    met && at == words.len()
+}
+
+fn any(words: &[&str], at: &mut usize, allowed: &[String]) -> bool {
+    let mut met = all(words, at, allowed);
+    while words.get(*at) == Some(&"OR") {
+        *at += 1;
+        met |= all(words, at, allowed);
+    }
+    met
+}
+
+fn all(words: &[&str], at: &mut usize, allowed: &[String]) -> bool {
+    let mut met = one(words, at, allowed);
+    while words.get(*at) == Some(&"AND") {
+        *at += 1;
+        met &= one(words, at, allowed);
+    }
+    met
+}
+
+fn one(words: &[&str], at: &mut usize, allowed: &[String]) -> bool {
+    let Some(word) = words.get(*at) else { return false };
+    *at += 1;
+    if *word == "(" {
+        let met = any(words, at, allowed);
+        *at += 1;
+        return met;
+    }
+    // An exception widens a licence, but it is another text: it would have to be listed as a whole.
+    if words.get(*at) == Some(&"WITH") {
+        *at += 2;
+        return false;
+    }
+    allowed.iter().any(|licence| licence == word)
+}
+
+fn forbidden_licences(packages: &[Package], allowed: &[String]) -> Vec<String> {
+    let bad = packages.iter().filter(|package| !is_met(&package.licence, allowed));
+    bad.map(|package| format!("{}: {:?}", package.name, package.licence)).collect()
+}
+
+#[test]
+fn every_licence_is_allowed() {
+    let found = forbidden_licences(&packages(), &allowed());
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_licence_that_is_not_allowed_is_found() {
+    let allowed = ["MIT".to_owned(), "ISC".to_owned()];
+    for good in ["MIT", "GPL-3.0 OR MIT", "Unlicense/MIT", "ISC AND (Zlib OR MIT)", "X WITH Y OR MIT"] {
+        assert!(is_met(good, &allowed), "{good}");
+    }
+    for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR ISC) AND Zlib", "MIT WITH Y", "MIT MIT"] {
+        assert!(!is_met(bad, &allowed), "{bad}");
+    }
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry() {
+    for package in packages() {
+        match package.source {
+            None => assert_eq!(package.name, "strongroom", "a path dependency"),
+            Some(source) => assert!(source.starts_with("registry+"), "{}: {source}", package.name),
+        }
+    }
+}
+
+#[test]
+fn no_dependency_needs_a_newer_rust_than_ours() {
+    let packages = packages();
+    let ours = packages.iter().find(|package| package.name == "strongroom").expect("is in its own graph");
+    let ours = version(ours.rust_version.as_deref().expect("Cargo.toml says rust-version"));
+    for package in &packages {
+        if let Some(theirs) = &package.rust_version {
+            assert!(version(theirs) <= ours, "{} needs Rust {theirs}", package.name);
+        }
+    }
+    assert!(version("1.88") < version("1.88.1") && version("1.100") > version("1.88"));
+}
+
+fn version(text: &str) -> Vec<u32> {
+    let mut parts: Vec<u32> = text.split('.').map(|part| part.parse().expect("a number")).collect();
+    parts.resize(3, 0);
+    parts
+}
