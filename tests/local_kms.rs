@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use strongroom::provider::{
-    ErrorClass, Kek, KekVersion, KeyOptions, KeyProvider, LocalKms, Recoverability, Verdict, WrapContext,
-    WrapInput, Wrapped, preflight,
+    ErrorClass, Kek, KekUri, KekVersion, KeyOptions, KeyProvider, LocalKms, Recoverability, Verdict,
+    WrapAlgorithm, WrapContext, WrapInput, Wrapped, preflight,
 };
 use strongroom::testing::ManualClock;
 use strongroom::{AccountId, Error, ErrorKind, Generation, Refusal};
@@ -248,6 +248,32 @@ fn b9_preflight_judges_local_keys() {
     kms.disable_key(KEK).unwrap();
     let error = preflight(&kms, &Kek::latest(KEK)).into_result().unwrap_err();
     assert_eq!((error.kind(), error.refusal()), (ErrorKind::Revoked, Some(Refusal::KeyDisabled)));
+}
+
+/// `tests/vectors/local_kms` was made by another program, from the format's document.
+#[test]
+fn b2_f1_frozen_file_and_wrap_are_read_and_written_again_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kms.json");
+    let frozen = include_bytes!("vectors/local_kms/kms.json");
+    fs::write(&path, frozen).unwrap();
+    set_mode(&path, 0o600);
+    let kms = LocalKms::open(&path).unwrap();
+
+    let hex = include_str!("vectors/local_kms/wrapped.hex").trim();
+    let byte = |i: usize| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..hex.len() / 2).map(byte).collect();
+    let wrapped = Wrapped::new(
+        KekUri::new("local://0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f/orders").unwrap(),
+        KekVersion::new("f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0").unwrap(),
+        WrapAlgorithm::new("AES-256-GCM").unwrap(),
+        bytes,
+    );
+    assert_eq!(unwrap(&kms, &wrapped.unwrap()), Ok(()));
+
+    kms.disable_key(KEK).unwrap();
+    kms.enable_key(KEK).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), frozen);
 }
 
 // Hostile bytes.
