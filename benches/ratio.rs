@@ -29,6 +29,7 @@ const fn batch(size: usize) -> usize {
 
 /// How much of each size is sealed for a measurement, in bytes, so that small blocks have as many rounds as they need.
 const VOLUME: usize = 256 * KIB * KIB;
+/// Nothing of the caller's: 48 bytes are authenticated with each block all the same. A caller's few bytes cost some 15 ns more.
 const AAD: Aad<'static> = Aad::EMPTY;
 
 fn main() {
