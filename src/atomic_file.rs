@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -21,15 +21,6 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct Files {
     #[cfg(test)]
     faults: Option<std::sync::Arc<faults::Faults>>,
-}
-
-/// Who may have read access to a file that is about to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Readers {
-    /// A file that its group or anyone else may read or write is refused: it holds keys.
-    OwnerOnly,
-    /// Any: the file holds no secret, or what it holds is authenticated.
-    Any,
 }
 
 /// The exclusive right to replace files, until dropped. Advisory: it binds those who ask for it.
@@ -67,14 +58,9 @@ impl Files {
     /// anything is allocated.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] when it is longer, [`ErrorKind::Misuse`] when it is not a regular file or `readers` forbids
-    /// its permissions, [`ErrorKind::Io`] when it cannot be read.
-    pub(crate) fn read(
-        &self,
-        path: &Path,
-        max_len: usize,
-        readers: Readers,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    /// [`ErrorKind::Limit`] when it is longer, [`ErrorKind::Misuse`] when it is not a regular file,
+    /// [`ErrorKind::Io`] when it cannot be read.
+    pub(crate) fn read(&self, path: &Path, max_len: usize) -> Result<Option<Vec<u8>>, Error> {
         // Non-blocking, because opening a named pipe that somebody put there would wait for ever.
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
         let open = || OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
@@ -88,9 +74,6 @@ impl Files {
             self.run(|| file.metadata()).map_err(|source| at(path, "cannot inspect the file", source))?;
         if !metadata.is_file() {
             return Err(misuse(path, "not a regular file"));
-        }
-        if readers == Readers::OwnerOnly && metadata.mode() & OTHERS != 0 {
-            return Err(misuse(path, "the file is open to others: make it owner-only (chmod 600)"));
         }
         let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         if len > max_len {
@@ -215,8 +198,6 @@ fn too_long(path: &Path, max_len: usize) -> Error {
 
 const OWNER_ONLY: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
-/// Every permission of the group and of others.
-const OTHERS: u32 = 0o077;
 const TEMPORARY_SUFFIX: &str = ".new";
 
 /// Makes the Nth step fail.
@@ -288,7 +269,7 @@ mod tests {
     const MAX: usize = 1024;
 
     fn read(path: &Path) -> Option<Vec<u8>> {
-        Files::default().read(path, MAX, Readers::OwnerOnly).unwrap()
+        Files::default().read(path, MAX).unwrap()
     }
 
     fn replace(files: &Files, path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -297,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn b2_g2_a_failure_at_any_step_leaves_the_old_or_the_new_file() {
+    fn g2_a_failure_at_any_step_leaves_the_old_or_the_new_file() {
         for fault in Fault::ALL {
             for failing in 0.. {
                 let directory = tempfile::tempdir().unwrap();
@@ -321,17 +302,25 @@ mod tests {
     }
 
     #[test]
-    fn b2_files_are_owner_only_and_an_open_one_is_refused() {
+    fn g2_files_and_directories_are_owner_only() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        replace(&Files::default(), &path, b"key").unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        for mode in [0o640, 0o604, 0o602, 0o660] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Files::default().read(&path, MAX, Readers::OwnerOnly).expect_err("open to others");
-            assert_eq!(error.kind(), ErrorKind::Misuse);
-            assert!(Files::default().read(&path, MAX, Readers::Any).unwrap().is_some());
-        }
+        let inner = directory.path().join("inner");
+        Files::default().create_directory(&inner).unwrap();
+        let path = inner.join("file");
+        replace(&Files::default(), &path, b"record").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&inner), mode(&path), mode(&with_suffix(&path, ".lock"))), (0o700, 0o600, 0o600));
+    }
+
+    #[test]
+    fn g2_a_link_in_the_place_of_the_temporary_file_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("file"), directory.path().join("victim"));
+        std::fs::write(&victim, b"untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, with_suffix(&path, TEMPORARY_SUFFIX)).unwrap();
+        replace(&Files::default(), &path, b"new").unwrap();
+        assert_eq!(read(&path).as_deref(), Some(&b"new"[..]));
+        assert_eq!(std::fs::read(&victim).unwrap(), b"untouched");
     }
 
     #[test]
@@ -342,21 +331,21 @@ mod tests {
         replace(&Files::default(), &path, &[1; MAX]).unwrap();
         assert_eq!(read(&path).map(|bytes| bytes.len()), Some(MAX));
         replace(&Files::default(), &path, &[1; MAX + 1]).unwrap();
-        let error = Files::default().read(&path, MAX, Readers::OwnerOnly).expect_err("too long");
+        let error = Files::default().read(&path, MAX).expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::Limit);
 
-        let error = Files::default().read(directory.path(), MAX, Readers::Any).expect_err("a directory");
+        let error = Files::default().read(directory.path(), MAX).expect_err("a directory");
         assert_eq!(error.kind(), ErrorKind::Misuse);
         let pipe = directory.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         if made.is_ok_and(|status| status.success()) {
-            let error = Files::default().read(&pipe, MAX, Readers::Any).expect_err("a pipe");
+            let error = Files::default().read(&pipe, MAX).expect_err("a pipe");
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
     }
 
     #[test]
-    fn b2_g2_one_holder_at_a_time() {
+    fn g2_one_holder_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("counter");
         replace(&Files::default(), &path, &0_u64.to_be_bytes()).unwrap();

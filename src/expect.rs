@@ -17,6 +17,15 @@ use crate::provider::KeyProvider;
 /// Names at least one KEK. A record that comes from an untrusted store can be an old one of the same account: note
 /// the sequence of [`AccountRecord`] elsewhere and demand it with [`Self::least_sequence`], or rollback goes
 /// unseen until a process that knows a newer one looks (contract F6).
+///
+/// ```
+/// use std::sync::Arc;
+/// use strongroom::{AccountId, Expect, Sequence, provider::KeyProvider};
+///
+/// fn expected(account: AccountId, kms: Arc<dyn KeyProvider>, last_seen: Sequence) -> Expect {
+///     Expect::account(account).kek(kms, "orders").least_sequence(last_seen)
+/// }
+/// ```
 #[derive(Clone)]
 #[must_use = "an expectation does nothing until a record is attached with it"]
 pub struct Expect {
@@ -45,6 +54,12 @@ impl Expect {
             least_sequence: None,
             trust_record_store_with_public_wrap: false,
         }
+    }
+
+    /// The account that is expected.
+    #[must_use]
+    pub const fn expected_account(&self) -> AccountId {
+        self.account
     }
 
     /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
@@ -189,7 +204,7 @@ impl fmt::Debug for Expect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::record::tests::sealed_by;
+    use crate::format::record::sealed_by;
     use crate::provider::{Authority, Kek, KekInfo, KekUri, ProviderError, WrapContext, WrapInput, Wrapped};
 
     const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);

@@ -307,6 +307,11 @@ impl Lease {
         self.attempt.is_some_and(|attempt| attempt.id == id && attempt.epoch == self.epoch)
     }
 
+    /// Whether an unlock was asked for and has not ended.
+    pub(crate) fn unlock_under_way(&self) -> bool {
+        self.unlock_wanted || self.attempt.is_some_and(|attempt| attempt.unlock)
+    }
+
     pub(crate) fn is_locked(&self) -> bool {
         self.phase == Phase::Locked
     }
@@ -340,7 +345,8 @@ impl Lease {
         self.last_begun.is_none_or(|last| now.boot_nanos() >= last.plus(MIN_SPACING).boot_nanos())
     }
 
-    fn expires_at(&self) -> Option<Moment> {
+    /// When time alone will next change the state.
+    pub(crate) fn expires_at(&self) -> Option<Moment> {
         let Phase::Held(held) = self.phase else { return None };
         let fresh_until = held.since.plus(self.policy.fresh_for());
         if held.tainted || (!held.in_grace && held.silent_at.is_some()) {

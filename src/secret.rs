@@ -115,7 +115,8 @@ impl fmt::Debug for Slot {
 pub(crate) struct Dek([u64; 4]);
 
 impl Dek {
-    /// The key whose 32 bytes are these words' bytes in memory. For `derive` only.
+    /// The key whose 32 bytes are these words' bytes in memory. For `derive`, and for the KEKs of a
+    /// LocalKms, which an engine takes the same way.
     #[inline]
     pub(crate) const fn new(words: [u64; 4]) -> Self {
         Self(words)

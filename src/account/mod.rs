@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Epoch};
@@ -200,7 +202,7 @@ impl Account {
     ///
     /// # Errors
     /// What that unwrap met: [`ErrorKind::Revoked`] or [`ErrorKind::Unavailable`]; the account then stays locked.
-    /// [`ErrorKind::Limit`] when this was called too often: three times at once, then once in 6 s.
+    /// After three calls in a row the next one waits for its unwrap, one in 6 s.
     pub fn unlock(&self) -> Result<(), Error> {
         self.begin_unlock().wait()
     }
@@ -208,6 +210,13 @@ impl Account {
     /// The same, as a future.
     pub fn begin_unlock(&self) -> Pending<()> {
         self.inner().begin_unlock()
+    }
+
+    /// Says that the account's record was changed in its store, so that it is looked at soon and not only at
+    /// the next refresh. At most one look in 6 s.
+    pub fn record_changed(&self) {
+        self.inner().feed(self.inner().state.clock().now(), Event::RecordChanged);
+        self.inner().poke();
     }
 
     /// A plaintext value that cannot be read once the present lease has gone.
@@ -355,28 +364,55 @@ impl AccountInner {
     }
 
     /// Takes in the end of an attempt. True when the account has just become revoked by it.
-    pub(crate) fn take_refreshed(&self, now: Moment, attempt: AttemptId, refreshed: Refreshed) -> bool {
+    pub(crate) fn take_refreshed(
+        self: &Arc<Self>,
+        now: Moment,
+        attempt: AttemptId,
+        refreshed: Refreshed,
+    ) -> bool {
         let mut control = self.lock_control();
         let current = control.lease.is_current(attempt);
         let unlock = control.lease.is_unlock(attempt);
         let failure = refreshed.failure().cloned();
-        let (answer, adopt) = match refreshed {
+        let (event, adopt) = match refreshed {
             Refreshed::Verified(adopt) => {
-                (Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) }, Some(*adopt))
+                let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
+                (Event::Answered(attempt, answer), Some(*adopt))
             }
-            Refreshed::Silent(_) => (Answer::Transient, None),
-            Refreshed::Wrong(_) => (Answer::Integrity, None),
-            Refreshed::Refused(refusal, _) => (Answer::Refused(refusal), None),
+            Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
+            Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
+            Refreshed::Deleted(known) => {
+                control.known = known;
+                (Event::Delete, None)
+            }
         };
         if current {
             control.ended += 1;
             control.last_failure.clone_from(&failure);
         }
-        let effects = control.lease.on(now, Event::Answered(attempt, answer));
+        let effects = control.lease.on(now, event);
         self.apply(&mut control, effects, adopt);
         self.settle(&mut control, (current && unlock).then_some(failure));
         self.follow_versions(now, &mut control);
         matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))
+    }
+
+    /// Looks for a newer KEK version when it is time to: first soon after attaching, because a look that is put off at
+    /// every restart is never taken.
+    fn follow_versions(self: &Arc<Self>, now: Moment, control: &mut Control) {
+        if !matches!(self.state.status(), Status::Fresh { .. }) {
+            return;
+        }
+        match control.next_version_check {
+            Some(at) if !now.reached(at) => {}
+            // With the first key there is better to do: the second refresh looks.
+            None => control.next_version_check = Some(now),
+            Some(_) => {
+                control.next_version_check = Some(now.plus(self.settings().version_check));
+                self.begin_follow_versions();
+            }
+        }
     }
 
     /// Brings the first key into use, of an account that was just created.
@@ -461,42 +497,39 @@ impl AccountInner {
     }
 
     fn begin_ready(&self) -> Pending<()> {
-        let (pending, completer) = Pending::new();
         let now = self.state.clock().now();
         let mut control = self.lock_control();
         let effects = control.lease.on(now, Event::Wake);
         self.apply(&mut control, effects, None);
-        let since = match self.state.status() {
-            Status::Fresh { .. } | Status::Grace { .. } => 0,
-            // With the budget spent, what is known already is the answer.
-            _ if control.lease.ask(now) => control.ended,
-            _ => 0,
-        };
-        let asked_before = control.ended > 0;
-        control.waiters.push(Waiter { completer, unlock: false, since });
-        if since != 0 || asked_before || matches!(self.state.status(), Status::Fresh { .. } | Status::Grace { .. }) {
-            self.settle(&mut control, None);
+        let status = self.state.status();
+        if matches!(status, Status::Fresh { .. } | Status::Grace { .. }) {
+            return Pending::ready(Ok(()));
         }
-        drop(control);
-        self.poke();
-        self.parts.keeper.waiting(pending)
+        // Where asking can change nothing, or the budget for asking is spent, what is known is the answer.
+        let hopeless = matches!(status, Status::Locked | Status::Deleted);
+        if hopeless || !control.lease.ask(now) {
+            if let Some(refusal) = self.refusal_to_wait(&control, status) {
+                return Pending::ready(Err(refusal));
+            }
+        }
+        self.wait_for(control, false)
     }
 
     fn begin_unlock(&self) -> Pending<()> {
-        let (pending, completer) = Pending::new();
         let now = self.state.clock().now();
         let mut control = self.lock_control();
         if !control.lease.is_locked() {
             return Pending::ready(Ok(()));
         }
-        if !control.lease.ask(now) {
-            let error = Error::new(ErrorKind::Limit, "unlocked too often: once in 6 s");
-            return Pending::ready(Err(error.with_account(self.id())));
-        }
         let effects = control.lease.on(now, Event::Unlock);
         self.apply(&mut control, effects, None);
+        self.wait_for(control, true)
+    }
+
+    fn wait_for(&self, mut control: MutexGuard<'_, Control>, unlock: bool) -> Pending<()> {
+        let (pending, completer) = Pending::new();
         let since = control.ended;
-        control.waiters.push(Waiter { completer, unlock: true, since });
+        control.waiters.push(Waiter { completer, unlock, since });
         drop(control);
         self.poke();
         self.parts.keeper.waiting(pending)

@@ -13,7 +13,7 @@ use super::AccountInner;
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
-use crate::format::record::{AccountRecord, VerifiedRecord};
+use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
 use crate::provider::{ErrorClass, KeyProvider, ProviderError, WrapInput, Wrapped};
 use crate::record_store::{Loaded, RecordTag};
 
@@ -26,6 +26,8 @@ pub(crate) enum Refreshed {
     /// An answer that cannot be right: another AEK, a record that is not the expected one.
     Wrong(Error),
     Refused(Refusal, Error),
+    /// The record, verified, says that the account is deleted.
+    Deleted(Known),
 }
 
 /// What a verified unwrap brings into use.
@@ -144,11 +146,9 @@ impl AccountInner {
     fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {
         let Unwrapped { started, input: _, keys, verified } = unwrapped;
         let grace = self.settings().grace.allowed_by(verified.policy());
-        let known = Known {
-            record: Arc::new(verified.record().clone()),
-            tag,
-            verified: Some(Arc::new(verified)),
-        };
+        let deleted = verified.state() != RecordState::Active;
+        let known =
+            Known { record: Arc::new(verified.record().clone()), tag, verified: Some(Arc::new(verified)) };
         Refreshed::Verified(Box::new(Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace }))
     }
 
@@ -161,7 +161,7 @@ impl Refreshed {
     /// What a caller who asked for this is told, where it is not a key.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match self {
-            Self::Verified(_) => None,
+            Self::Verified(_) | Self::Deleted(_) => None,
             Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => Some(error),
         }
     }
@@ -169,7 +169,9 @@ impl Refreshed {
     pub(crate) fn into_failure(self) -> Error {
         match self {
             Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => error,
-            Self::Verified(_) => Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry"),
+            Self::Verified(_) | Self::Deleted(_) => {
+                Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
+            }
         }
     }
 }

@@ -5,3 +5,7 @@ pub(crate) mod frame;
 pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
+
+pub(crate) mod object;
+#[cfg(test)]
+mod tests;

@@ -8,13 +8,15 @@
 //! All frames but the last carry exactly one block; the last carries 1 byte to one block and the
 //! final flag. An empty object is exactly one empty final frame. Everything else is
 //! [`ErrorKind::Format`]: so lengths are arithmetic, and no length is stored that could lie. Numbers are
-//! big-endian. Imports: `id`, `error`, `format::frame`.
+//! big-endian. Imports: `frame`, `derive`, `id`, `error`.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::derive::Kind;
 use crate::error::{Error, ErrorKind};
+use crate::format::frame::{self, MAX_BLOCK};
 use crate::id::{AccountId, Generation, ObjectId, Suite};
 
 /// How many bytes of plaintext one frame of a sealed object carries: a power of two from 4 KiB to 16 MiB.
@@ -314,7 +316,7 @@ const MAC_AT: usize = OBJECT_AT + 16;
 pub(crate) const HEADER_LEN: usize = MAC_AT + 32;
 
 /// What a frame adds to its plaintext: header, R and tag.
-pub(crate) const FRAME_OVERHEAD: usize = 8 + 24 + 16;
+pub(crate) const FRAME_OVERHEAD: usize = frame::overhead(Kind::ObjectFrame);
 
 /// The most that one object holds: 1 EiB, the limit of a generation.
 pub(crate) const MAX_PLAIN_LEN: u64 = 1 << 60;
@@ -325,6 +327,8 @@ const VERSION: u8 = 1;
 
 const _: () = assert!(MAC_AT == 48 && HEADER_LEN == 80, "docs/FORMAT.md says so");
 const _: () = assert!(FRAME_OVERHEAD == 48, "docs/FORMAT.md says so");
+const _: () =
+    assert!(BlockSize::MAX.bytes() == MAX_BLOCK, "every block fits one frame, and no larger one does");
 
 #[cfg(test)]
 mod tests {

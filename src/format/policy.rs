@@ -8,7 +8,17 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::format::codec::{Reader, Writer};
 
-/// The customer's terms for one account (contracts C5, E2, E6).
+/// The customer's terms for one account (contracts C5, E2, E6). By default the cache's settings hold, except that
+/// grace for a whole outage needs the customer's consent.
+///
+/// ```
+/// use std::time::Duration;
+/// use strongroom::RecordPolicy;
+///
+/// let strict = RecordPolicy::default().with_max_grace(Duration::from_secs(60));
+/// assert_eq!(strict.max_grace(), Some(Duration::from_secs(60)));
+/// assert!(!strict.consents_to_whole_outage());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordPolicy {
     version_policy: VersionPolicy,
@@ -40,9 +50,6 @@ pub struct GenerationLimits {
 struct GraceSeconds(u32);
 
 impl RecordPolicy {
-    /// Length of its encoding, in bytes.
-    pub(crate) const LEN: usize = 1 + 1 + 4 + 8 + 8 + 4;
-
     /// Allows at most this grace during an outage, whatever the cache is set to. Counted in whole seconds, rounded
     /// down; zero allows none.
     #[must_use]
@@ -218,7 +225,7 @@ mod tests {
         ];
         for policy in policies {
             let bytes = encode(&policy);
-            assert_eq!(bytes.len(), RecordPolicy::LEN);
+            assert_eq!(bytes.len(), 1 + 1 + 4 + 8 + 8 + 4);
             assert_eq!(RecordPolicy::parse(&mut Reader::new(&bytes)).unwrap(), policy);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record = content | MAC32
-//! MAC    = HMAC(Expand(PRK, "SRR1"), "account-record" || 0 || content)
+//! MAC    = HMAC(Expand(PRK, "SRR1"), "account record" || 0 || content)
 //! ```
 //! PRK is the one of the newest generation, whose AEK the record carries wrapped. So a record is first
 //! parsed ([`AccountRecord`]: within bounds, canonical, its fields hints), then compared with what the embedder
@@ -415,15 +415,17 @@ fn malformed<E>(_: E) -> Error {
 
 const MAGIC: [u8; 8] = *b"\x89SRR\r\n\x1a\n";
 const VERSION: u8 = 1;
-const MAC_NAME: &[u8] = b"account-record";
+const MAC_NAME: &[u8] = b"account record";
 const MAC_LEN: usize = 32;
 const ACTIVE: u8 = 1;
 const DELETED: u8 = 2;
 const CUSTODY_SINGLE: u8 = 1;
 /// The longest name of a kind of provider, in bytes.
-const MAX_PROVIDER_LEN: usize = 64;
+pub(super) const MAX_PROVIDER_LEN: usize = 64;
 /// How many follow. Their place is laid out in `docs/FORMAT.md`; this version reads and writes none.
 const OLDER_GENERATIONS: u16 = 0;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::sealed_by;

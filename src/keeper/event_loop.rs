@@ -64,8 +64,14 @@ struct Call {
 
 enum CallKind {
     /// An account's unwrap. `refused` is what the first answer said while the record is compared.
-    Refresh { account: AccountKey, attempt: AttemptId, refused: Option<Refusal> },
-    Control { abandon: Option<Abandon> },
+    Refresh {
+        account: AccountKey,
+        attempt: AttemptId,
+        refused: Option<Refusal>,
+    },
+    Control {
+        abandon: Option<Abandon>,
+    },
 }
 
 impl EventLoop {
@@ -250,10 +256,14 @@ impl EventLoop {
             call.abandoned = true;
             let (authority, begun) = (call.authority.clone(), call.begun);
             let ended = match &mut call.kind {
+                // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
-                    // A refusal whose record could not be compared in time counts as it is.
-                    let answer = refused.map_or(Answer::Transient, Answer::Refused);
-                    Ended::Refresh(*account, *attempt, answer)
+                    let late = ProviderError::transient(LATE).into_error();
+                    let refreshed = match *refused {
+                        Some(refusal) => Refreshed::Refused(refusal, late),
+                        None => Refreshed::Silent(late),
+                    };
+                    Ended::Refresh(*account, *attempt, refreshed)
                 }
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
@@ -261,11 +271,8 @@ impl EventLoop {
             Counters::add(&self.counters.hanging);
             self.lane(&authority).bulkhead.abandon(now);
             match ended {
-                Ended::Refresh(account, attempt, answer) => {
-                    if let Some(account) = self.account(account) {
-                        account.note_failure(ProviderError::transient(LATE).into_error());
-                    }
-                    self.answer(now, account, attempt, answer);
+                Ended::Refresh(account, attempt, refreshed) => {
+                    self.end_attempt(now, account, attempt, refreshed);
                     self.share_silence(now, &authority, begun);
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
@@ -274,8 +281,18 @@ impl EventLoop {
         }
     }
 
-    fn answer(&mut self, now: Moment, key: AccountKey, attempt: AttemptId, answer: Answer) {
-        self.feed(now, key, Event::Answered(attempt, answer));
+    /// True when that revoked the account just now.
+    fn end_attempt(
+        &mut self,
+        now: Moment,
+        key: AccountKey,
+        attempt: AttemptId,
+        refreshed: Refreshed,
+    ) -> bool {
+        let Some(account) = self.account(key) else { return false };
+        let newly_revoked = account.take_refreshed(now, attempt, refreshed);
+        self.look_at(now, key);
+        newly_revoked
     }
 
     fn on_pending_refusal(&mut self, now: Moment, id: CallId, refusal: Refusal) {
@@ -287,7 +304,7 @@ impl EventLoop {
         if !call.abandoned {
             call.deadline = deadline;
         }
-        self.answer(now, account, attempt, Answer::RefusedPending(refusal));
+        self.feed(now, account, Event::Answered(attempt, Answer::RefusedPending(refusal)));
     }
 
     fn on_refreshed(&mut self, now: Moment, id: CallId, refreshed: Refreshed) {
@@ -297,16 +314,12 @@ impl EventLoop {
         let refused = matches!(refreshed, Refreshed::Refused(..));
         self.end_call(now, &call.authority, call.abandoned, silent);
         Counters::add(match &refreshed {
-            Refreshed::Verified(_) => &self.counters.verified,
+            Refreshed::Verified(_) | Refreshed::Deleted(_) => &self.counters.verified,
             Refreshed::Silent(_) => &self.counters.transient,
             Refreshed::Wrong(_) => &self.counters.integrity,
             Refreshed::Refused(..) => &self.counters.refused,
         });
-        let newly_revoked = match self.account(key) {
-            Some(account) => account.take_refreshed(now, attempt, refreshed),
-            None => false,
-        };
-        self.look_at(now, key);
+        let newly_revoked = self.end_attempt(now, key, attempt, refreshed);
         if call.abandoned {
             return;
         }
@@ -471,7 +484,8 @@ impl EventLoop {
 
     fn next_due(&mut self, now: Moment) -> Duration {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        let deadline = self.calls.values().filter(|call| !call.abandoned).map(|call| call.deadline.boot_nanos());
+        let deadline =
+            self.calls.values().filter(|call| !call.abandoned).map(|call| call.deadline.boot_nanos());
         let probes = self
             .lanes
             .values()
@@ -484,9 +498,7 @@ impl EventLoop {
             Executor::Inline(inline) => next.into_iter().chain(inline.next_arrival()).min(),
             Executor::Threads(_) => next,
         };
-        let wait = next.map_or(LONGEST_WAIT, |at| {
-            Duration::from_nanos(at.saturating_sub(now.boot_nanos()))
-        });
+        let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_nanos(at.saturating_sub(now.boot_nanos())));
         // Awake once a second also with nothing to do, to see a wall clock that jumped.
         wait.min(LONGEST_WAIT)
     }
@@ -501,7 +513,7 @@ impl EventLoop {
 }
 
 enum Ended {
-    Refresh(AccountKey, AttemptId, Answer),
+    Refresh(AccountKey, AttemptId, Refreshed),
     Control(Option<Abandon>),
 }
 

@@ -68,6 +68,9 @@ impl Inline {
 
 impl fmt::Debug for Inline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inline").field("late", &self.late.len()).field("hanging", &self.hanging.len()).finish()
+        f.debug_struct("Inline")
+            .field("late", &self.late.len())
+            .field("hanging", &self.hanging.len())
+            .finish()
     }
 }

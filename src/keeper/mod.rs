@@ -23,8 +23,8 @@ use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::error::{Error, Refusal};
 use crate::provider::Authority;
 
-pub use pending::Pending;
 pub(crate) use pending::Completer;
+pub use pending::Pending;
 pub(crate) use service::{Keeper, KeeperHandle, Setup};
 
 /// What the event loop is told.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::Abandon;
 use crate::error::{Error, ErrorKind};
 
 /// A control call under way: a future, or something a thread waits for.
@@ -75,7 +76,10 @@ impl<T> Pending<T> {
         if let Some(drive) = &self.drive {
             drive();
             return self.shared.take().unwrap_or_else(|| {
-                Err(Error::new(ErrorKind::Unavailable, "not done yet: move the manual clock, then drive the cache"))
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "not done yet: move the manual clock, then drive the cache",
+                ))
             });
         }
         let slot = self.shared.lock();
@@ -102,9 +106,18 @@ impl<T> Future for Pending<T> {
             *waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(slot.take().unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Misuse, "a finished call was polled again"))
-        }))
+        Poll::Ready(
+            slot.take()
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Misuse, "a finished call was polled again"))),
+        )
+    }
+}
+
+impl<T: Send + 'static> Completer<T> {
+    /// Ends the wait with an error if nothing else has ended it yet: for a call that is given up.
+    pub(crate) fn abandoner(&self) -> Abandon {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |error| shared.finish(Err(error)))
     }
 }
 
@@ -117,7 +130,8 @@ impl<T> Completer<T> {
 impl<T> Drop for Completer<T> {
     /// A call that nobody will ever finish ends with an error, so that no waiter hangs.
     fn drop(&mut self) {
-        self.shared.finish(Err(Error::new(ErrorKind::Unavailable, "the cache was shut down before the call ended")));
+        self.shared
+            .finish(Err(Error::new(ErrorKind::Unavailable, "the cache was shut down before the call ended")));
     }
 }
 

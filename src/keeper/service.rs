@@ -33,7 +33,11 @@ pub(crate) struct KeeperHandle {
 }
 
 enum Runner {
-    Thread { closed: Mutex<Receiver<bool>>, thread: Mutex<Option<JoinHandle<()>>>, patience: Arc<Mutex<Duration>> },
+    Thread {
+        closed: Mutex<Receiver<bool>>,
+        thread: Mutex<Option<JoinHandle<()>>>,
+        patience: Arc<Mutex<Duration>>,
+    },
     #[cfg(any(test, feature = "testing"))]
     Manual(Arc<Manual>),
 }
@@ -64,7 +68,7 @@ impl Keeper {
             .spawn(move || {
                 run(&mut event_loop, &inbox);
                 let patience = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
-                drop(report.send(event_loop.close(patience)));
+                let _ = report.send(event_loop.close(patience));
             })
             .map_err(|e| Error::new(ErrorKind::Limit, "no thread for the keeper").with_source(e))?;
         let runner =
@@ -97,17 +101,24 @@ impl Keeper {
         }
     }
 
+    /// In a forked child: there is no thread to wait for.
+    pub(crate) fn forget_threads(&self) {
+        if let Runner::Thread { thread, .. } = &self.runner {
+            *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
     /// Ends the loop and waits for calls under way, at most `deadline`. True when no worker is left behind.
     pub(crate) fn shutdown(&self, deadline: Duration) -> bool {
         match &self.runner {
             Runner::Thread { closed, thread, patience } => {
+                let taken = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(thread) = taken else { return true };
                 *patience.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
                 drop(self.handle.outbox.send(Message::Shutdown));
                 let all_gone = closed.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(true);
-                if let Some(thread) = thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    // A loop that panicked has closed nothing, but every lease ends by its own deadline.
-                    drop(thread.join());
-                }
+                // A loop that panicked has closed nothing, but every lease ends by its own deadline.
+                drop(thread.join());
                 all_gone
             }
             #[cfg(any(test, feature = "testing"))]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
-use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::Account;
@@ -46,8 +45,7 @@ struct Scratch {
 /// The plaintext of a block that was wanted in part.
 struct CachedBlock {
     index: u64,
-    /// Read before the block was opened: equal to the account's epoch, it proves that the key was never out of
-    /// service since.
+    /// The epoch of the permit that opened it. While it lasts, the key was never out of service since.
     epoch: Epoch,
     plain: Zeroizing<Vec<u8>>,
 }
@@ -62,11 +60,11 @@ impl<S: ReadAt> ObjectReader<S> {
         read_exact_at(&source, &mut header, 0)?;
         let header = UnverifiedHeader::parse(header)?;
         let info = header.info();
-        let parts = [header.authenticated(), context.as_bytes().as_slice()];
-        let mac = account.permit()?.object_mac(info.generation, &parts)?;
-        if !bool::from(mac.ct_eq(&header.mac())) || info.account != account.id() {
+        if info.account != account.id() {
             return Err(Error::corrupt().with_account(account.id()));
         }
+        let parts = [header.authenticated(), context.as_bytes().as_slice()];
+        account.permit()?.verify_object_mac(info.generation, &parts, &header.mac())?;
         let geometry = ObjectGeometry::of_stored(stored_len, info.block_size)?;
         let reader = Self { account, source, info, geometry, position: 0, idle: Mutex::new(None) };
         // An object that was cut at a block's edge has a possible length; only its last frame shows it.
@@ -152,8 +150,7 @@ impl<S: ReadAt> ObjectReader<S> {
         };
         let len = copy(&cached.plain[within..], buf);
         // The final check comes after the copy and before its release, as it does for a block (contract D4).
-        self.account.permit().map(drop)?;
-        if self.account.epoch() != cached.epoch {
+        if self.account.permit()?.epoch() != cached.epoch {
             scratch.cached = None;
             return Ok(None);
         }
@@ -188,19 +185,20 @@ impl<S: ReadAt> ObjectReader<S> {
             }
             let mut plain = cached.take().map_or_else(Zeroizing::default, |block| block.plain);
             resize_wiping(&mut plain, block_len);
-            let epoch = self.account.epoch();
-            self.open_frame(index, frame, &mut plain)?;
+            let epoch = self.open_frame(index, frame, &mut plain)?;
             filled += copy(&plain[within..], rest);
             *cached = Some(CachedBlock { index, epoch, plain });
         }
         Ok(filled)
     }
 
-    /// The permit is taken after the source has answered, and lives for this block.
-    fn open_frame(&self, index: u64, frame: &[u8], plain: &mut [u8]) -> Result<(), Error> {
+    /// Opens one frame under a permit taken after the source has answered, and tells the permit's epoch.
+    fn open_frame(&self, index: u64, frame: &[u8], plain: &mut [u8]) -> Result<Epoch, Error> {
         let id = BlockId::new(self.info.object, index);
         let last = index == self.geometry.last_index();
-        self.account.permit()?.open_object_frame(self.info.generation, id, last, frame, plain)
+        let permit = self.account.permit()?;
+        permit.open_object_frame(self.info.generation, id, last, frame, plain)?;
+        Ok(permit.epoch())
     }
 
     /// The frames to fetch at once for the `span` bytes from the start of block `first` on.
@@ -234,12 +232,12 @@ impl<S: ReadAt> ObjectReader<S> {
         }
     }
 
-    /// Keeps the buffers for the next call. Under the lock, the epoch is compared: plaintext of a closed epoch is
-    /// not put back behind a `purge` that was called for that closing.
+    /// Keeps the buffers for the next call. Under the lock, the lease is looked at: plaintext of a closed epoch
+    /// is not put back behind a `purge` that was called for that closing.
     fn put_back(&self, mut scratch: Scratch) {
         if let Ok(mut idle) = self.idle.try_lock() {
-            let epoch = self.account.epoch();
-            scratch.cached = scratch.cached.filter(|cached| cached.epoch == epoch);
+            let epoch = self.account.permit().ok().map(|permit| permit.epoch());
+            scratch.cached = scratch.cached.filter(|cached| Some(cached.epoch) == epoch);
             *idle = Some(scratch);
         }
     }

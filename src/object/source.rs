@@ -122,3 +122,38 @@ pub(super) fn read_exact_at(source: &impl ReadAt, mut buf: &mut [u8], mut offset
 pub(super) const fn ended_early() -> Error {
     Error::new(ErrorKind::Format, "the sealed object is shorter than its source said")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends_well(source: &dyn ReadAt) {
+        let mut buf = [0; 4];
+        assert_eq!(source.size().unwrap(), 6);
+        assert_eq!((source.read_at(&mut buf, 1).unwrap(), &buf), (4, b"bcde"));
+        assert_eq!((source.read_at(&mut buf, 5).unwrap(), buf[0]), (1, b'f'));
+        // A file refuses offsets beyond 2^63; memory has nothing there.
+        for offset in [6, 7, 1 << 40] {
+            assert_eq!(source.read_at(&mut buf, offset).unwrap(), 0);
+        }
+        for (offset, len) in [(7, 0), (3, 4), (u64::MAX, 1), (1, usize::MAX)] {
+            assert_eq!(source.borrow_at(offset, len), None);
+        }
+    }
+
+    #[test]
+    fn memory_and_files_read_alike() {
+        let file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut &file, b"abcdef").unwrap();
+        let sources: [Box<dyn ReadAt>; 6] = [
+            Box::new(b"abcdef".as_slice()),
+            Box::new(b"abcdef".to_vec()),
+            Box::new(Bytes::from_static(b"abcdef")),
+            Box::new(Arc::new(b"abcdef".to_vec())),
+            Box::new(Arc::<[u8]>::from(b"abcdef".as_slice())),
+            Box::new(file),
+        ];
+        sources.iter().for_each(|source| ends_well(source));
+        assert!(sources[..5].iter().all(|source| source.borrow_at(2, 3) == Some(b"cde")));
+    }
+}

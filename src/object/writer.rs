@@ -9,7 +9,9 @@ use std::io::{self, Write};
 use zeroize::Zeroizing;
 
 use crate::account::Account;
+use crate::account::permit::Permit;
 use crate::error::{Error, ErrorKind};
+use crate::format::frame;
 use crate::format::object::{Context, ObjectGeometry, ObjectInfo, frame_len, header_bytes};
 use crate::id::{BlockId, Epoch, ObjectId};
 use crate::object::ObjectOptions;
@@ -58,8 +60,6 @@ impl<W: Write> ObjectWriter<W> {
         options: ObjectOptions,
     ) -> Result<Self, Error> {
         let ObjectOptions { block_size } = options;
-        // Read before the permit, so that a closing in between shows as another epoch.
-        let epoch = account.epoch();
         let permit = account.permit()?;
         let (generation, suite) = permit.newest()?;
         let object = ObjectId::random();
@@ -68,6 +68,7 @@ impl<W: Write> ObjectWriter<W> {
         let mac = permit.object_mac(generation, &[&header, context.as_bytes()])?;
         let out = [header.as_slice(), &mac].concat();
         let held = Zeroizing::new(Vec::new());
+        let epoch = permit.epoch();
         Ok(Self { account, epoch, info, sink, held, out, sealed: 0, plain_len: 0, failed: None })
     }
 
@@ -144,8 +145,12 @@ impl<W: Write> ObjectWriter<W> {
         self.out.reserve(frame_len(plain.len()));
         let start = self.out.len();
         let id = BlockId::new(self.info.object, self.sealed);
-        self.account.permit()?.seal_object_frame(id, last == Last::Yes, plain, &mut self.out)?;
-        debug_assert_eq!(self.out.len() - start, frame_len(plain.len()));
+        let permit = permit_of(&self.account, self.epoch)?;
+        permit.seal_object_frame(id, last == Last::Yes, plain, &mut self.out)?;
+        // Frames are sealed under the newest generation, an object under one: that of its header.
+        if frame::peek(&self.out[start..])?.generation() != self.info.generation {
+            return Err(write_again(&self.account));
+        }
         self.sealed += 1;
         Ok(())
     }
@@ -157,15 +162,7 @@ impl<W: Write> ObjectWriter<W> {
     }
 
     fn check_lease(&self) -> Result<(), Error> {
-        self.account.permit()?;
-        if self.account.epoch() != self.epoch {
-            return Err(Error::new(
-                ErrorKind::NotReady,
-                "the lease was lost meanwhile: write the object again",
-            )
-            .with_account(self.info.account));
-        }
-        Ok(())
+        permit_of(&self.account, self.epoch).map(drop)
     }
 
     /// Runs one operation, and makes its failure the end of this writer.
@@ -212,6 +209,17 @@ impl<W> fmt::Debug for ObjectWriter<W> {
 enum Last {
     Yes,
     No,
+}
+
+/// A permit of the epoch that the writer began in.
+fn permit_of(account: &Account, epoch: Epoch) -> Result<Permit<'_>, Error> {
+    let permit = account.permit()?;
+    if permit.epoch() == epoch { Ok(permit) } else { Err(write_again(account)) }
+}
+
+fn write_again(account: &Account) -> Error {
+    let message = "the key was out of service or replaced meanwhile: write the object again";
+    Error::new(ErrorKind::NotReady, message).with_account(account.id())
 }
 
 /// Appends to the plaintext held back. A vector that grows by itself leaves its old bytes behind in freed memory;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::atomic_file::{Files, Readers};
+use crate::atomic_file::Files;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
 use crate::id::AccountId;
@@ -14,8 +14,22 @@ use crate::record_store::{Loaded, RecordStore, RecordTag};
 /// A [`RecordStore`] in a directory of a local file system.
 ///
 /// The file of an account is named by the account's id, beside up to 256 lock files that are never removed. Files
-/// and the directory are created for their owner only. A file system that does not keep `flock` between the machines that
-/// mount it (many network file systems) may lose an update there; it cannot make a forged record be believed.
+/// and the directory are created for their owner only. Readers never wait; a writer waits for as long as another one that
+/// holds its lock, so a process that is stopped in the middle of a change holds up changes, and no refresh.
+///
+/// A file system that does not keep `flock` between the machines that mount it (many network file systems) may lose
+/// an update there; it cannot make a forged record be believed.
+///
+/// ```
+/// use strongroom::{AccountId, FileRecordStore, Loaded, RecordStore};
+///
+/// # let folder = tempfile::tempdir()?;
+/// let store = FileRecordStore::open(folder.path().join("records"))?;
+/// let account = AccountId::random();
+/// let tag = store.compare_and_swap(account, None, b"the bytes of a record")?;
+/// assert_eq!(store.load(account, Some(&tag))?, Loaded::Unchanged);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileRecordStore {
     directory: PathBuf,
@@ -54,7 +68,7 @@ impl FileRecordStore {
     }
 
     fn read(&self, account: AccountId) -> Result<Option<(Vec<u8>, RecordTag)>, Error> {
-        let read = self.files.read(&self.path(account), AccountRecord::MAX_LEN, Readers::Any)?;
+        let read = self.files.read(&self.path(account), AccountRecord::MAX_LEN)?;
         Ok(read.map(|bytes| {
             let tag = RecordTag::sha256_of(&bytes);
             (bytes, tag)

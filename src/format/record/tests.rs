@@ -1,3 +1,5 @@
+//! What a record says, and every way in which it is not believed.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -106,7 +108,7 @@ fn f1_a_record_is_laid_out_as_format_md_says() {
     expected.extend(1_790_000_000_u64.to_be_bytes());
     expected.extend(prk.kcv().as_bytes());
     expected.extend([0, 0]);
-    let mac = prk.mac(MacUse::Record, b"account-record", &[&expected]);
+    let mac = prk.mac(MacUse::Record, b"account record", &[&expected]);
     expected.extend(mac);
     assert_eq!(bytes, expected);
 }

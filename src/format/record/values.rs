@@ -53,7 +53,7 @@ impl fmt::Display for Sequence {
 
 impl Timestamp {
     /// 9999-12-31T23:59:59Z.
-    const MAX: u64 = 253_402_300_799;
+    pub(crate) const MAX: u64 = 253_402_300_799;
 
     /// The second that `nanos` nanoseconds since the Unix epoch fall into, as [`Moment`](crate::clock::Moment)
     /// tells the wall clock.

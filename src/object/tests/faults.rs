@@ -210,5 +210,5 @@ fn r14_a_source_without_a_size_or_with_a_wrong_one_is_an_error() {
     for wrong in [0, 79, 80, sealed.len() as u64 - 1, sealed.len() as u64 + 1, u64::MAX, 1 << 62] {
         assert_eq!(kind(Ok(wrong)), ErrorKind::Format, "{wrong}");
     }
-    assert_eq!(kind(Ok((HEADER_LEN + FRAME) as u64)), ErrorKind::Format, "the first block is not final");
+    assert_eq!(kind(Ok((HEADER_LEN + FRAME) as u64)), ErrorKind::Corrupt, "the first block is not final");
 }

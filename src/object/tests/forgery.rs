@@ -1,5 +1,7 @@
 //! What an attacker who owns the store can do to an object: all of it refused, most of it at open.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const REFUSED: [ErrorKind; 3] = [ErrorKind::Corrupt, ErrorKind::Format, ErrorKind::UnknownGeneration];
@@ -164,4 +166,60 @@ fn f5_peek_tells_whose_object_it_is_and_refuses_the_rest() {
     assert_eq!((info.account, info.block_size.bytes()), (customer.account.id(), BLOCK));
     assert_eq!(SealedObject::peek(&sealed[..79]).unwrap_err().kind(), ErrorKind::Format);
     assert_eq!(SealedObject::peek(&[0; 200]).unwrap_err().kind(), ErrorKind::Format);
+}
+
+/// One thing that is done to a stored object: piece `from` of it, or of another object, goes to `to`.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    Flip,
+    Overwrite,
+    Insert,
+    Delete,
+    Splice,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// `PROPTEST_CASES=50000` makes a million of them.
+    #[test]
+    fn r5_forgeries_at_random_are_refused_or_change_nothing(
+        len in 0..3 * BLOCK,
+        edits in prop::collection::vec(
+            (
+                prop::sample::select(vec![Edit::Flip, Edit::Overwrite, Edit::Insert, Edit::Delete, Edit::Splice]),
+                any::<prop::sample::Index>(),
+                any::<prop::sample::Index>(),
+                // Whole frames half of the time.
+                prop_oneof![Just(FRAME), 1..2 * FRAME],
+                any::<bool>(),
+            ),
+            20,
+        ),
+    ) {
+        let customer = Customer::new();
+        let plain = pattern(len);
+        let (sealed, other) = (customer.seal(&plain), customer.seal(&plain));
+        for (edit, from, to, size, on_frames) in edits {
+            let place = |index: prop::sample::Index| match index.index(sealed.len()) {
+                at if on_frames => HEADER_LEN + at / FRAME * FRAME,
+                at => at,
+            };
+            let (from, to) = (place(from).min(sealed.len()), place(to).min(sealed.len()));
+            let from = from..(from + size).min(sealed.len());
+            let room = to..(to + from.len()).min(sealed.len());
+            let mut forged = sealed.clone();
+            match edit {
+                Edit::Flip => forged[to.min(sealed.len() - 1)] ^= 1 << (size % 8),
+                Edit::Overwrite => forged[room.clone()].copy_from_slice(&sealed[from][..room.len()]),
+                Edit::Insert => drop(forged.splice(to..to, sealed[from].iter().copied())),
+                Edit::Delete => drop(forged.drain(room)),
+                Edit::Splice => forged[room.clone()].copy_from_slice(&other[room]),
+            }
+            // The header of the other object with all of its frames is the other object.
+            if forged != sealed && forged != other {
+                customer.refuses(&forged, "edited");
+            }
+        }
+    }
 }

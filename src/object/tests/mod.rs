@@ -5,10 +5,19 @@ mod forgery;
 mod lease;
 mod model;
 
+use std::cell::Cell;
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::account::state::{AccountState, Keyless};
+use crate::block::{GenerationKeys, KeyRing};
+use crate::clock::Clock;
+use crate::error::Refusal;
 use crate::format::object::FRAME_OVERHEAD;
+use crate::id::{AccountId, Epoch, Generation, Suite};
+use crate::secret::MemoryLock;
 
 pub(super) const BLOCK: usize = 4096;
 pub(super) const FRAME: usize = BLOCK + FRAME_OVERHEAD;
@@ -16,23 +25,35 @@ pub(super) const FRAME: usize = BLOCK + FRAME_OVERHEAD;
 /// An account with a lease, that a test takes away and gives back.
 pub(super) struct Customer {
     pub(super) account: Account,
+    keys: Arc<KeyRing>,
+    epoch: Cell<Epoch>,
 }
 
 impl Customer {
     pub(super) fn new() -> Self {
+        let id = AccountId::random();
         let mut secret = [0; 32];
         crate::random::fill(&mut secret);
-        Self { account: Account::stub(crate::id::AccountId::random(), secret) }
+        let keys =
+            GenerationKeys::new(id, Generation::FIRST, Suite::Aes256Gcm, &secret, MemoryLock::BestEffort)
+                .unwrap();
+        let account = Account::of_state(AccountState::new(id, Clock::System));
+        let customer = Self { account, keys: Arc::new(KeyRing::new(keys)), epoch: Cell::new(Epoch::FIRST) };
+        customer.restore();
+        customer
     }
 
     /// The KMS refused: the key goes, and a new epoch begins.
     pub(super) fn revoke(&self) {
-        self.account.close();
+        self.epoch.set(self.epoch.get().next());
+        self.account.0.state.close(self.epoch.get(), Keyless::Revoked(Refusal::KeyDisabled));
     }
 
     /// The KMS allows again: the same key comes back in the new epoch.
     pub(super) fn restore(&self) {
-        self.account.reopen();
+        let state = &self.account.0.state;
+        let until = state.clock().now().plus(Duration::from_secs(3600));
+        state.publish_keys(self.epoch.get(), Arc::clone(&self.keys), until, until);
     }
 
     pub(super) fn seal(&self, plain: &[u8]) -> Vec<u8> {
@@ -68,5 +89,5 @@ pub(super) fn context() -> Context {
 
 /// Bytes in which no two blocks are alike.
 pub(super) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8 ^ (at / BLOCK) as u8).collect()
+    (0..len).map(|at| ((at % 251) ^ (at / BLOCK)).to_le_bytes()[0]).collect()
 }

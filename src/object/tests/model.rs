@@ -87,16 +87,38 @@ fn f4_a_file_is_written_and_read_at_random() {
     assert_eq!(range[..10], plain[299_990..]);
 }
 
+#[test]
+fn f4_threads_share_a_reader() {
+    let customer = Customer::new();
+    let plain = pattern(20 * BLOCK + 9);
+    let source = Counting { bytes: customer.seal(&plain), ..Counting::default() };
+    let reader = customer.reader(source).unwrap();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (reader, plain) = (&reader, &plain);
+            scope.spawn(move || {
+                let mut buf = vec![0; 3 * BLOCK];
+                for round in 0..200 {
+                    let offset = (round * 7919 + seed * 104_729) % plain.len();
+                    let len = reader.read_at(offset as u64, &mut buf).unwrap();
+                    assert_eq!(buf[..len], plain[offset..offset + len]);
+                }
+            });
+        }
+    });
+}
+
 /// Counts what a reader asks of its source.
 #[derive(Default)]
-struct Counting {
-    bytes: Vec<u8>,
-    reads: AtomicU64,
-    bytes_read: AtomicU64,
+pub(super) struct Counting {
+    pub(super) bytes: Vec<u8>,
+    pub(super) reads: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
 }
 
 impl Counting {
-    fn take(&self) -> (u64, u64) {
+    /// Reads and bytes since the last call.
+    pub(super) fn take(&self) -> (u64, u64) {
         (self.reads.swap(0, Ordering::SeqCst), self.bytes_read.swap(0, Ordering::SeqCst))
     }
 }
@@ -124,7 +146,7 @@ fn f4_a_range_costs_the_blocks_it_covers_and_one_read() {
         (2, (HEADER_LEN + FRAME) as u64),
         "opening costs the header and the last block"
     );
-    let mut check = |offset: usize, len: usize, reads: u64, blocks: usize| {
+    let check = |offset: usize, len: usize, reads: u64, blocks: usize| {
         let mut buf = vec![0; len];
         assert_eq!(reader.read_at(offset as u64, &mut buf).unwrap(), len);
         assert_eq!(buf, plain[offset..offset + len]);
@@ -169,7 +191,7 @@ proptest! {
         for (offset, len) in ranges {
             let mut buf = vec![0xEE; len];
             let got = reader.read_at(offset, &mut buf).unwrap();
-            let expected = plain.get(offset as usize..).unwrap_or_default();
+            let expected = plain.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
             prop_assert_eq!(&buf[..got], &expected[..expected.len().min(len)]);
             prop_assert!(buf[got..].iter().all(|byte| *byte == 0xEE), "nothing past what was read is touched");
         }

@@ -7,7 +7,8 @@
 //!
 //! The checksum covers the second line without its line feed. It is there so that damage is seen as damage: a
 //! flipped bit in a version's id must not look like a key that the customer purged. It keeps no attacker out, for
-//! whoever can write the file holds the keys. Imports: `provider`, `random`.
+//! whoever can write the file holds the keys. Imports: `provider`, `error`,
+//! `random`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::file::FileError;
+use crate::error::{Error, ErrorKind};
 use crate::provider::KekVersion;
 use crate::random;
 
@@ -82,38 +83,43 @@ impl Document {
     }
 
     /// Reads and checks the bytes of a file. They may come from anywhere: nothing here panics on them.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FileError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() > MAX_FILE {
-            return Err(FileError::TooLarge);
+            return Err(too_large());
         }
         let mut lines = bytes.split(|byte| *byte == b'\n');
         let (Some(head), Some(body), Some([]), None) =
             (lines.next(), lines.next(), lines.next(), lines.next())
         else {
-            return Err(FileError::Malformed("it is not two lines"));
+            return Err(malformed("not a LocalKms file: it is not two lines"));
         };
         if head.len() > MAX_HEAD {
-            return Err(FileError::Malformed("its first line is too long"));
+            return Err(malformed("not a LocalKms file: its first line is too long"));
         }
         let head: Head<'_> = serde_json::from_slice(head)
-            .map_err(|_| FileError::Malformed("its first line is not a LocalKms header"))?;
+            .map_err(|_| malformed("not a LocalKms file: its first line is not a LocalKms header"))?;
         if head.format != FORMAT {
-            return Err(FileError::Malformed("it is not a LocalKms file"));
+            return Err(malformed("not a LocalKms file"));
         }
         if head.version != VERSION {
-            return Err(FileError::Malformed("its version is not known to this release"));
+            return Err(malformed(
+                "the LocalKms file's version is not known to this release; use a newer one",
+            ));
         }
         if head.sha256 != <[u8; 32]>::from(Sha256::digest(body)) {
-            return Err(FileError::Damaged);
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the LocalKms file is damaged: its checksum is wrong; restore it from a backup",
+            ));
         }
         let document: Self = serde_json::from_slice(body)
-            .map_err(|_| FileError::Malformed("its second line is not a list of keys"))?;
+            .map_err(|_| malformed("not a LocalKms file: its second line is not a list of keys"))?;
         document.check()?;
         Ok(document)
     }
 
     /// The bytes of the file, wiped when dropped.
-    pub(super) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    pub(super) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.check()?;
         // Grown once, because growth leaves copies of keys behind. The limits in `check` keep this within memory.
         let versions: usize = self.keys.iter().map(|key| key.versions.len()).sum();
@@ -130,7 +136,7 @@ impl Document {
             bytes.extend_from_slice(line);
             bytes.push(b'\n');
         }
-        if bytes.len() > MAX_FILE { Err(FileError::TooLarge) } else { Ok(bytes) }
+        if bytes.len() > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
     }
 
     /// Which file this is, wherever it lies: the endpoint in its keys' URIs.
@@ -146,30 +152,30 @@ impl Document {
         self.keys.iter_mut().find(|key| key.name == name)
     }
 
-    fn check(&self) -> Result<(), FileError> {
+    fn check(&self) -> Result<(), Error> {
         if self.keys.len() > MAX_KEYS {
-            return Err(FileError::TooLarge);
+            return Err(too_large());
         }
         let mut names = BTreeSet::new();
         let mut ids = BTreeSet::new();
         for key in &self.keys {
             if !names.insert(&key.name) {
-                return Err(FileError::Malformed("two keys have one name"));
+                return Err(malformed("not a LocalKms file: two keys have one name"));
             }
             if !is_name(&key.name) {
-                return Err(FileError::Malformed("a key's name is not valid"));
+                return Err(malformed("not a LocalKms file: a key's name is not valid"));
             }
             if !(MIN_RETENTION..=MAX_RETENTION).contains(&key.retention_seconds) {
-                return Err(FileError::Malformed("a key's retention is out of its bounds"));
+                return Err(malformed("not a LocalKms file: a key's retention is out of its bounds"));
             }
             if key.versions.is_empty() {
-                return Err(FileError::Malformed("a key has no version"));
+                return Err(malformed("not a LocalKms file: a key has no version"));
             }
             if key.versions.len() > MAX_VERSIONS {
-                return Err(FileError::TooLarge);
+                return Err(too_large());
             }
             if !key.versions.iter().all(|version| ids.insert(version.id)) {
-                return Err(FileError::Malformed("two versions have one id"));
+                return Err(malformed("not a LocalKms file: two versions have one id"));
             }
         }
         Ok(())
@@ -223,6 +229,17 @@ impl fmt::Debug for Document {
 /// Whether `name` may name a key here: 1 to [`MAX_NAME`] bytes, no control characters.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+const fn malformed(message: &'static str) -> Error {
+    Error::new(ErrorKind::Format, message)
+}
+
+const fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Limit,
+        "a LocalKms file holds at most 1 MiB, 1000 keys and 1000 versions of each; purge keys, or use a second file",
+    )
 }
 
 /// Byte strings as lower-case hexadecimal digits, written and read without a copy on the heap.
@@ -413,10 +430,12 @@ mod tests {
     fn b2_limits_are_checked_before_writing() {
         let mut document = sample();
         document.keys[0].versions = (0..=MAX_VERSIONS).map(|_| Version::generate(1)).collect();
-        assert!(matches!(document.to_bytes(), Err(FileError::TooLarge)));
+        assert!(document.to_bytes().is_err_and(|error| error.kind() == ErrorKind::Limit));
         document.keys[0].versions.pop();
         document.to_bytes().expect("exactly the limit");
-        assert!(matches!(Document::parse(&vec![b' '; MAX_FILE + 1]), Err(FileError::TooLarge)));
+        assert!(
+            Document::parse(&vec![b' '; MAX_FILE + 1]).is_err_and(|error| error.kind() == ErrorKind::Limit)
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::document::{Document, Key, Version};
-use self::file::{FileError, KeyFile};
+use self::file::{KeyFile, provider_error};
 use super::{
     Authority, Kek, KekInfo, KekVersion, KeyProvider, ProviderError, WrapAlgorithm, WrapContext, WrapInput,
     Wrapped,
@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Refusal};
 /// The file is created readable by its owner only, and a file that others can use is not opened. Every call reads it
 /// anew, so a change by another process counts from the next call on; it is replaced whole, by a rename, so a crash
 /// leaves the old one or the new one. Writers exclude each other by an advisory lock on `<file>.lock`, which
-/// stays. While a new file is being written, `<file>.tmp` holds it.
+/// stays. While a new file is being written, `<file>.new` holds it.
 ///
 /// To take a key away, disable or delete it. Moving the file away is silence, and silence earns grace.
 ///
@@ -112,22 +112,27 @@ impl KeyOptions {
 
 /// Opening and creating.
 impl LocalKms {
-    /// Creates the file at `path`, without keys, readable by its owner only.
+    /// Creates the file at `path`, without keys, readable by its owner only. Its directory must exist.
     ///
     /// # Errors
     /// [`ErrorKind::Misuse`] when there is something at `path` already; [`ErrorKind::Io`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::try_create(path.as_ref()).map_err(|error| error.into_error(path.as_ref()))
+        let file = KeyFile::at(path.as_ref())?;
+        let document = Document::new();
+        file.create(&document)?;
+        Ok(Self { file, id: document.id(), clock: Clock::System })
     }
 
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// [`ErrorKind::Misuse`] when there is none, or when group or others have any right to it: every key in it must then
-    /// be taken for known. [`ErrorKind::Format`], [`ErrorKind::Corrupt`] or [`ErrorKind::Limit`] when it is not a whole
-    /// LocalKms file of a version known here; [`ErrorKind::Io`].
+    /// [`ErrorKind::Misuse`] when group or others have any right to the file: every key in it must then be taken for
+    /// known. [`ErrorKind::Format`], [`ErrorKind::Corrupt`] or [`ErrorKind::Limit`] when it is not a whole LocalKms file
+    /// of a version known here; [`ErrorKind::Io`], also when there is none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::try_open(path.as_ref()).map_err(|error| error.into_error(path.as_ref()))
+        let file = KeyFile::at(path.as_ref())?;
+        let id = file.read()?.id();
+        Ok(Self { file, id, clock: Clock::System })
     }
 
     /// Opens the file at `path`, or creates it if there is none.
@@ -136,15 +141,14 @@ impl LocalKms {
     /// As [`Self::open`].
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let opened = match Self::try_open(path) {
-            Err(FileError::Missing) => match Self::try_create(path) {
-                // Another process was faster.
-                Err(FileError::Exists) => Self::try_open(path),
-                created => created,
-            },
-            opened => opened,
-        };
-        opened.map_err(|error| error.into_error(path))
+        if KeyFile::at(path)?.read_if_there()?.is_some() {
+            return Self::open(path);
+        }
+        match Self::create(path) {
+            // Another process was faster.
+            Err(error) if error.kind() == ErrorKind::Misuse => Self::open(path),
+            created => created,
+        }
     }
 
     /// Takes the time from `clock`.
@@ -154,19 +158,6 @@ impl LocalKms {
         self.clock = Clock::Manual(clock.clone());
         self
     }
-
-    fn try_create(path: &Path) -> Result<Self, FileError> {
-        let file = KeyFile::at(path)?;
-        let document = Document::new();
-        file.create(&document)?;
-        Ok(Self { file, id: document.id(), clock: Clock::System })
-    }
-
-    fn try_open(path: &Path) -> Result<Self, FileError> {
-        let file = KeyFile::at(path)?;
-        let id = file.read()?.id();
-        Ok(Self { file, id, clock: Clock::System })
-    }
 }
 
 /// Administration: what the customer does. Every method reads the file as it is now and, where it changes something,
@@ -174,7 +165,7 @@ impl LocalKms {
 ///
 /// Errors of all: [`ErrorKind::Misuse`] for a key or version that there is not, or that is in the wrong state;
 /// [`ErrorKind::Limit`] for a full file; [`ErrorKind::Untrusted`] when another file lies in this one's place; those of
-/// [`Self::open`]. After [`ErrorKind::Io`] the file is the old one or the new one: ask [`Self::keys`].
+/// [`LocalKms::open`]. After [`ErrorKind::Io`] the file is the old one or the new one: ask [`LocalKms::keys`].
 #[expect(clippy::missing_errors_doc, reason = "said once for all, above")]
 impl LocalKms {
     /// Makes a key with its first version. `name` is 1 to 128 bytes without control characters.
@@ -283,7 +274,8 @@ impl LocalKms {
 
     /// All keys, deleted ones included, in the order of their creation.
     pub fn keys(&self) -> Result<Vec<KeySummary>, Error> {
-        let document = self.read().map_err(|error| error.into_error(self.file.path()))?;
+        let document = self.file.read()?;
+        self.check_is_ours(&document)?;
         Ok(document.keys.iter().map(KeySummary::of).collect())
     }
 
@@ -313,19 +305,29 @@ impl LocalKms {
 
     fn update<T>(&self, change: impl FnOnce(&mut Document) -> Result<T, Error>) -> Result<T, Error> {
         self.file.update(|document| {
-            self.check_is_ours(document).map_err(|error| error.into_error(self.file.path()))?;
+            self.check_is_ours(document)?;
             change(document)
         })
     }
 
-    fn read(&self) -> Result<Document, FileError> {
-        let document = self.file.read()?;
-        self.check_is_ours(&document)?;
+    fn read(&self) -> Result<Document, ProviderError> {
+        self.check(self.file.read())
+    }
+
+    fn check(&self, document: Result<Document, Error>) -> Result<Document, ProviderError> {
+        let document = document.map_err(|error| provider_error(&error))?;
+        self.check_is_ours(&document).map_err(|error| provider_error(&error))?;
         Ok(document)
     }
 
-    fn check_is_ours(&self, document: &Document) -> Result<(), FileError> {
-        if document.id() == self.id { Ok(()) } else { Err(FileError::Replaced) }
+    fn check_is_ours(&self, document: &Document) -> Result<(), Error> {
+        if document.id() == self.id {
+            return Ok(());
+        }
+        Err(self.file.name(Error::new(
+            ErrorKind::Untrusted,
+            "another LocalKms file lies in the place of the one that was opened; put it back, or open anew",
+        )))
     }
 
     /// Seconds since the Unix epoch.
@@ -337,7 +339,7 @@ impl LocalKms {
 impl KeyProvider for LocalKms {
     fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
         let uri = self.authority().uri_of(kek.name())?;
-        let document = self.read().map_err(FileError::into_provider_error)?;
+        let document = self.check(self.file.read_durable())?;
         let key = usable_key(&document, kek.name())?;
         let version = match kek.version() {
             Some(pinned) => existing_version(key, pinned)?,
@@ -350,7 +352,7 @@ impl KeyProvider for LocalKms {
     fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
         let authority = self.authority();
         let name = authority.name_of(wrapped.kek())?;
-        let document = self.read().map_err(FileError::into_provider_error)?;
+        let document = self.read()?;
         let version = usable(existing_version(usable_key(&document, name)?, wrapped.version())?)?;
         if wrapped.algorithm().as_str() != ALGORITHM {
             return Err(ProviderError::integrity("a LocalKms did not wrap this: it names another algorithm"));
@@ -359,7 +361,7 @@ impl KeyProvider for LocalKms {
     }
 
     fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
-        let document = self.read().map_err(FileError::into_provider_error)?;
+        let document = self.read()?;
         let key = existing_key(&document, kek.name())?;
         let version = match kek.version() {
             Some(pinned) => existing_version(key, pinned)?,

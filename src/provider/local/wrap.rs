@@ -2,14 +2,15 @@
 //!
 //! `nonce12 || AES-256-GCM(key = KEK version, nonce12, aad = context, plaintext = the 56 bytes)`, 84 bytes in all.
 //! The nonce is random, so a KEK version makes at most 2^32 wraps (NIST SP 800-38D, 8.3); at one wrap a
-//! second that is 136 years. Imports: `provider`, `error`, `engine`, `random`.
+//! second that is 136 years. Imports: `provider`, `engine`, `secret`,
+//! `random`.
 
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::engine::{Bound, Engine, Tag};
 use crate::provider::{ProviderError, WrapContext, WrapInput};
 use crate::random;
+use crate::secret::Dek;
 
 /// Wraps `secret` under `kek`, bound to `context`.
 pub(super) fn wrap(
@@ -22,7 +23,9 @@ pub(super) fn wrap(
     let (text, tag) = sealed.split_first_chunk_mut::<{ WrapInput::LEN }>().expect("72 bytes begin with 56");
     random::fill(nonce);
     text.copy_from_slice(secret.expose());
-    let made = seal(kek, nonce, &context.to_bytes(), text)
+    let bound = Bound { nonce, aad: &context.to_bytes() };
+    let Tag(made) = Engine::default()
+        .seal_in_place(key(kek), bound, text)
         .map_err(|_| ProviderError::transient("the cipher could not work, for want of memory"))?;
     tag.copy_from_slice(&made);
     Ok(out)
@@ -40,31 +43,18 @@ pub(super) fn unwrap(
     let (text, tag) = sealed.split_first_chunk::<{ WrapInput::LEN }>().expect("72 bytes begin with 56");
     let tag = tag.first_chunk::<TAG>().expect("16 bytes remain");
     let mut text = Zeroizing::new(*text);
-    open(kek, nonce, &context.to_bytes(), &mut *text, tag).map_err(|_| changed())?;
+    let bound = Bound { nonce, aad: &context.to_bytes() };
+    Engine::default().open_in_place(key(kek), bound, &Tag(*tag), &mut text[..]).map_err(|_| changed())?;
     WrapInput::from_slice(&*text)
 }
 
-fn seal(kek: &[u8; 32], nonce: &[u8; NONCE], aad: &[u8], text: &mut [u8]) -> Result<[u8; TAG], Error> {
-    let tag = Aes256Gcm::new(kek.into())
-        .encrypt_inout_detached(nonce.into(), aad, text.into())
-        .map_err(|_| Error::corrupt())?;
-    Ok(tag.into())
-}
-
-fn open(
-    kek: &[u8; 32],
-    nonce: &[u8; NONCE],
-    aad: &[u8],
-    text: &mut [u8],
-    tag: &[u8; TAG],
-) -> Result<(), Error> {
-    Aes256Gcm::new(kek.into())
-        .decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into())
-        .map_err(|_| Error::corrupt())
+/// A KEK as an engine takes it.
+const fn key(kek: &[u8; 32]) -> Dek {
+    Dek::new(zerocopy::transmute!(*kek))
 }
 
 const NONCE: usize = 12;
-const TAG: usize = 16;
+const TAG: usize = Tag::LEN;
 /// Length of a wrapped AEK, in bytes.
 const LEN: usize = NONCE + WrapInput::LEN + TAG;
 const _: () = assert!(LEN == 84);

@@ -1,0 +1,313 @@
+//! What the whole path costs over the bare cipher: `cargo bench --bench ratio`.
+//!
+//! "raw" is the engine's AES-256-GCM in place with one key for all blocks; "ours" is `seal_detached` and
+//! `open_detached` (and their batches): lease check, fresh DEK, nonce, tag, wiping. Both take turns over the
+//! same buffers in one run, and medians are compared, so that the ratio means something on a busy machine as well.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a benchmark reads the clock itself"
+)]
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use aws_lc_rs::aead;
+use strongroom::testing::UnmanagedAccount;
+use strongroom::{Aad, BlockId, Detached, Engine, ObjectId, OpenJob, Permit, SealJob};
+
+const KIB: usize = 1024;
+const SIZES: [usize; 7] = [512, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, KIB * KIB];
+/// Blocks of all sizes are cut from the same memory, so that no size is favoured by the caches.
+const ARENA: usize = KIB * KIB;
+const ROUNDS: usize = 201;
+const AAD: Aad<'static> = Aad::new(b"tenant-42");
+
+fn main() {
+    let aws_lc = Bench { raw: Raw::AwsLc(aws_lc_key()), ours: account(Engine::Fastest), rounds: ROUNDS };
+    let portable =
+        Bench { raw: Raw::AesGcm(Box::new(aes_gcm_key())), ours: account(Engine::Portable), rounds: 41 };
+
+    println!(
+        "{:>8}  {:<12} {:>10} {:>10} {:>6} {:>11}",
+        "size", "op", "raw_ns", "ours_ns", "ratio", "overhead_ns"
+    );
+    let rows: Vec<Row> = SIZES.into_iter().flat_map(|size| aws_lc.measure(size)).collect();
+    rows.iter().for_each(|row| println!("{row}"));
+    println!("\nportable engine against raw aes-gcm");
+    let portable_rows: Vec<Row> =
+        [4 * KIB, 64 * KIB].into_iter().flat_map(|size| portable.measure(size)).collect();
+    portable_rows.iter().for_each(|row| println!("{row}"));
+    println!();
+
+    let worst = |rows: &[Row], size, batch| {
+        let rows = rows.iter().filter(|row| row.size == size && row.op.is_batch() == batch);
+        rows.map(Row::ratio).fold(f64::INFINITY, f64::min)
+    };
+    let cost = |batch| {
+        let rows = rows.iter().filter(|row| row.size == 4 * KIB && row.op.is_batch() == batch);
+        rows.map(Row::overhead).fold(f64::NEG_INFINITY, f64::max)
+    };
+    at_least("P1", "4 KiB, one by one, share of raw", worst(&rows, 4 * KIB, false), 0.52);
+    at_least("P1", "4 KiB, in a batch, share of raw", worst(&rows, 4 * KIB, true), 0.55);
+    at_least("P2", "64 KiB, share of raw", worst(&rows, 64 * KIB, false), 0.92);
+    at_least("P3", "1 MiB, share of raw", worst(&rows, KIB * KIB, false), 0.985);
+    at_most("P4", "ns over raw for each 4 KiB block, one by one", cost(false), 285.0);
+    at_most("P4", "ns over raw for each 4 KiB block, in a batch", cost(true), 240.0);
+    for size in [4 * KIB, 64 * KIB] {
+        let (raw, ours) = two_thread_gains(&aws_lc, size);
+        println!("    two threads at {} KiB: raw x{raw:.2}, ours x{ours:.2}", size / KIB);
+        at_least("P5", "two-thread gain, share of raw's", ours / raw, 0.97);
+    }
+    at_least("P7", "portable, 4 KiB, share of raw aes-gcm", worst(&portable_rows, 4 * KIB, false), 0.80);
+    at_least("P7", "portable, 64 KiB, share of raw aes-gcm", worst(&portable_rows, 64 * KIB, false), 0.97);
+}
+
+/// A cipher alone, and the whole path over the same cipher.
+struct Bench {
+    raw: Raw,
+    ours: UnmanagedAccount,
+    rounds: usize,
+}
+
+impl Bench {
+    /// Six rows: raw against ours and against ours in a batch, sealing and opening.
+    fn measure(&self, size: usize) -> Vec<Row> {
+        let permit = self.ours.permit().expect("its lease lasts a day");
+        let object = ObjectId::random();
+        let mut memory = vec![0x5A; ARENA];
+        let mut raw_tags = vec![[0; 16]; ARENA / size];
+        let mut detached = Vec::with_capacity(ARENA / size);
+        let mut times: [Vec<Duration>; 6] = Default::default();
+        for round in 0..self.rounds + WARM_UP {
+            let nonce = u64::try_from(round).expect("few rounds");
+            let mut elapsed = [Duration::ZERO; 6];
+            elapsed[0] = time(|| self.raw.seal(nonce, &mut memory, size, &mut raw_tags));
+            elapsed[1] = time(|| self.raw.open(nonce, &mut memory, size, &raw_tags));
+            elapsed[2] = time(|| seal(&permit, object, &mut memory, size, &mut detached));
+            elapsed[3] = time(|| open(&permit, object, &mut memory, size, &detached));
+            let mut jobs: Vec<SealJob<'_>> =
+                blocks(object, &mut memory, size).map(|(id, data)| SealJob::new(id, AAD, data)).collect();
+            elapsed[4] =
+                time(|| jobs.chunks_mut(BATCH).for_each(|jobs| permit.seal_batch(jobs).expect("seals")));
+            detached = jobs.iter().map(|job| *job.detached().expect("sealed")).collect();
+            let mut jobs: Vec<OpenJob<'_>> = blocks(object, &mut memory, size)
+                .zip(&detached)
+                .map(|((id, data), detached)| OpenJob::in_place(id, AAD, detached, data))
+                .collect();
+            elapsed[5] =
+                time(|| jobs.chunks_mut(BATCH).for_each(|jobs| permit.open_batch(jobs).expect("opens")));
+            if round >= WARM_UP {
+                times.iter_mut().zip(elapsed).for_each(|(times, elapsed)| times.push(elapsed));
+            }
+        }
+        assert!(memory.iter().all(|byte| *byte == 0x5A), "everything sealed was opened again");
+        let count = (ARENA / size) as f64;
+        let [raw_seal, raw_open, seal, open, seal_batch, open_batch] =
+            times.map(|times| median(times).as_nanos() as f64 / count);
+        vec![
+            Row { size, op: Op::Seal, raw: raw_seal, ours: seal },
+            Row { size, op: Op::Open, raw: raw_open, ours: open },
+            Row { size, op: Op::SealBatch, raw: raw_seal, ours: seal_batch },
+            Row { size, op: Op::OpenBatch, raw: raw_open, ours: open_batch },
+        ]
+    }
+}
+
+enum Raw {
+    AwsLc(aead::LessSafeKey),
+    AesGcm(Box<Aes256Gcm>),
+}
+
+impl Raw {
+    fn seal(&self, nonce: u64, memory: &mut [u8], size: usize, tags: &mut [[u8; 16]]) {
+        for (data, tag) in memory.chunks_exact_mut(size).zip(tags) {
+            match self {
+                Self::AwsLc(key) => {
+                    let sealed =
+                        key.seal_in_place_separate_tag(aws_lc_nonce(nonce), aead::Aad::empty(), data);
+                    *tag = sealed.expect("seals").as_ref().try_into().expect("16 bytes");
+                }
+                Self::AesGcm(key) => {
+                    let sealed = key.encrypt_inout_detached(&nonce12(nonce).into(), &[], data.into());
+                    *tag = sealed.expect("seals").into();
+                }
+            }
+        }
+    }
+
+    fn open(&self, nonce: u64, memory: &mut [u8], size: usize, tags: &[[u8; 16]]) {
+        for (data, tag) in memory.chunks_exact_mut(size).zip(tags) {
+            match self {
+                Self::AwsLc(key) => {
+                    key.open_in_place_separate_tag(aws_lc_nonce(nonce), aead::Aad::empty(), tag, data)
+                        .expect("opens");
+                }
+                Self::AesGcm(key) => {
+                    let nonce = nonce12(nonce).into();
+                    key.decrypt_inout_detached(&nonce, &[], data.into(), tag.into()).expect("opens");
+                }
+            }
+        }
+    }
+}
+
+fn seal(permit: &Permit<'_>, object: ObjectId, memory: &mut [u8], size: usize, out: &mut Vec<Detached>) {
+    out.clear();
+    out.extend(
+        blocks(object, memory, size).map(|(id, data)| permit.seal_detached(id, AAD, data).expect("seals")),
+    );
+}
+
+fn open(permit: &Permit<'_>, object: ObjectId, memory: &mut [u8], size: usize, detached: &[Detached]) {
+    for ((id, data), detached) in blocks(object, memory, size).zip(detached) {
+        permit.open_detached(id, AAD, detached, data).expect("opens");
+    }
+}
+
+fn blocks(object: ObjectId, memory: &mut [u8], size: usize) -> impl Iterator<Item = (BlockId, &mut [u8])> {
+    (0..).map(move |index| BlockId::new(object, index)).zip(memory.chunks_exact_mut(size))
+}
+
+/// How many times as much two threads seal as one does: raw, ours.
+fn two_thread_gains(bench: &Bench, size: usize) -> (f64, f64) {
+    let raw = |memory: &mut [u8]| {
+        let mut tags = vec![[0; 16]; ARENA / size];
+        (0..PASSES).for_each(|nonce| bench.raw.seal(nonce, memory, size, &mut tags));
+    };
+    let ours = |memory: &mut [u8]| {
+        let permit = bench.ours.permit().expect("its lease lasts a day");
+        let object = ObjectId::random();
+        let mut detached = Vec::with_capacity(ARENA / size);
+        (0..PASSES).for_each(|_| seal(&permit, object, memory, size, &mut detached));
+    };
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..ROUNDS / 4 {
+        times[0].push(on_threads(1, &raw));
+        times[1].push(on_threads(1, &ours));
+        times[2].push(on_threads(2, &raw));
+        times[3].push(on_threads(2, &ours));
+    }
+    // The fastest of each: what other processes take from one run they take from none of the best ones.
+    let [raw_one, ours_one, raw_two, ours_two] =
+        times.map(|times| times.into_iter().min().expect("several rounds").as_secs_f64());
+    (2.0 * raw_one / raw_two, 2.0 * ours_one / ours_two)
+}
+
+/// How long `threads` threads take to do `work` each, at the same time.
+fn on_threads(threads: usize, work: &(impl Fn(&mut [u8]) + Sync)) -> Duration {
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut memory = vec![0x5A; ARENA];
+                    work(&mut memory);
+                    barrier.wait();
+                    time(|| work(&mut memory))
+                })
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().expect("works")).max().expect("at least one thread")
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Op {
+    Seal,
+    Open,
+    SealBatch,
+    OpenBatch,
+}
+
+impl Op {
+    const fn is_batch(self) -> bool {
+        matches!(self, Self::SealBatch | Self::OpenBatch)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Open => "open",
+            Self::SealBatch => "seal batch",
+            Self::OpenBatch => "open batch",
+        }
+    }
+}
+
+struct Row {
+    size: usize,
+    op: Op,
+    raw: f64,
+    ours: f64,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.raw / self.ours
+    }
+
+    fn overhead(&self) -> f64 {
+        self.ours - self.raw
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, op, raw, ours } = self;
+        let (ratio, overhead) = (self.ratio(), self.overhead());
+        write!(f, "{size:>8}  {:<12} {raw:>10.0} {ours:>10.0} {ratio:>6.3} {overhead:>11.0}", op.name())
+    }
+}
+
+fn at_least(number: &str, what: &str, value: f64, goal: f64) {
+    let verdict = if value >= goal { "ok" } else { "short" };
+    println!("{number}  {what:<48} {value:>7.3}  goal >= {goal:<6} {verdict}");
+}
+
+fn at_most(number: &str, what: &str, value: f64, goal: f64) {
+    let verdict = if value <= goal { "ok" } else { "short" };
+    println!("{number}  {what:<48} {value:>7.0}  goal <= {goal:<6} {verdict}");
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    black_box(work());
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn account(engine: Engine) -> UnmanagedAccount {
+    UnmanagedAccount::new(engine).expect("there is memory for a key")
+}
+
+fn aws_lc_key() -> aead::LessSafeKey {
+    aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &[7; 32]).expect("32 bytes"))
+}
+
+fn aes_gcm_key() -> Aes256Gcm {
+    Aes256Gcm::new(&[7; 32].into())
+}
+
+fn aws_lc_nonce(nonce: u64) -> aead::Nonce {
+    aead::Nonce::assume_unique_for_key(nonce12(nonce))
+}
+
+fn nonce12(nonce: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&nonce.to_be_bytes());
+    bytes
+}
+
+/// Jobs of a batch.
+const BATCH: usize = 32;
+const WARM_UP: usize = 5;
+/// Passes over the memory in a measurement with threads, so that starting them does not count.
+const PASSES: u64 = 4;

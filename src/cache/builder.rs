@@ -1,0 +1,165 @@
+//! How a cache is configured. Every default has its reason beside it. Imports: `cache`, `account::settings`,
+//! `keeper`, `lease`, `clock`, `engine`, `secret`, `error`.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{AekCache, Registry, Shared};
+use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
+use crate::clock::Clock;
+#[cfg(any(test, feature = "testing"))]
+use crate::clock::ManualClock;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::keeper::{Counters, Keeper, Setup};
+use crate::lease::Policy;
+use crate::secret::MemoryLock;
+
+/// Configures an [`AekCache`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AekCacheBuilder {
+    window: RefreshWindow,
+    refresh: Duration,
+    grace: OutageGrace,
+    call_deadline: Duration,
+    threads: usize,
+    memory_lock: MemoryLock,
+    engine: Engine,
+    version_check: Duration,
+    clock: Clock,
+}
+
+impl AekCacheBuilder {
+    pub(super) const fn new() -> Self {
+        Self {
+            window: RefreshWindow::FULL,
+            // Half a minute: a refusal bites within 35 s, at under 90,000 calls per account and month.
+            refresh: Duration::from_secs(30),
+            // The documented point at which the original service becomes unavailable.
+            grace: OutageGrace::DEFAULT,
+            // KMSs answer within 100 ms; a call ten times slower than their slowest percentile is lost.
+            call_deadline: Duration::from_secs(2),
+            // At 15 ms a call that is 2,000 calls a second: more than most KMSs allow.
+            threads: 32,
+            // Containers often allow 64 KiB of locked memory: 500 accounts. Say `Require` where it matters.
+            memory_lock: MemoryLock::BestEffort,
+            engine: Engine::Fastest,
+            // New KEK versions are rare, and the old one stays valid meanwhile.
+            version_check: Duration::from_secs(600),
+            clock: Clock::System,
+        }
+    }
+
+    /// The window that [`Self::refresh_every`] has to lie in. Default: 6 s to 60 s, the whole of it.
+    pub const fn refresh_window(mut self, window: RefreshWindow) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// r: how often the KMS is asked about each account. Default 30 s.
+    pub const fn refresh_every(mut self, interval: Duration) -> Self {
+        self.refresh = interval;
+        self
+    }
+
+    /// For how long service goes on while the KMS is silent. Default 30 minutes. Each record can allow less.
+    pub const fn outage_grace(mut self, grace: OutageGrace) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// c: after how long a call to the KMS counts as unanswered, 1 to 5 s. Default 2 s.
+    pub const fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call_deadline = deadline;
+        self
+    }
+
+    /// How many threads may call KMSs at once, those that hang in a call included. Default 32; at least 2, at
+    /// most 1024.
+    pub const fn kms_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Whether keys may live in memory that could not be locked. Default: they may.
+    pub const fn memory_lock(mut self, lock: MemoryLock) -> Self {
+        self.memory_lock = lock;
+        self
+    }
+
+    /// Which implementation of AES-GCM does the work. Default: the fastest one compiled in.
+    pub const fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// How often to look for a newer version of each KEK. Default 10 minutes, at least 1 minute.
+    pub const fn version_check_every(mut self, interval: Duration) -> Self {
+        self.version_check = interval;
+        self
+    }
+
+    /// Runs the cache without threads, on a test's clock: [`AekCache::drive`] and [`AekCache::run_for`] move it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn manual(mut self, clock: &ManualClock) -> Self {
+        self.clock = Clock::Manual(clock.clone());
+        self
+    }
+
+    /// Starts the cache.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misuse`] for a setting out of its range, before anything is started.
+    /// [`ErrorKind::Limit`] when the operating system gives no thread.
+    pub fn build(self) -> Result<AekCache, Error> {
+        let misuse = |message| Err(Error::new(ErrorKind::Misuse, message));
+        if !self.window.contains(self.refresh) {
+            return misuse("`refresh_every` lies outside of the refresh window");
+        }
+        if !(MIN_CALL_DEADLINE..=MAX_CALL_DEADLINE).contains(&self.call_deadline) {
+            return misuse("`call_deadline` lies within 1 s to 5 s");
+        }
+        if !(2..=MAX_THREADS).contains(&self.threads) {
+            return misuse("`kms_threads` lies within 2 to 1024");
+        }
+        if self.version_check < MIN_VERSION_CHECK {
+            return misuse("`version_check_every` is at least 1 minute");
+        }
+        let settings = Settings {
+            policy: Policy::new(self.refresh, self.call_deadline, self.grace.most()),
+            grace: self.grace,
+            memory_lock: self.memory_lock,
+            engine: self.engine,
+            version_check: self.version_check,
+        };
+        let counters = Arc::new(Counters::default());
+        let setup = Setup {
+            call_deadline: self.call_deadline,
+            threads: self.threads,
+            counters: Arc::clone(&counters),
+        };
+        let keeper = match &self.clock {
+            Clock::System => Keeper::start(setup)?,
+            #[cfg(any(test, feature = "testing"))]
+            Clock::Manual(clock) => Keeper::manual(clock, setup),
+        };
+        Ok(AekCache {
+            shared: Arc::new(Shared {
+                clock: self.clock,
+                settings,
+                keeper: Arc::new(keeper),
+                bus: Arc::default(),
+                counters,
+                accounts: Mutex::new(Registry::default()),
+                next_key: AtomicU64::new(0),
+            }),
+        })
+    }
+}
+
+const MIN_CALL_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_CALL_DEADLINE: Duration = Duration::from_secs(5);
+const MAX_THREADS: usize = 1024;
+const MIN_VERSION_CHECK: Duration = Duration::from_secs(60);

@@ -1,0 +1,257 @@
+//! The AEK cache: where accounts are created and attached, and what keeps them.
+//!
+//! Imports: `cache::{builder, create}`, `account`, `keeper`, `expect`, `record_store`, `clock`, `id`, `error`.
+
+mod builder;
+mod create;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::account::events::{Bus, Events};
+use crate::account::settings::Settings;
+use crate::account::{Account, AccountInner, AccountKey, Known, Parts};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::expect::Expect;
+use crate::format::record::AccountRecord;
+use crate::id::AccountId;
+use crate::keeper::{Counters, Keeper, Message};
+use crate::lease::Event;
+use crate::random;
+use crate::record_store::{Loaded, RecordStore};
+
+pub use builder::AekCacheBuilder;
+pub use create::AccountSpec;
+
+/// Holds the AEKs of accounts in memory, each for as long as its customer's KMS agrees.
+///
+/// One per process is the usual number; clones are the same cache. It has one thread of its own, and a bounded
+/// pool for calls to the KMSs. Accounts keep it alive; [`Self::shutdown`] ends it for them too.
+#[derive(Clone)]
+pub struct AekCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    settings: Settings,
+    keeper: Arc<Keeper>,
+    bus: Arc<Bus>,
+    counters: Arc<Counters>,
+    accounts: Mutex<Registry>,
+    next_key: AtomicU64,
+}
+
+#[derive(Default)]
+struct Registry {
+    by_id: HashMap<AccountId, Weak<AccountInner>>,
+    closed: bool,
+}
+
+/// What has happened in a cache so far, and what it holds now. All counts start at zero with the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Accounts attached now.
+    pub accounts: usize,
+    /// Refreshes begun: calls that customers may be billed for.
+    pub refreshes: u64,
+    /// Refreshes that renewed a lease, or could have.
+    pub verified: u64,
+    /// Refreshes that met silence before their deadline.
+    pub transient: u64,
+    /// Refreshes that were refused.
+    pub refused: u64,
+    /// Refreshes with an answer that cannot be right. Each is worth an alarm.
+    pub integrity: u64,
+    /// Calls given up at their deadline.
+    pub late: u64,
+    /// Workers that hang in such a call now.
+    pub hanging_workers: u64,
+}
+
+impl AekCache {
+    /// A cache to be configured. Every setting has a default.
+    #[must_use]
+    pub fn builder() -> AekCacheBuilder {
+        AekCacheBuilder::new()
+    }
+
+    /// Brings an account into use, by a record that the caller keeps. Makes no call to the KMS, and works while it is
+    /// silent (contract C9): the account becomes ready by itself; [`Account::ready`] waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`] when the record is not what `expect` says, before anything of it is used.
+    /// [`ErrorKind::Misuse`] when the account is attached already, or the provider cannot prove a record without a pin
+    /// (see [`Expect`]). [`ErrorKind::Unavailable`] after a shutdown.
+    pub fn attach(&self, record: AccountRecord, expect: Expect) -> Result<Account, Error> {
+        let known = Known { record: Arc::new(record), tag: None, verified: None };
+        self.admit(known, expect, None)
+    }
+
+    /// Brings an account into use, by the record in `store`. The store is read here, on the caller's thread; the KMS
+    /// is not called. Every refresh reads the store again, so that a change by one machine reaches the others.
+    ///
+    /// # Errors
+    /// As [`Self::attach`], and [`ErrorKind::Io`] when the store fails, [`ErrorKind::Untrusted`] when it has no such record,
+    /// [`ErrorKind::Format`] when that is not a record.
+    pub fn attach_stored(&self, store: Arc<dyn RecordStore>, expect: Expect) -> Result<Account, Error> {
+        let id = expect.expected_account();
+        let Loaded::Found { bytes, tag } = store.load(id, None)? else {
+            let error = Error::new(ErrorKind::Untrusted, "the record store has no record of this account");
+            return Err(error.with_account(id));
+        };
+        let record = Arc::new(AccountRecord::parse(&bytes)?);
+        self.admit(Known { record, tag: Some(tag), verified: None }, expect, Some(store))
+    }
+
+    /// Every transition of every account from now on (contract D6).
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.bus.subscribe()
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let accounts =
+            self.shared.registry().by_id.values().filter(|account| account.strong_count() > 0).count();
+        CacheStats {
+            accounts,
+            refreshes: read(&counters.refreshes),
+            verified: read(&counters.verified),
+            transient: read(&counters.transient),
+            refused: read(&counters.refused),
+            integrity: read(&counters.integrity),
+            late: read(&counters.late),
+            hanging_workers: read(&counters.hanging),
+        }
+    }
+
+    /// The longest time between a refusal at the KMS and the first refused read: J + c while the KMS answers on schedule,
+    /// without the KMS's own propagation (contract D10).
+    #[must_use]
+    pub fn staleness_bound(&self) -> Duration {
+        self.shared.settings.policy.longest_interval() + self.shared.settings.policy.call_deadline()
+    }
+
+    /// F: the longest that a lease lives without grace, whatever happens.
+    #[must_use]
+    pub fn fresh_for(&self) -> Duration {
+        self.shared.settings.policy.fresh_for()
+    }
+
+    /// F + G: the longest that any lease of this cache lives while the KMS is silent. A record can shorten it.
+    #[must_use]
+    pub fn usable_for(&self) -> Duration {
+        self.shared.settings.policy.usable_for()
+    }
+
+    /// Closes every account, wipes their keys, ends the threads. Waits for calls under way at most `deadline`; true
+    /// when no worker was left behind in a call that hangs.
+    pub fn shutdown(&self, deadline: Duration) -> bool {
+        let accounts = {
+            let mut registry = self.shared.registry();
+            registry.closed = true;
+            std::mem::take(&mut registry.by_id)
+        };
+        for account in accounts.into_values().filter_map(|account| account.upgrade()) {
+            account.feed(self.shared.clock.now(), Event::Lock);
+        }
+        let all_gone = self.shared.keeper.shutdown(deadline);
+        self.shared.bus.close();
+        all_gone
+    }
+
+    /// To be called first in a forked child: it has the keys and none of the threads. Closes every account of
+    /// this copy for good; build a new cache in the child.
+    ///
+    /// Must not race with other threads of the parent that use the cache's control calls at the time of the fork.
+    pub fn after_fork(&self) {
+        let accounts = std::mem::take(&mut self.shared.registry().by_id);
+        for account in accounts.into_values().filter_map(|account| account.upgrade()) {
+            account.feed(self.shared.clock.now(), Event::Lock);
+        }
+        self.shared.registry().closed = true;
+        self.shared.keeper.forget_threads();
+    }
+
+    /// Does all that is due at the manual clock's present time. Nothing with a cache that has threads.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn drive(&self) {
+        if let Some(manual) = self.shared.keeper.as_manual() {
+            manual.drive();
+        }
+    }
+
+    /// Moves the manual clock by `duration`, doing on the way what becomes due.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn run_for(&self, duration: Duration) {
+        if let Some(manual) = self.shared.keeper.as_manual() {
+            manual.run_for(duration);
+        }
+    }
+
+    fn admit(
+        &self,
+        known: Known,
+        expect: Expect,
+        store: Option<Arc<dyn RecordStore>>,
+    ) -> Result<Account, Error> {
+        let inner = self.shared.inner(known, expect, store)?;
+        self.shared.register(&inner)?;
+        self.shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
+        Ok(Account::new(inner, Arc::clone(&self.shared.keeper)))
+    }
+}
+
+impl Shared {
+    fn inner(
+        &self,
+        known: Known,
+        expect: Expect,
+        store: Option<Arc<dyn RecordStore>>,
+    ) -> Result<Arc<AccountInner>, Error> {
+        let mut seed = [0; 8];
+        random::fill(&mut seed);
+        let key = AccountKey::new(self.next_key.fetch_add(1, Ordering::Relaxed));
+        let parts = Parts {
+            expect,
+            store,
+            settings: self.settings,
+            keeper: self.keeper.handle().clone(),
+            bus: Arc::clone(&self.bus),
+        };
+        AccountInner::new(key, self.clock.clone(), known, parts, u64::from_ne_bytes(seed)).map(Arc::new)
+    }
+
+    fn register(&self, account: &Arc<AccountInner>) -> Result<(), Error> {
+        let mut registry = self.registry();
+        if registry.closed {
+            return Err(Error::new(ErrorKind::Unavailable, "the cache is shut down"));
+        }
+        let id = account.id();
+        if registry.by_id.get(&id).is_some_and(|known| known.strong_count() > 0) {
+            let error = Error::new(ErrorKind::Misuse, "the account is attached already: clone its handle");
+            return Err(error.with_account(id));
+        }
+        registry.by_id.insert(id, Arc::downgrade(account));
+        Ok(())
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for AekCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AekCache").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! `docs/FORMAT.md` says what the code does: its limits, and its example.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use crate::block::{GenerationKeys, MAX_AAD, Place};
+use crate::derive::{Kind, MacUse};
+use crate::expect::Expect;
+use crate::format::frame::{MAX_BLOCK, split};
+use crate::format::policy::GenerationLimits;
+use crate::format::record::AccountRecord;
+use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
+use crate::provider::{
+    KekUri, KekVersion, KeyProvider, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
+};
+use crate::record_store::RecordTag;
+use crate::secret::MemoryLock;
+
+const FORMAT: &str = include_str!("../../docs/FORMAT.md");
+
+/// The bytes of the example called `name`, over all its lines.
+fn example(name: &str) -> Vec<u8> {
+    let begin = format!("\n{name:<11}= ");
+    let (_, rest) = FORMAT.split_once(&begin).expect("is in the document");
+    let mut lines = rest.lines();
+    let mut digits = lines.next().expect("has a line").to_owned();
+    lines.take_while(|line| line.starts_with(' ')).for_each(|line| digits.push_str(line.trim()));
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn fixed<const N: usize>(name: &str) -> [u8; N] {
+    example(name).try_into().expect("has the length that its type has")
+}
+
+fn account() -> AccountId {
+    AccountId::from_bytes(fixed("account"))
+}
+
+fn keys() -> GenerationKeys {
+    let (suite, lock) = (Suite::Aes256Gcm, MemoryLock::BestEffort);
+    GenerationKeys::new(account(), Generation::FIRST, suite, &fixed("secret"), lock).unwrap()
+}
+
+#[test]
+fn f2_format_md_has_every_limit_with_its_value() {
+    let limits = [
+        ("MAX_BLOCK", MAX_BLOCK as u64),
+        ("MAX_AAD", MAX_AAD as u64),
+        ("AccountRecord::MAX_LEN", AccountRecord::MAX_LEN as u64),
+        ("MAX_PROVIDER_LEN", super::record::MAX_PROVIDER_LEN as u64),
+        ("KekUri::MAX_LEN", KekUri::MAX_LEN as u64),
+        ("KekVersion::MAX_LEN", KekVersion::MAX_LEN as u64),
+        ("WrapAlgorithm::MAX_LEN", WrapAlgorithm::MAX_LEN as u64),
+        ("Wrapped::MAX_LEN", Wrapped::MAX_LEN as u64),
+        ("WrapInput::LEN", WrapInput::LEN as u64),
+        ("WrapContext::LEN", WrapContext::LEN as u64),
+        ("Timestamp::MAX", super::record::Timestamp::MAX),
+        ("GenerationLimits::MAX_SEALS", GenerationLimits::MAX_SEALS),
+        ("GenerationLimits::MAX_BYTES", GenerationLimits::MAX_BYTES),
+        ("GenerationLimits::MAX_AGE_DAYS", GenerationLimits::MAX_AGE_DAYS.into()),
+        ("RecordTag::MAX_LEN", RecordTag::MAX_LEN as u64),
+    ];
+    for (name, value) in limits {
+        let row = format!("| `{name}` | {value} |");
+        assert!(FORMAT.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn f1_format_md_s_wrap_is_the_wrap() {
+    let record = AccountRecord::parse(&example("record")).unwrap();
+    let context = record.wrap_context();
+    assert_eq!(context.to_bytes(), fixed("context"));
+    let input = WrapInput::from_slice(&example("wrap_input")).unwrap();
+    assert_eq!(input.secret_for(&context), Some(&fixed("secret")));
+    assert_eq!(record.wrapped().bytes(), example("wrapped"));
+}
+
+#[test]
+fn f1_b2_format_md_s_local_kms_file_unwraps() {
+    let at = FORMAT.rfind("{\"format\"").expect("the file is in the document");
+    let file = FORMAT[at..].strip_suffix("```\n").expect("and ends it");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kms.json");
+    std::fs::write(&path, file).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    let record = AccountRecord::parse(&example("record")).unwrap();
+    let kms = Arc::new(LocalKms::open(&path).unwrap());
+    let provider = Expect::account(account()).kek(kms, "orders").admit(&record).unwrap();
+    let input = provider.unwrap(record.wrapped(), &record.wrap_context()).unwrap();
+    assert_eq!(input.secret_for(&record.wrap_context()), Some(&fixed("secret")));
+}
+
+#[test]
+fn f1_format_md_s_record_verifies() {
+    let record = AccountRecord::parse(&example("record")).unwrap();
+    let keys = keys();
+    assert_eq!(keys.kcv().as_bytes(), &fixed("KCV"));
+    let verified = record.verify(keys.prk()).unwrap();
+    assert_eq!(verified.record().account(), account());
+    assert_eq!(verified.record().sequence().number(), 3);
+    assert_eq!(verified.policy().max_grace().expect("is given").as_secs(), 600);
+}
+
+#[test]
+fn f1_format_md_s_block_opens() {
+    let block = example("block");
+    let (head, sealed, tag) = split(Kind::Block, &block).unwrap();
+    let object = ObjectId::from_bytes(0xB0B1_B2B3_B4B5_B6B7_B8B9_BABB_BCBD_BEBF_u128.to_be_bytes());
+    let place = Place::block(BlockId::new(object, 7), Aad::new(b"tenant-42"));
+    let mut plain = vec![0; sealed.len()];
+    keys().open_to(&place, &head, &tag, sealed, &mut plain, || Ok(())).unwrap();
+    assert_eq!(plain, b"hello, strongroom");
+}
+
+#[test]
+fn f1_format_md_s_object_opens() {
+    let stored = example("object");
+    let (header, frame) = stored.split_at(80);
+    // SHA-256 of the two parts, each behind its length in 8 bytes.
+    let parts = [&6_u64.to_be_bytes()[..], b"bucket", &4_u64.to_be_bytes(), b"path"].concat();
+    let context = <sha2::Sha256 as sha2::Digest>::digest(parts);
+    let mac = header[48..].try_into().expect("80 - 48 = 32");
+    let keys = keys();
+    keys.prk().verify_mac(MacUse::ObjectHeader, b"object header", &[&header[..48], &context], mac).unwrap();
+    let (head, sealed, tag) = split(Kind::ObjectFrame, frame).unwrap();
+    let object = ObjectId::from_bytes(header[32..48].try_into().expect("48 - 32 = 16"));
+    let place = Place::object_frame(BlockId::new(object, 0), true);
+    let mut plain = vec![0; sealed.len()];
+    keys.open_to(&place, &head, &tag, sealed, &mut plain, || Ok(())).unwrap();
+    assert_eq!(plain, b"one small object");
+}
