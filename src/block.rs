@@ -24,7 +24,7 @@ use crate::engine::{Bound, Engine, Tag};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Head, Header, check_len};
 use crate::id::{Aad, AccountId, BlockId, Generation, Suite};
-use crate::secret::MemoryLock;
+use crate::secret::{Dek, MemoryLock};
 
 /// The longest [`Aad`], in bytes: 4 KiB. A longer context goes in as its hash.
 ///
@@ -198,18 +198,20 @@ impl GenerationKeys {
 
     /// Derives the block's DEK and puts its AAD together, on the stack.
     #[inline]
-    fn with_bound<T>(
-        &self,
-        head: &Head,
-        place: &Place<'_>,
-        call: impl FnOnce(crate::secret::Dek, Bound<'_>) -> T,
-    ) -> T {
+    fn with_bound<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(Dek, Bound<'_>) -> T) -> T {
         let dek = self.prk.dek(self.suite, place.kind, place.id, &head.r);
         if place.aad.as_bytes().len() <= SHORT_AAD {
             self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(dek, bound))
         } else {
-            self.with_aad::<{ AAD_HEAD + MAX_AAD }, T>(head, place, |bound| call(dek, bound))
+            self.with_long_aad(head, place, |bound| call(dek, bound))
         }
+    }
+
+    /// Apart, so that the usual path has no frame of 4 KiB.
+    #[cold]
+    #[inline(never)]
+    fn with_long_aad<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(Bound<'_>) -> T) -> T {
+        self.with_aad::<{ AAD_HEAD + MAX_AAD }, T>(head, place, call)
     }
 
     #[inline]

@@ -19,7 +19,7 @@ use std::ops::Range;
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zerocopy::transmute;
+use zerocopy::{transmute, transmute_ref};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock::Moment;
@@ -94,23 +94,28 @@ impl MacUse {
 }
 
 /// `R`: what makes each write's DEK and nonce its own. Stored in the frame; not secret.
+///
+/// In words, so that it travels in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Nonce24([u8; Self::LEN]);
+pub(crate) struct Nonce24([u64; 3]);
 
 impl Nonce24 {
     pub(crate) const LEN: usize = 24;
 
+    #[inline]
     pub(crate) const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
+        Self(transmute!(bytes))
     }
 
+    #[inline]
     pub(crate) const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
+        transmute_ref!(&self.0)
     }
 
     /// The AEAD's nonce: `R[12..24]`.
+    #[inline]
     pub(crate) fn aead_nonce(&self) -> &[u8; 12] {
-        self.0.last_chunk().expect("24 bytes end in 12")
+        self.as_bytes().last_chunk().expect("24 bytes end in 12")
     }
 }
 
@@ -197,7 +202,7 @@ impl Prk {
         block[INFO_KIND] = kind.number();
         block[INFO_OBJECT].copy_from_slice(id.object().as_bytes());
         block[INFO_INDEX].copy_from_slice(&id.index().to_be_bytes());
-        block[INFO_NONCE].copy_from_slice(&r.0);
+        block[INFO_NONCE].copy_from_slice(r.as_bytes());
         block[INFO_LEN] = FIRST_OUTPUT_BLOCK;
         // SHA-256 padding of 64 bytes of key block, the info and the counter byte.
         block[INFO_LEN + 1] = 0x80;
@@ -220,7 +225,7 @@ impl Prk {
             *word ^= salt;
         }
         words[0] ^= now.boot_nanos();
-        Nonce24(transmute!(words))
+        Nonce24(words)
     }
 
     /// `HMAC(Expand(PRK, label), name || 0 || parts..)`.
@@ -305,7 +310,7 @@ impl Hmac {
         block[..8].copy_from_slice(&self.inner.map(u32::to_be));
         block[8] = 0x8000_0000_u32.to_be();
         block[15] = (8_u32 * (64 + 32)).to_be();
-        let bytes: &[u8; 64] = zerocopy::transmute_ref!(&*block);
+        let bytes: &[u8; 64] = transmute_ref!(&*block);
         compress256(&mut self.outer, std::slice::from_ref(bytes));
     }
 }
