@@ -33,7 +33,7 @@ const UNITS: [Unit; 29] = [
     unit("format/policy", 2, &["format/codec"]),
     unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
-    unit("format/object", 2, &["format/frame"]),
+    unit("format/object", 2, &["format/frame", "derive"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
     unit("lease", 3, &[]),
