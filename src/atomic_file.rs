@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -21,6 +21,15 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct Files {
     #[cfg(test)]
     faults: Option<std::sync::Arc<faults::Faults>>,
+}
+
+/// Who may have read access to a file that is about to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// A file that its group or anyone else may read or write is refused: it holds keys.
+    OwnerOnly,
+    /// Any: what the file holds is authenticated, and no secret.
+    Any,
 }
 
 /// The exclusive right to replace files, until dropped. Advisory: it binds those who ask for it.
@@ -58,9 +67,14 @@ impl Files {
     /// anything is allocated.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] when it is longer, [`ErrorKind::Misuse`] when it is not a regular file,
-    /// [`ErrorKind::Io`] when it cannot be read.
-    pub(crate) fn read(&self, path: &Path, max_len: usize) -> Result<Option<Vec<u8>>, Error> {
+    /// [`ErrorKind::Limit`] when it is longer, [`ErrorKind::Misuse`] when it is not a regular file or `readers` forbids
+    /// its permissions, [`ErrorKind::Io`] when it cannot be read.
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        max_len: usize,
+        readers: Readers,
+    ) -> Result<Option<Vec<u8>>, Error> {
         // Non-blocking, because opening a named pipe that somebody put there would wait for ever.
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
         let open = || OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
@@ -74,6 +88,9 @@ impl Files {
             self.run(|| file.metadata()).map_err(|source| at(path, "cannot inspect the file", source))?;
         if !metadata.is_file() {
             return Err(misuse(path, "not a regular file"));
+        }
+        if readers == Readers::OwnerOnly && metadata.mode() & OTHERS != 0 {
+            return Err(misuse(path, "the file is open to others: make it owner-only (chmod 600)"));
         }
         let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         if len > max_len {
@@ -198,6 +215,8 @@ fn too_long(path: &Path, max_len: usize) -> Error {
 
 const OWNER_ONLY: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
+/// Every permission of the group and of others.
+const OTHERS: u32 = 0o077;
 const TEMPORARY_SUFFIX: &str = ".new";
 
 /// Makes the Nth step fail.
@@ -269,7 +288,7 @@ mod tests {
     const MAX: usize = 1024;
 
     fn read(path: &Path) -> Option<Vec<u8>> {
-        Files::default().read(path, MAX).unwrap()
+        Files::default().read(path, MAX, Readers::Any).unwrap()
     }
 
     fn replace(files: &Files, path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -298,6 +317,20 @@ mod tests {
                     break;
                 }
             }
+        }
+    }
+
+    #[test]
+    fn b2_a_file_that_is_open_to_others_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        replace(&Files::default(), &path, b"key").unwrap();
+        assert!(Files::default().read(&path, MAX, Readers::OwnerOnly).unwrap().is_some());
+        for mode in [0o640, 0o604, 0o602, 0o660] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Files::default().read(&path, MAX, Readers::OwnerOnly).expect_err("open to others");
+            assert_eq!(error.kind(), ErrorKind::Misuse);
+            assert!(Files::default().read(&path, MAX, Readers::Any).unwrap().is_some());
         }
     }
 
@@ -331,15 +364,15 @@ mod tests {
         replace(&Files::default(), &path, &[1; MAX]).unwrap();
         assert_eq!(read(&path).map(|bytes| bytes.len()), Some(MAX));
         replace(&Files::default(), &path, &[1; MAX + 1]).unwrap();
-        let error = Files::default().read(&path, MAX).expect_err("too long");
+        let error = Files::default().read(&path, MAX, Readers::Any).expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::Limit);
 
-        let error = Files::default().read(directory.path(), MAX).expect_err("a directory");
+        let error = Files::default().read(directory.path(), MAX, Readers::Any).expect_err("a directory");
         assert_eq!(error.kind(), ErrorKind::Misuse);
         let pipe = directory.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         if made.is_ok_and(|status| status.success()) {
-            let error = Files::default().read(&pipe, MAX).expect_err("a pipe");
+            let error = Files::default().read(&pipe, MAX, Readers::Any).expect_err("a pipe");
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
     }

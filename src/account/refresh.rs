@@ -149,6 +149,9 @@ impl AccountInner {
         let deleted = verified.state() != RecordState::Active;
         let known =
             Known { record: Arc::new(verified.record().clone()), tag, verified: Some(Arc::new(verified)) };
+        if deleted {
+            return Refreshed::Deleted(known);
+        }
         Refreshed::Verified(Box::new(Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace }))
     }
 

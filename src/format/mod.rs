@@ -6,6 +6,5 @@ pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
 
-pub(crate) mod object;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::atomic_file::Files;
+use crate::atomic_file::{Files, Readers};
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
 use crate::id::AccountId;
@@ -68,7 +68,7 @@ impl FileRecordStore {
     }
 
     fn read(&self, account: AccountId) -> Result<Option<(Vec<u8>, RecordTag)>, Error> {
-        let read = self.files.read(&self.path(account), AccountRecord::MAX_LEN)?;
+        let read = self.files.read(&self.path(account), AccountRecord::MAX_LEN, Readers::Any)?;
         Ok(read.map(|bytes| {
             let tag = RecordTag::sha256_of(&bytes);
             (bytes, tag)

@@ -5,55 +5,49 @@ mod forgery;
 mod lease;
 mod model;
 
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::account::state::{AccountState, Keyless};
-use crate::block::{GenerationKeys, KeyRing};
-use crate::clock::Clock;
-use crate::error::Refusal;
+use crate::cache::{AccountSpec, AekCache};
 use crate::format::object::FRAME_OVERHEAD;
-use crate::id::{AccountId, Epoch, Generation, Suite};
-use crate::secret::MemoryLock;
+use crate::id::AccountId;
+use crate::provider::{Kek, KeyProvider};
+use crate::testing::{ManualClock, ScriptedProvider};
 
+const REFRESH: Duration = Duration::from_secs(6);
 pub(super) const BLOCK: usize = 4096;
 pub(super) const FRAME: usize = BLOCK + FRAME_OVERHEAD;
 
 /// An account with a lease, that a test takes away and gives back.
 pub(super) struct Customer {
     pub(super) account: Account,
-    keys: Arc<KeyRing>,
-    epoch: Cell<Epoch>,
+    kms: Arc<ScriptedProvider>,
+    cache: AekCache,
 }
 
 impl Customer {
     pub(super) fn new() -> Self {
-        let id = AccountId::random();
-        let mut secret = [0; 32];
-        crate::random::fill(&mut secret);
-        let keys =
-            GenerationKeys::new(id, Generation::FIRST, Suite::Aes256Gcm, &secret, MemoryLock::BestEffort)
-                .unwrap();
-        let account = Account::of_state(AccountState::new(id, Clock::System));
-        let customer = Self { account, keys: Arc::new(KeyRing::new(keys)), epoch: Cell::new(Epoch::FIRST) };
-        customer.restore();
-        customer
+        let kms = Arc::new(ScriptedProvider::on_virtual_time());
+        kms.add_key("orders");
+        let cache = AekCache::builder().refresh_every(REFRESH).manual(&ManualClock::new()).build().unwrap();
+        let provider: Arc<dyn KeyProvider> = kms.clone();
+        let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest("orders"));
+        Self { account: cache.create(spec).unwrap(), kms, cache }
     }
 
-    /// The KMS refused: the key goes, and a new epoch begins.
+    /// The customer disables the key, and the cache notices.
     pub(super) fn revoke(&self) {
-        self.epoch.set(self.epoch.get().next());
-        self.account.0.state.close(self.epoch.get(), Keyless::Revoked(Refusal::KeyDisabled));
+        self.kms.set_enabled("orders", false);
+        self.cache.run_for(2 * REFRESH);
     }
 
-    /// The KMS allows again: the same key comes back in the new epoch.
+    /// The customer enables it again. Those who flap are asked once a minute only.
     pub(super) fn restore(&self) {
-        let state = &self.account.0.state;
-        let until = state.clock().now().plus(Duration::from_secs(3600));
-        state.publish_keys(self.epoch.get(), Arc::clone(&self.keys), until, until);
+        self.kms.set_enabled("orders", true);
+        self.cache.run_for(Duration::from_secs(61));
+        assert!(self.account.permit().is_ok());
     }
 
     pub(super) fn seal(&self, plain: &[u8]) -> Vec<u8> {
