@@ -1,7 +1,7 @@
 //! The floors: a file imports from floors below its own, and from a neighbour only where the table says so.
 
 use crate::paths::{self, Named};
-use crate::{Source, none, planted, src};
+use crate::{Source, mark_reserved, none, planted, src};
 
 /// One row for each module or folder; the longest name that fits a path is its own.
 struct Unit {
@@ -33,7 +33,7 @@ const UNITS: [Unit; 29] = [
     unit("format/policy", 2, &["format/codec"]),
     unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
-    unit("format/object", 2, &["format/frame"]),
+    unit("format/object", 2, &["format/frame", "derive"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
     unit("lease", 3, &[]),
@@ -87,6 +87,8 @@ fn floors(files: &[Source]) -> Vec<String> {
             match unit_of(&path) {
                 None => out.push(format!("{at}: name the module where it lives")),
                 Some(other) if other.name == own.name || other.floor < own.floor => {}
+                // What is compiled with the feature `testing` only may use what that feature is about.
+                Some(other) if other.name == "testing" && file.testing_only => {}
                 Some(other) if other.floor == own.floor && own.neighbours.contains(&other.name) => {}
                 Some(other) => out.push(format!(
                     "{at}: {} (floor {}) may not import {} (floor {})",
@@ -118,6 +120,20 @@ fn an_import_that_points_up_is_found() {
         "use crate::testing::X;",
         "#[cfg(any(test, feature = \"testing\"))] use crate::testing::X;",
     );
+}
+
+#[test]
+fn only_what_the_feature_reserves_may_import_testing() {
+    for (declared, violations) in
+        [("#[cfg(any(test, feature = \"testing\"))] mod inline;", 0), ("mod inline;", 1)]
+    {
+        let mut files = vec![
+            Source::new("keeper/mod.rs", declared),
+            Source::new("keeper/inline.rs", "use crate::testing::virtual_time;"),
+        ];
+        mark_reserved(&mut files);
+        assert_eq!(floors(&files).len(), violations, "{declared}");
+    }
 }
 
 #[test]

@@ -75,12 +75,12 @@ pub(crate) fn production(all: &[Token], without: Without) -> Vec<Token> {
     out
 }
 
-/// The names in `#[cfg(test)] mod NAME;`: files that are compiled for tests only.
-pub(crate) fn test_only_modules(all: &[Token]) -> Vec<String> {
+/// The names in `#[cfg(test)] mod NAME;`, or in the same for the feature `testing`: files that are not always compiled.
+pub(crate) fn reserved_modules(all: &[Token], without: Without) -> Vec<String> {
     let mut out = Vec::new();
     for at in 0..all.len() {
         let Some((end, false, args)) = attribute_end(all, at) else { continue };
-        if !reserved(args, Without::Tests) {
+        if !reserved(args, without) {
             continue;
         }
         if let [keyword, name, semicolon, ..] = &all[past_visibility(all, end)..]
@@ -381,11 +381,11 @@ mod tests {
         let source = "#[cfg(any(test, feature = \"testing\"))] fn f() {} c";
         assert_eq!(words(source, Without::TestsAndTesting), ["c"]);
         assert!(words(source, Without::Tests).contains(&"f".to_owned()));
-        assert_eq!(
-            test_only_modules(&tokens(
-                "#[cfg(test)] mod t; #[cfg(test)] mod u {} mod v; #[cfg(test)] pub(crate) mod w;"
-            )),
-            ["t", "w"]
+        let modules = tokens(
+            "#[cfg(test)] mod t; #[cfg(test)] mod u {} mod v; #[cfg(test)] pub(crate) mod w;
+             #[cfg(any(test, feature = \"testing\"))] mod x;",
         );
+        assert_eq!(reserved_modules(&modules, Without::Tests), ["t", "w"]);
+        assert_eq!(reserved_modules(&modules, Without::TestsAndTesting), ["t", "w", "x"]);
     }
 }

@@ -19,11 +19,13 @@ pub(crate) struct Source {
     text: String,
     /// Compiled for tests only, as a `#[cfg(test)] mod x;` elsewhere says.
     test_only: bool,
+    /// The same, or compiled with the feature `testing` only.
+    testing_only: bool,
 }
 
 impl Source {
     fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned(), test_only: false }
+        Self { path: path.to_owned(), text: text.to_owned(), test_only: false, testing_only: false }
     }
 
     /// `provider/local.rs` and `provider/local/mod.rs` both are `["provider", "local"]`.
@@ -58,23 +60,29 @@ fn read(folder: &str) -> Vec<Source> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    mark_test_only(&mut files);
+    mark_reserved(&mut files);
     files
 }
 
-fn mark_test_only(files: &mut [Source]) {
-    let mut reserved: Vec<String> = Vec::new();
-    for file in &*files {
-        let folder = file.module().join("/");
-        for name in lexer::test_only_modules(&lexer::tokens(&file.text)) {
-            reserved.push(if folder.is_empty() { name } else { format!("{folder}/{name}") });
+fn mark_reserved(files: &mut [Source]) {
+    let reserved = |files: &[Source], without| {
+        let mut out: Vec<String> = Vec::new();
+        for file in files {
+            let folder = file.module().join("/");
+            for name in lexer::reserved_modules(&lexer::tokens(&file.text), without) {
+                out.push(if folder.is_empty() { name } else { format!("{folder}/{name}") });
+            }
         }
-    }
+        out
+    };
+    let (tests, testing) = (reserved(files, Without::Tests), reserved(files, Without::TestsAndTesting));
     for file in files {
         let module = file.module().join("/");
-        file.test_only = reserved.iter().any(|name| {
-            module.strip_prefix(name.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
-        });
+        let inside = |name: &String| {
+            module.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let (test_only, testing_only) = (tests.iter().any(inside), testing.iter().any(inside));
+        (file.test_only, file.testing_only) = (test_only, testing_only);
     }
 }
 
@@ -333,8 +341,7 @@ fn panics(files: &[Source]) -> Vec<String> {
                 out.push(format!("{}:{}: {:?} states no invariant", file.path, name.line, name.kind));
             }
             // What exists to fail may say so: scripted providers, and the fuzz targets' assertions.
-            let is_script =
-                ["testing", "fuzzing"].contains(&file.module().first().copied().unwrap_or_default());
+            let is_script = file.module().iter().any(|name| ["testing", "fuzzing"].contains(name));
             let called = tokens[at + 1].is_punct('!') && tokens[at + 2].is_punct('(') && !is_script;
             if called && dot.word().is_some_and(|word| MACROS.contains(&word)) {
                 out.push(format!("{}:{}: {:?}!", file.path, dot.line, dot.kind));
@@ -409,6 +416,6 @@ fn files_for_tests_only_are_told_apart() {
         Source::new("store/model.rs", "a.unwrap();"),
         Source::new("store/file.rs", "a.unwrap();"),
     ];
-    mark_test_only(&mut files);
+    mark_reserved(&mut files);
     assert_eq!(panics(&files).len(), 1, "{:?}", panics(&files));
 }
