@@ -77,8 +77,6 @@ impl Kind {
 pub(crate) enum MacUse {
     /// An account record, under its newest generation.
     Record,
-    /// An account record, under the generation before it.
-    Link,
     /// A sealed object's header, which commits the object to its key.
     ObjectHeader,
 }
@@ -87,7 +85,6 @@ impl MacUse {
     const fn label(self) -> &'static [u8; 4] {
         match self {
             Self::Record => b"SRR1",
-            Self::Link => b"SRL1",
             Self::ObjectHeader => b"SRH1",
         }
     }

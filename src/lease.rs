@@ -14,62 +14,17 @@
 //! `min(start + F + G, answer + F)`. So a refresher that stalls in the middle of an outage loses the lease as
 //! surely as one that stalls outside of it. Imports: `clock`, `error` (for `Refusal`), `id`.
 
+mod pace;
+mod policy;
+
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::error::Refusal;
 use crate::id::Epoch;
 
-/// The times that a lease obeys. Built by the cache's builder, which checks r and c.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Policy {
-    refresh: Duration,
-    call_deadline: Duration,
-    grace: Duration,
-}
-
-impl Policy {
-    pub(crate) const fn new(refresh: Duration, call_deadline: Duration, grace: Duration) -> Self {
-        Self { refresh, call_deadline, grace }
-    }
-
-    /// The same, with no more grace than the customer's record allows.
-    pub(crate) fn shortened(self, max_grace: Option<Duration>) -> Self {
-        Self { grace: max_grace.map_or(self.grace, |max| max.min(self.grace)), ..self }
-    }
-
-    pub(crate) const fn refresh(&self) -> Duration {
-        self.refresh
-    }
-
-    pub(crate) const fn call_deadline(&self) -> Duration {
-        self.call_deadline
-    }
-
-    /// G: how long a lease may outlive F while the KMS is silent.
-    pub(crate) const fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    /// J: the longest time between the starts of two background unwraps while the KMS answers.
-    pub(crate) fn longest_interval(&self) -> Duration {
-        (self.refresh + self.refresh / 10).min(MAX_REFRESH)
-    }
-
-    fn shortest_interval(&self) -> Duration {
-        (self.refresh - self.refresh / 10).max(MIN_SPACING)
-    }
-
-    /// F: how long after the start of a verified unwrap its lease is fresh.
-    pub(crate) fn fresh_for(&self) -> Duration {
-        self.longest_interval() + MIN_SPACING + self.call_deadline
-    }
-
-    /// F + G: when the key is wiped whatever happens.
-    pub(crate) fn usable_for(&self) -> Duration {
-        self.fresh_for().saturating_add(self.grace)
-    }
-}
+use pace::{Flaps, Jitter, Tokens};
+pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
 
 /// Names one unwrap attempt of one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -222,7 +177,7 @@ impl Lease {
             asked: false,
             tokens: Tokens::full(now),
             flaps: Flaps::default(),
-            jitter: Jitter(seed | 1),
+            jitter: Jitter::new(seed),
             overtaken: false,
         }
     }
@@ -316,6 +271,7 @@ impl Lease {
         self.phase == Phase::Locked
     }
 
+    #[cfg(test)]
     pub(crate) const fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -425,7 +381,7 @@ impl Lease {
 
     fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
         // C5: an attempt that took much longer than its deadline was cut short by our own sleep.
-        let begun_lately = now.age_since(begun) < self.policy.call_deadline + MIN_SPACING;
+        let begun_lately = now.age_since(begun) < self.policy.call_deadline() + MIN_SPACING;
         match &mut self.phase {
             Phase::Held(held) => {
                 if was_due && begun_lately {
@@ -443,7 +399,7 @@ impl Lease {
                 self.on_refused(now, refusal)
             }
             Phase::Cold => {
-                self.back_off(begun, was_due, self.policy.refresh);
+                self.back_off(begun, was_due, self.policy.refresh());
                 Effects::default()
             }
             Phase::Unavailable | Phase::Revoked => {
@@ -519,7 +475,7 @@ impl Lease {
             _ => {}
         }
         let again = self.phase == Phase::Revoked;
-        self.due = now.plus(self.jitter.near(self.flaps.back_off(now, self.policy.refresh)));
+        self.due = now.plus(self.jitter.near(self.flaps.back_off(now, self.policy.refresh())));
         if again { Effects::default() } else { self.close(Phase::Revoked, Closed::Revoked(refusal)) }
     }
 
@@ -645,7 +601,7 @@ impl Lease {
 
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
     fn probe_later(&mut self, now: Moment) {
-        self.due = now.plus(self.jitter.near(self.policy.refresh));
+        self.due = now.plus(self.jitter.near(self.policy.refresh()));
     }
 }
 
@@ -659,88 +615,6 @@ impl Effects {
         }
     }
 }
-
-/// A small token bucket for what people ask for: three at once, one more each 6 s.
-#[derive(Clone, Copy, Debug)]
-struct Tokens {
-    left: u32,
-    filled: Moment,
-}
-
-impl Tokens {
-    const MOST: u32 = 3;
-
-    const fn full(now: Moment) -> Self {
-        Self { left: Self::MOST, filled: now }
-    }
-
-    fn take(&mut self, now: Moment) -> bool {
-        // The boot-time clock alone: setting the wall clock must not buy calls.
-        let nanos = now.boot_nanos().saturating_sub(self.filled.boot_nanos());
-        let earned = Duration::from_nanos(nanos).as_secs() / MIN_SPACING.as_secs();
-        if earned > 0 {
-            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(Self::MOST);
-            self.filled = now;
-        }
-        let some = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        some
-    }
-}
-
-/// Remembers when access was lost, to slow down against a KMS that flaps.
-#[derive(Clone, Copy, Debug, Default)]
-struct Flaps {
-    last: [Option<Moment>; 3],
-    doublings: u32,
-}
-
-impl Flaps {
-    const WINDOW: Duration = Duration::from_secs(600);
-
-    fn note(&mut self, now: Moment) {
-        self.last.rotate_right(1);
-        self.last[0] = Some(now);
-        self.doublings = if self.flapping(now) { self.doublings.saturating_add(1).min(4) } else { 0 };
-    }
-
-    fn flapping(&self, now: Moment) -> bool {
-        self.last.iter().all(|at| at.is_some_and(|at| now.age_since(at) < Self::WINDOW))
-    }
-
-    fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
-        if self.flapping(now) { (refresh * (1 << self.doublings)).min(MAX_REFRESH) } else { refresh }
-    }
-}
-
-/// Spreads calls over time. It guards no secret, so a small generator does (xorshift64, Marsaglia 2003).
-#[derive(Clone, Copy, Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A duration from `low` to `high`, in steps of 1/1024 of the way.
-    fn between(&mut self, low: Duration, high: Duration) -> Duration {
-        let step = u32::try_from(self.next() % 1025).unwrap_or(0);
-        low + high.saturating_sub(low) * step / 1024
-    }
-
-    /// `around`, up to a twentieth later.
-    fn near(&mut self, around: Duration) -> Duration {
-        self.between(around, (around + around / 20).min(MAX_REFRESH.max(around)))
-    }
-}
-
-/// C1: background unwraps of an account start at least this far apart.
-pub(crate) const MIN_SPACING: Duration = Duration::from_secs(6);
-/// C1: and, while the KMS answers, at most this far.
-pub(crate) const MAX_REFRESH: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

@@ -193,7 +193,7 @@ impl Arena {
         let bytes: &'static mut [u8] = &mut *Box::leak(Box::new(map));
         let words = <[AtomicU64]>::mut_from_bytes(bytes)
             .expect("a map is page-aligned, and its length a multiple of a word");
-        let (slots, _) = (&*words).as_chunks::<{ Slot::WORDS }>();
+        let (slots, _) = words.as_chunks::<{ Slot::WORDS }>();
         self.free.extend(slots.iter().map(|words| Place { words, locked: granted.locked }));
         self.granted = Some(self.granted.map_or(granted, |before| before.and(granted)));
         Ok(())

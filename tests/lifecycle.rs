@@ -1,5 +1,6 @@
 //! The story of an account on virtual time: created, attached, silent KMS, refusal, recovery, lock, rotation.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,7 @@ use std::time::Duration;
 use strongroom::provider::{Kek, KeyProvider};
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId, OutageGrace,
-    Refusal, Status,
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Expect, ObjectId, OutageGrace, Status,
 };
 
 const fn secs(seconds: u64) -> Duration {

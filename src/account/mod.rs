@@ -534,10 +534,10 @@ impl AccountInner {
         }
         // Where asking can change nothing, or the budget for asking is spent, what is known is the answer.
         let hopeless = matches!(status, Status::Locked | Status::Deleted);
-        if hopeless || !control.lease.ask(now) {
-            if let Some(refusal) = self.refusal_to_wait(&control, status) {
-                return Pending::ready(Err(refusal));
-            }
+        if (hopeless || !control.lease.ask(now))
+            && let Some(refusal) = self.refusal_to_wait(&control, status)
+        {
+            return Pending::ready(Err(refusal));
         }
         self.wait_for(control, false)
     }

@@ -76,7 +76,6 @@ pub struct CacheStats {
 
 impl AekCache {
     /// A cache to be configured. Every setting has a default.
-    #[must_use]
     pub fn builder() -> AekCacheBuilder {
         AekCacheBuilder::new()
     }

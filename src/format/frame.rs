@@ -123,9 +123,6 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The longest head.
-    pub(crate) const MAX_LEN: usize = HEAD_COMMITMENT.end;
-
     /// Writes the head to `out`, which is exactly [`head_len`] of its kind.
     #[inline]
     pub(crate) fn write(&self, out: &mut [u8]) {

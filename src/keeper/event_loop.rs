@@ -395,11 +395,11 @@ impl EventLoop {
         let held: usize = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
         let caps = self.caps;
         let lane = self.lane(authority);
-        if !lane.controls.is_empty() && lane.bulkhead.admits_asked(caps, held) {
-            if let Some((deadline, call)) = lane.controls.pop_front() {
-                self.start_control(now, authority, deadline, call);
-                return true;
-            }
+        if lane.bulkhead.admits_asked(caps, held)
+            && let Some((deadline, call)) = lane.controls.pop_front()
+        {
+            self.start_control(now, authority, deadline, call);
+            return true;
         }
         while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, held)) {
             if self.start_refresh(now, authority, key) {

@@ -278,7 +278,7 @@ fn a8_a_forged_record_is_refused_under_the_real_key() {
     // A MAC of another use, or under another name, is no MAC of a record.
     let content = bytes[..bytes.len() - MAC_LEN].to_vec();
     let macs = [
-        real.mac(MacUse::Link, MAC_NAME, &[&content]),
+        real.mac(MacUse::ObjectHeader, MAC_NAME, &[&content]),
         real.mac(MacUse::ObjectHeader, MAC_NAME, &[&content]),
         real.mac(MacUse::Record, b"", &[&content]),
     ];

@@ -90,7 +90,7 @@ fn explore(mut frontier: Vec<World>, deepest: usize) -> usize {
         let mut next = Vec::new();
         for (world, step) in frontier.iter().flat_map(|world| ALPHABET.map(|step| (world, step))) {
             let mut after = world.clone();
-            after.lease.jitter = Jitter(1);
+            after.lease.jitter = Jitter::new(1);
             match after.play(step) {
                 Ok(true) => {}
                 Ok(false) => continue,

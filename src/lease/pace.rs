@@ -1,0 +1,88 @@
+//! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `clock`.
+
+use std::time::Duration;
+
+use super::{MAX_REFRESH, MIN_SPACING};
+use crate::clock::Moment;
+
+/// A small token bucket for what people ask for: three at once, one more each 6 s.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tokens {
+    left: u32,
+    filled: Moment,
+}
+
+impl Tokens {
+    const MOST: u32 = 3;
+
+    pub(super) const fn full(now: Moment) -> Self {
+        Self { left: Self::MOST, filled: now }
+    }
+
+    pub(super) fn take(&mut self, now: Moment) -> bool {
+        // The boot-time clock alone: setting the wall clock must not buy calls.
+        let nanos = now.boot_nanos().saturating_sub(self.filled.boot_nanos());
+        let earned = Duration::from_nanos(nanos).as_secs() / MIN_SPACING.as_secs();
+        if earned > 0 {
+            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(Self::MOST);
+            self.filled = now;
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
+}
+
+/// Remembers when access was lost, to slow down against a KMS that flaps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flaps {
+    last: [Option<Moment>; 3],
+    doublings: u32,
+}
+
+impl Flaps {
+    const WINDOW: Duration = Duration::from_secs(600);
+
+    pub(super) fn note(&mut self, now: Moment) {
+        self.last.rotate_right(1);
+        self.last[0] = Some(now);
+        self.doublings = if self.flapping(now) { self.doublings.saturating_add(1).min(4) } else { 0 };
+    }
+
+    fn flapping(&self, now: Moment) -> bool {
+        self.last.iter().all(|at| at.is_some_and(|at| now.age_since(at) < Self::WINDOW))
+    }
+
+    pub(super) fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
+        if self.flapping(now) { (refresh * (1 << self.doublings)).min(MAX_REFRESH) } else { refresh }
+    }
+}
+
+/// Spreads calls over time. It guards no secret, so a small generator does (xorshift64, Marsaglia 2003).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) const fn new(seed: u64) -> Self {
+        // Zero is the one state that the generator never leaves.
+        Self(seed | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A duration from `low` to `high`, in steps of 1/1024 of the way.
+    pub(super) fn between(&mut self, low: Duration, high: Duration) -> Duration {
+        let step = u32::try_from(self.next() % 1025).unwrap_or(0);
+        low + high.saturating_sub(low) * step / 1024
+    }
+
+    /// `around`, up to a twentieth later.
+    pub(super) fn near(&mut self, around: Duration) -> Duration {
+        self.between(around, (around + around / 20).min(MAX_REFRESH.max(around)))
+    }
+}

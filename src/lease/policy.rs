@@ -1,0 +1,60 @@
+//! The times that a lease obeys, all derived from r, c and G. Imports: nothing of ours.
+
+use std::time::Duration;
+
+/// The times that a lease obeys. Built by the cache's builder, which checks r and c.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    refresh: Duration,
+    call_deadline: Duration,
+    grace: Duration,
+}
+
+impl Policy {
+    pub(crate) const fn new(refresh: Duration, call_deadline: Duration, grace: Duration) -> Self {
+        Self { refresh, call_deadline, grace }
+    }
+
+    /// The same, with no more grace than the customer's record allows.
+    pub(crate) fn shortened(self, max_grace: Option<Duration>) -> Self {
+        Self { grace: max_grace.map_or(self.grace, |max| max.min(self.grace)), ..self }
+    }
+
+    pub(crate) const fn refresh(&self) -> Duration {
+        self.refresh
+    }
+
+    pub(crate) const fn call_deadline(&self) -> Duration {
+        self.call_deadline
+    }
+
+    /// G: how long a lease may outlive F while the KMS is silent.
+    #[cfg(test)]
+    pub(crate) const fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// J: the longest time between the starts of two background unwraps while the KMS answers.
+    pub(crate) fn longest_interval(&self) -> Duration {
+        (self.refresh + self.refresh / 10).min(MAX_REFRESH)
+    }
+
+    pub(super) fn shortest_interval(&self) -> Duration {
+        (self.refresh - self.refresh / 10).max(MIN_SPACING)
+    }
+
+    /// F: how long after the start of a verified unwrap its lease is fresh.
+    pub(crate) fn fresh_for(&self) -> Duration {
+        self.longest_interval() + MIN_SPACING + self.call_deadline
+    }
+
+    /// F + G: when the key is wiped whatever happens.
+    pub(crate) fn usable_for(&self) -> Duration {
+        self.fresh_for().saturating_add(self.grace)
+    }
+}
+
+/// C1: background unwraps of an account start at least this far apart.
+pub(crate) const MIN_SPACING: Duration = Duration::from_secs(6);
+/// C1: and, while the KMS answers, at most this far.
+pub(crate) const MAX_REFRESH: Duration = Duration::from_secs(60);
