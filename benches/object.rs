@@ -5,26 +5,32 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput};
+use strongroom::provider::{Kek, KeyOptions, LocalKms};
 use strongroom::{
-    Aad, Account, BlockId, BlockSize, Context, ObjectId, ObjectOptions, ObjectReader, SealedObject,
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, BlockSize, Context, ObjectId, ObjectOptions,
+    ObjectReader, SealedObject,
 };
 
-fn main() {
-    let account = account();
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // A real account, its keeper refreshing in the background: what is measured is what a user has.
+    let folder = tempfile::tempdir()?;
+    let kms = LocalKms::create(folder.path().join("kms.json"))?;
+    kms.create_key("bench", KeyOptions::default())?;
+    let cache = AekCache::builder().build()?;
+    let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("bench")))?;
+
     // `cargo test --benches` only asks whether this runs.
     let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { 150 };
     p9(&account, rounds);
     let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(2));
     bench(&mut criterion, &account);
     criterion.final_summary();
-}
-
-fn account() -> Account {
-    Account::stub()
+    Ok(())
 }
 
 /// How long the plaintext is: one MiB, which fits the caches, so that what is measured is our work and not

@@ -14,6 +14,7 @@ pub(crate) mod settings;
 pub(crate) mod state;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -62,6 +63,8 @@ pub(crate) struct AccountInner {
     parts: Parts,
     authority: Authority,
     control: Mutex<Control>,
+    /// The engine has let go of it; a worker may still hold it for the length of a call.
+    detached: AtomicBool,
 }
 
 /// What an account is made of, besides its record.
@@ -91,6 +94,10 @@ struct Waiter {
     /// How many attempts had ended when the wait began: a refusal counts once one more has.
     since: u64,
 }
+
+/// Waits that are over. Told of it only once the account's mutex is free: a waker is somebody else's code.
+#[must_use]
+struct EndedWaits(Vec<(Completer<()>, Result<(), Error>)>);
 
 /// What the event loop asks of an account.
 pub(crate) struct Schedule {
@@ -213,9 +220,13 @@ impl Account {
     }
 
     /// Says that the account's record was changed in its store, so that it is looked at soon and not only at
-    /// the next refresh. At most one look in 6 s.
+    /// the next refresh. At most one look in 6 s. A deleted account is looked at only when this says so.
     pub fn record_changed(&self) {
-        self.inner().feed(self.inner().state.clock().now(), Event::RecordChanged);
+        let event = match self.status() {
+            Status::Deleted => Event::Recover,
+            _ => Event::RecordChanged,
+        };
+        self.inner().feed(self.inner().state.clock().now(), event);
         self.inner().poke();
     }
 
@@ -244,8 +255,15 @@ impl fmt::Debug for Account {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.inner.detached.store(true, Ordering::SeqCst);
         self.inner.feed(self.inner.state.clock().now(), Event::Lock);
         self.inner.parts.keeper.send(Message::Detach(self.inner.key));
+    }
+}
+
+impl EndedWaits {
+    fn tell(self) {
+        self.0.into_iter().for_each(|(completer, result)| completer.complete(result));
     }
 }
 
@@ -284,6 +302,7 @@ impl AccountInner {
             parts,
             authority: provider.authority(),
             control: Mutex::new(control),
+            detached: AtomicBool::new(false),
         })
     }
 
@@ -293,6 +312,10 @@ impl AccountInner {
 
     pub(crate) const fn key(&self) -> AccountKey {
         self.key
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::SeqCst)
     }
 
     pub(crate) const fn authority(&self) -> &Authority {
@@ -360,7 +383,9 @@ impl AccountInner {
         let mut control = self.lock_control();
         let effects = control.lease.on(now, event);
         self.apply(&mut control, effects, None);
-        self.settle(&mut control, None);
+        let ended = self.settle(&mut control, None);
+        drop(control);
+        ended.tell();
     }
 
     /// Takes in the end of an attempt. True when the account has just become revoked by it.
@@ -393,8 +418,10 @@ impl AccountInner {
         }
         let effects = control.lease.on(now, event);
         self.apply(&mut control, effects, adopt);
-        self.settle(&mut control, (current && unlock).then_some(failure));
+        let ended = self.settle(&mut control, (current && unlock).then_some(failure));
         self.follow_versions(now, &mut control);
+        drop(control);
+        ended.tell();
         matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))
     }
 
@@ -452,17 +479,16 @@ impl AccountInner {
         });
     }
 
-    /// Ends the waits that the present state decides. `unlocked` is how an attempt for `unlock` ended.
-    fn settle(&self, control: &mut Control, unlocked: Option<Option<Error>>) {
+    /// Takes out the waits that the present state ends. `unlocked` is how an attempt for `unlock` ended.
+    fn settle(&self, control: &mut Control, unlocked: Option<Option<Error>>) -> EndedWaits {
+        let mut ended = EndedWaits(Vec::new());
         if control.waiters.is_empty() {
-            return;
+            return ended;
         }
         let status = self.state.status();
-        let ended = control.ended;
         let refusal = self.refusal_to_wait(control, status);
-        let locked = control.lease.is_locked();
         for waiter in std::mem::take(&mut control.waiters) {
-            let done = if waiter.unlock {
+            let result = if waiter.unlock {
                 match &unlocked {
                     Some(None) => Some(Ok(())),
                     Some(Some(failure)) => Some(Err(failure.clone())),
@@ -472,16 +498,17 @@ impl AccountInner {
                 }
             } else if matches!(status, Status::Fresh { .. } | Status::Grace { .. }) {
                 Some(Ok(()))
-            } else if locked || ended > waiter.since {
+            } else if control.lease.is_locked() || control.ended > waiter.since {
                 refusal.clone().map(Err)
             } else {
                 None
             };
-            match done {
-                Some(result) => waiter.completer.complete(result),
+            match result {
+                Some(result) => ended.0.push((waiter.completer, result)),
                 None => control.waiters.push(waiter),
             }
         }
+        ended
     }
 
     /// The error of a state that waiting does not mend.
@@ -530,7 +557,10 @@ impl AccountInner {
         let (pending, completer) = Pending::new();
         let since = control.ended;
         control.waiters.push(Waiter { completer, unlock, since });
+        // Looked at after the waiter stands there: a loop that closes ends every wait that it finds.
+        let abandoned = self.parts.keeper.is_closed().then(|| std::mem::take(&mut control.waiters));
         drop(control);
+        drop(abandoned);
         self.poke();
         self.parts.keeper.waiting(pending)
     }

@@ -237,9 +237,14 @@ impl Shared {
             return Err(Error::new(ErrorKind::Unavailable, "the cache is shut down"));
         }
         let id = account.id();
-        if registry.by_id.get(&id).is_some_and(|known| known.strong_count() > 0) {
+        let attached = |account: &Weak<AccountInner>| account.upgrade().is_some_and(|a| !a.is_detached());
+        if registry.by_id.get(&id).is_some_and(attached) {
             let error = Error::new(ErrorKind::Misuse, "the account is attached already: clone its handle");
             return Err(error.with_account(id));
+        }
+        // Swept whenever the table would have to grow, so that accounts that come and go leave nothing.
+        if registry.by_id.len() == registry.by_id.capacity() {
+            registry.by_id.retain(|_, account| attached(account));
         }
         registry.by_id.insert(id, Arc::downgrade(account));
         Ok(())

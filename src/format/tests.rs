@@ -11,7 +11,7 @@ use crate::format::policy::GenerationLimits;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
 use crate::provider::{
-    KekUri, KekVersion, KeyProvider, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
+    KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
 };
 use crate::record_store::RecordTag;
 use crate::secret::MemoryLock;

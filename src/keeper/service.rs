@@ -1,6 +1,8 @@
 //! Who runs the event loop: a thread of its own, or a test by hand. Imports: `clock`, `error`.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -29,6 +31,7 @@ pub(crate) struct Keeper {
 #[derive(Clone)]
 pub(crate) struct KeeperHandle {
     outbox: Sender<Message>,
+    closed: Arc<AtomicBool>,
     drive: Option<Drive>,
 }
 
@@ -63,17 +66,21 @@ impl Keeper {
         let (report, closed) = mpsc::channel();
         let patience = Arc::new(Mutex::new(Duration::ZERO));
         let deadline = Arc::clone(&patience);
+        let handle = KeeperHandle { outbox, closed: Arc::default(), drive: None };
+        let is_closed = Arc::clone(&handle.closed);
         let thread = thread::Builder::new()
             .name("strongroom-keeper".into())
             .spawn(move || {
-                run(&mut event_loop, &inbox);
+                // A panic here would be our own. It ends every wait and every lease, as a shutdown does.
+                drop(catch_unwind(AssertUnwindSafe(|| run(&mut event_loop, &inbox))));
+                is_closed.store(true, Ordering::SeqCst);
                 let patience = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = report.send(event_loop.close(patience));
             })
             .map_err(|e| Error::new(ErrorKind::Limit, "no thread for the keeper").with_source(e))?;
         let runner =
             Runner::Thread { closed: Mutex::new(closed), thread: Mutex::new(Some(thread)), patience };
-        Ok(Self { handle: KeeperHandle { outbox, drive: None }, runner })
+        Ok(Self { handle, runner })
     }
 
     /// A loop that moves only when it is driven, on `clock`'s time.
@@ -86,7 +93,8 @@ impl Keeper {
         let manual = Arc::new(Manual { clock: clock.clone(), state: Mutex::new((event_loop, inbox)) });
         let driven = Arc::clone(&manual);
         let drive: Drive = Arc::new(move || driven.drive());
-        Self { handle: KeeperHandle { outbox, drive: Some(drive) }, runner: Runner::Manual(manual) }
+        let handle = KeeperHandle { outbox, closed: Arc::default(), drive: Some(drive) };
+        Self { handle, runner: Runner::Manual(manual) }
     }
 
     pub(crate) const fn handle(&self) -> &KeeperHandle {
@@ -117,12 +125,14 @@ impl Keeper {
                 *patience.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
                 drop(self.handle.outbox.send(Message::Shutdown));
                 let all_gone = closed.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(true);
-                // A loop that panicked has closed nothing, but every lease ends by its own deadline.
                 drop(thread.join());
                 all_gone
             }
             #[cfg(any(test, feature = "testing"))]
-            Runner::Manual(manual) => manual.close(),
+            Runner::Manual(manual) => {
+                self.handle.closed.store(true, Ordering::SeqCst);
+                manual.close()
+            }
         }
     }
 }
@@ -156,6 +166,11 @@ impl KeeperHandle {
     pub(crate) fn send(&self, message: Message) {
         // A loop that is gone renews nothing: every lease ends by its own deadline.
         drop(self.outbox.send(message));
+    }
+
+    /// Whether the loop has ended, or is about to end every wait.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Has `call` run; its own completer answers the waiter.

@@ -15,20 +15,18 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::{AccountId, Generation, Suite};
 
-#[cfg(unix)]
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, unix))]
 pub(crate) use local::fuzzing as local_fuzzing;
+#[cfg(unix)]
 pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
 pub(crate) use preflight::preflight_at;
 pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverability, Verdict, preflight};
 
 /// A connection to a KMS: it wraps, unwraps and describes (contract B1).
 ///
-/// Implement these three calls, name your [`Authority`], and run [`testing::conformance`] over the result. Keep
-/// calls shorter than the cache's call deadline where the KMS allows it: a call that
+/// Implement these three calls, name your [`Authority`], and run `testing::conformance` over the result (feature
+/// `testing`). Keep calls shorter than the cache's call deadline where the KMS allows it: a call that
 /// outlives the deadline counts as silence, and its late answer never renews a lease.
-///
-/// [`testing::conformance`]: crate::testing::conformance
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Wraps `secret` under `kek`, in its current version or in the pinned one, binding `context` as
     /// additional data where the KMS has such a thing.

@@ -35,7 +35,6 @@ use crate::provider::KeyProvider;
 /// assert!(report.is_complete(), "{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use]
 pub fn run(subject: &Subject<'_>) -> Report {
     let run_one = |case: &cases::Case| {
         let outcome = match subject.lacks(case.needs) {

@@ -11,6 +11,8 @@ use super::*;
 
 /// How many moves the longest history has.
 const DEPTH: usize = 8;
+/// The same for those that begin fresh, in grace, tainted or in the middle of a refusal.
+const LATE_DEPTH: usize = 6;
 
 /// r = 6 s, c = 2 s, G = 20 s: J = 6.6 s, F = 14.6 s.
 const POLICY: Policy = Policy::new(Duration::from_secs(6), Duration::from_secs(2), Duration::from_secs(20));
@@ -19,8 +21,9 @@ const POLICY: Policy = Policy::new(Duration::from_secs(6), Duration::from_secs(2
 pub(super) enum Move {
     Begin,
     Answer(Answer),
-    /// A success that started when the attempt began, or with the refusal that it follows.
-    Succeed,
+    /// A success that started when the attempt began, or with the refusal that it follows; and the grace
+    /// that its record allows.
+    Succeed(Option<Duration>),
     Late(Answer),
     LateSuccess,
     Tell(Event),
@@ -39,7 +42,7 @@ pub(super) enum Move {
 const ALPHABET: [Move; 19] = [
     Move::ToWake,
     Move::Begin,
-    Move::Succeed,
+    Move::Succeed(None),
     Move::Answer(Answer::Transient),
     Move::Answer(Answer::Integrity),
     Move::Answer(Answer::RefusedPending(Refusal::KeyGone)),
@@ -60,30 +63,48 @@ const ALPHABET: [Move; 19] = [
 
 #[test]
 fn every_history_of_a_few_moves_keeps_the_contract() {
+    let states = explore(vec![World::new(POLICY, 1)], DEPTH);
+    assert!(states > 300_000, "the alphabet still reaches something");
+}
+
+#[test]
+fn so_does_every_history_that_begins_late() {
+    let fresh = World::fresh_with(POLICY, 1);
+    let mut grace = fresh.clone();
+    while grace.seen() != Seen::Grace {
+        grace.attempt(|_| Answer::Transient);
+    }
+    let mut confirming = fresh.clone();
+    confirming.attempt(|_| Answer::RefusedPending(Refusal::KeyGone));
+    let mut tainted = fresh.clone();
+    tainted.attempt(|_| Answer::Integrity);
+    let states = explore(vec![fresh, grace, confirming, tainted], LATE_DEPTH);
+    assert!(states > 50_000, "the alphabet still reaches something");
+}
+
+/// Plays every move in every state, and counts the states.
+fn explore(mut frontier: Vec<World>, deepest: usize) -> usize {
     let mut seen = HashSet::new();
-    let mut frontier = vec![World::new(POLICY, 1)];
     let mut moves = 0_u64;
-    for depth in 1..=DEPTH {
+    for depth in 1..=deepest {
         let mut next = Vec::new();
-        for world in &frontier {
-            for step in ALPHABET {
-                let mut after = world.clone();
-                after.lease.jitter = Jitter(1);
-                match after.play(step) {
-                    Ok(true) => {}
-                    Ok(false) => continue,
-                    Err(breach) => panic!("{breach:?} by {step:?} at depth {depth} from {world:#?}"),
-                }
-                moves += 1;
-                if seen.insert(after.fingerprint()) {
-                    next.push(after);
-                }
+        for (world, step) in frontier.iter().flat_map(|world| ALPHABET.map(|step| (world, step))) {
+            let mut after = world.clone();
+            after.lease.jitter = Jitter(1);
+            match after.play(step) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(breach) => panic!("{breach:?} by {step:?} at depth {depth} from {world:#?}"),
+            }
+            moves += 1;
+            if seen.insert(after.fingerprint()) && depth < deepest {
+                next.push(after);
             }
         }
         frontier = next;
-        println!("depth {depth}: {} states, {moves} moves", seen.len());
+        println!("depth {depth}: {} states by {moves} moves", seen.len());
     }
-    assert!(seen.len() > 10_000, "the alphabet still reaches something");
+    seen.len()
 }
 
 impl World {
@@ -93,11 +114,11 @@ impl World {
             Move::Begin if self.lease.wants_attempt(self.now) => return self.try_begin().map(|_| true),
             Move::Begin => return Ok(false),
             Move::Ask => return self.ask(),
-            Move::Succeed => {
+            Move::Succeed(max_grace) => {
                 let Some(started) = self.watch.flight.map(|flight| flight.counts_from) else {
                     return Ok(false);
                 };
-                self.flight.map(|id| Event::Answered(id, Answer::Verified { started, max_grace: None }))
+                self.flight.map(|id| Event::Answered(id, Answer::Verified { started, max_grace }))
             }
             Move::Answer(answer) => self.flight.map(|id| Event::Answered(id, answer)),
             Move::LateSuccess => {
@@ -108,9 +129,10 @@ impl World {
             Move::Tell(event) => Some(event),
             Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now }),
             Move::ToWake => {
-                let Some(at) = self.lease.wake_at().filter(|at| !self.now.reached(*at)) else {
-                    return Ok(false);
-                };
+                // A lease for the whole outage has its end at the end of time: nobody waits for that.
+                let near = self.now.plus(MAX_REFRESH * 1440);
+                let ahead = |at: &Moment| !self.now.reached(*at) && near.reached(*at);
+                let Some(at) = self.lease.wake_at().filter(ahead) else { return Ok(false) };
                 self.pass_to(at);
                 Some(Event::Wake)
             }

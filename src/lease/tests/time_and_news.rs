@@ -384,3 +384,37 @@ fn c5_the_record_shortens_grace_and_never_lengthens_it() {
         assert_eq!(world.lease.policy().grace(), DEFAULT.grace(), "the next record may allow more again");
     }
 }
+
+#[test]
+fn d5_a_lock_cancels_what_was_asked_before_it() {
+    let mut world = World::fresh();
+    for _ in 0..2 {
+        world.ask().expect("granted");
+        world.attempt(World::verified);
+    }
+    assert!(world.ask().expect("the last token"));
+    world.on(Event::Lock);
+    world.on(Event::Unlock);
+    assert!(!world.lease.wants_attempt(world.now), "that token went with the request");
+}
+
+#[test]
+fn a_success_ends_the_back_off() {
+    let mut world = World::grace();
+    world.attempt(|_| Answer::Transient);
+    world.attempt(World::verified);
+    world.wake_until_wanted();
+    let first = world.now;
+    world.attempt(|_| Answer::Transient);
+    world.wake_until_wanted();
+    assert_eq!(world.now.age_since(first), MIN_SPACING);
+}
+
+#[test]
+fn a_tainted_lease_is_woken_for_its_end_even_during_an_attempt() {
+    let mut world = World::fresh();
+    world.attempt(|_| Answer::Integrity);
+    world.wake_until_wanted();
+    world.begin();
+    assert_eq!(world.lease.wake_at(), Some(world.fresh_until()));
+}

@@ -1,7 +1,7 @@
 //! The contract as an observer: it is shown what a keeper sees, and says which rule was broken.
 //!
-//! It never looks into a machine, so a history written by hand can be shown to it as well. The tests at
-//! the end do that, one forged history for each rule: a rule that flags nothing would prove nothing.
+//! It never looks into a machine, so a history written by hand can be shown to it as well: `forged` does that,
+//! one forged history for each rule. A rule that flags nothing would prove nothing.
 
 use super::*;
 
@@ -54,8 +54,10 @@ pub(super) struct Keys {
     pub(super) max_grace: Option<Duration>,
     /// The last silence that counted.
     pub(super) earned: Option<Moment>,
-    /// Any silence at all.
+    /// Any silence at all, due or not.
     silent: bool,
+    /// A silence of which it is certain, from outside, that it counted.
+    surely_silent: bool,
     pub(super) tainted: bool,
     /// Nothing has happened since that could make an attempt due early.
     quiet: bool,
@@ -202,6 +204,9 @@ impl Watch {
         };
         let earns = self.earns(now, event, flight);
         self.note(now, event, answer);
+        if let Some(keys) = &mut self.keys {
+            keys.surely_silent |= earns == Due::Yes;
+        }
         match effects.publish {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 self.check_keys(&was, flight.zip(answer), fresh_until, valid_until)?;
@@ -340,7 +345,7 @@ impl Watch {
                     || (answer == Some(Answer::Integrity) && !fresh && pending.is_none())
             }
             Closed::NotReady => {
-                ended.is_some_and(|keys| keys.earned.is_none())
+                ended.is_some_and(|keys| !keys.surely_silent)
                     || matches!(answer, Some(Answer::RefusedPending(_)))
                     || (pending.is_some() && matches!(answer, Some(Answer::Verified { .. })))
                     || (event == Event::Recover && self.deleted && !self.locked)
@@ -416,9 +421,19 @@ impl Watch {
             credit,
             credit_at,
         } = self;
-        if let Some(Keys { since, valid_until, max_grace: _, earned, silent, tainted, quiet }) = keys {
+        if let Some(Keys {
+            since,
+            valid_until,
+            max_grace: _,
+            earned,
+            silent,
+            surely_silent,
+            tainted,
+            quiet,
+        }) = keys
+        {
             hash.moments([Some(*since), Some(*valid_until), *earned]);
-            hash.other((silent, tainted, quiet));
+            hash.other((silent, surely_silent, tainted, quiet));
         }
         if let Some(Flight { id: _, begun, counts_from, due, unlock, refused, news }) = flight {
             hash.moments([Some(*begun), Some(*counts_from)]);
@@ -451,6 +466,15 @@ impl Watch {
 
 impl Keys {
     const fn new(since: Moment, valid_until: Moment, max_grace: Option<Duration>) -> Self {
-        Self { since, valid_until, max_grace, earned: None, silent: false, tainted: false, quiet: true }
+        Self {
+            since,
+            valid_until,
+            max_grace,
+            earned: None,
+            silent: false,
+            surely_silent: false,
+            tainted: false,
+            quiet: true,
+        }
     }
 }

@@ -59,6 +59,17 @@ fn d1_plaintext_cached_in_one_epoch_is_opened_again_in_the_next() {
 }
 
 #[test]
+fn d1_reading_from_a_closed_account_costs_no_source_read() {
+    let customer = Customer::new();
+    let source = Counting { bytes: customer.seal(&pattern(3 * BLOCK)), ..Counting::default() };
+    let reader = customer.reader(&source).unwrap();
+    customer.revoke();
+    source.take();
+    assert_eq!(reader.read_at(0, &mut [0; BLOCK]).unwrap_err().kind(), ErrorKind::Revoked);
+    assert_eq!(source.take(), (0, 0));
+}
+
+#[test]
 fn d6_purge_wipes_what_is_cached() {
     let customer = Customer::new();
     let reader = customer.reader(customer.seal(b"plaintext")).unwrap();

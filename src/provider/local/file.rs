@@ -72,9 +72,16 @@ impl KeyFile {
     /// # Errors
     /// [`ErrorKind::Misuse`] when there is something already.
     pub(super) fn create(&self, document: &Document) -> Result<(), Error> {
+        // Once before the lock as well, so that a wrong path does not leave a lock file beside somebody else's.
+        self.expect_nothing()?;
         let lock = self.lock()?;
+        self.expect_nothing()?;
+        self.write(document, &lock)
+    }
+
+    fn expect_nothing(&self) -> Result<(), Error> {
         match self.path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(document, &lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(self.name(Error::io("cannot inspect the LocalKms file", source))),
             Ok(_) => Err(self.name(Error::new(
                 ErrorKind::Misuse,

@@ -154,7 +154,7 @@ impl LocalKms {
     /// Takes the time from `clock`.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = Clock::Manual(clock.clone());
         self
     }

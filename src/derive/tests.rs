@@ -1,0 +1,124 @@
+use hkdf::Hkdf;
+use hmac::{KeyInit, Mac};
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::ObjectId;
+
+fn prk_of(secret: &[u8; 32], account: [u8; 16], generation: u32) -> (Prk, Hkdf<Sha256>) {
+    let account = AccountId::from_bytes(account);
+    let generation = Generation::new(generation).expect("not zero");
+    let ours =
+        Prk::extract(account, generation, Family::Inner, secret, MemoryLock::BestEffort).expect("maps");
+    let mut salt = b"strongroom/v1".to_vec();
+    salt.extend_from_slice(account.as_bytes());
+    salt.extend_from_slice(&generation.number().to_be_bytes());
+    salt.push(1);
+    (ours, Hkdf::new(Some(&Sha256::digest(salt)), secret))
+}
+
+fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    hkdf.expand(info, &mut out).expect("32 bytes are not too many");
+    out
+}
+
+proptest! {
+    #[test]
+    fn a3_a_dek_is_hkdf_of_the_documented_info(
+        secret: [u8; 32], account: [u8; 16], generation in 1..=u32::MAX, object: [u8; 16], index: u64, r: [u8; 24],
+    ) {
+        let (ours, theirs) = prk_of(&secret, account, generation);
+        let id = BlockId::new(ObjectId::from_bytes(object), index);
+        for (kind, number) in [(Kind::Block, 1), (Kind::ObjectFrame, 2)] {
+            let mut info = b"SRD1".to_vec();
+            info.extend_from_slice(&[1, number]);
+            info.extend_from_slice(&object);
+            info.extend_from_slice(&index.to_be_bytes());
+            info.extend_from_slice(&r);
+            prop_assert_eq!(info.len(), 54);
+            let dek = ours.dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r));
+            prop_assert_eq!(dek.expose(), &expand(&theirs, &info));
+        }
+        prop_assert_eq!(*ours.kcv().as_bytes(), expand(&theirs, b"SRK1"));
+    }
+
+    #[test]
+    fn a_mac_is_hmac_under_a_key_of_its_own_label(
+        secret: [u8; 32], name in "[a-z-]{0,80}", parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..5),
+    ) {
+        let (ours, theirs) = prk_of(&secret, [3; 16], 1);
+        let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let uses = [(MacUse::Record, b"SRR1"), (MacUse::Link, b"SRL1"), (MacUse::ObjectHeader, b"SRH1")];
+        for (purpose, label) in uses {
+            let mut reference =
+                hmac::Hmac::<Sha256>::new_from_slice(&expand(&theirs, label)).expect("any length is a key");
+            reference.update(name.as_bytes());
+            reference.update(&[0]);
+            slices.iter().for_each(|part| reference.update(part));
+            let reference: [u8; 32] = reference.finalize().into_bytes().into();
+            prop_assert_eq!(ours.mac(purpose, name.as_bytes(), &slices), reference);
+            prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &reference).is_ok());
+            let mut wrong = reference;
+            wrong[31] ^= 1;
+            prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &wrong).is_err());
+        }
+    }
+}
+
+#[test]
+fn hmac_matches_at_every_length_around_a_block() {
+    let message: Vec<u8> = (0..200).map(|i: u8| i.wrapping_mul(7)).collect();
+    for len in 0..message.len() {
+        let mut reference = hmac::Hmac::<Sha256>::new_from_slice(&[9; 32]).expect("any length is a key");
+        reference.update(&message[..len]);
+        let reference: [u8; 32] = reference.finalize().into_bytes().into();
+        let (a, b) = message[..len].split_at(len / 3);
+        assert_eq!(Hmac::new(&[9; 32]).mac(&[a, b]), reference, "{len} bytes");
+    }
+}
+
+/// RFC 5869, appendix A.1, for the part of HKDF that is used here: its PRK, and the first 32 bytes of its OKM.
+#[test]
+fn rfc5869_test_case_1() {
+    let prk = hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
+    let info = [0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9];
+    let okm = hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf");
+    assert_eq!(Hmac::new(&prk).mac(&[&info, &[1]]), okm);
+    // Extract: the salt is the HMAC key; one shorter than a block is padded with zeros.
+    let mut salt = [0; 32];
+    (0..13).for_each(|i| salt[usize::from(i)] = i);
+    assert_eq!(Hmac::new(&salt).mac(&[&[0x0b; 22]]), prk);
+}
+
+#[test]
+fn f5_accounts_generations_and_secrets_have_their_own_check_value() {
+    let (base, _) = prk_of(&[1; 32], [1; 16], 1);
+    for (secret, account, generation) in [([2; 32], [1; 16], 1), ([1; 32], [2; 16], 1), ([1; 32], [1; 16], 2)]
+    {
+        let (other, _) = prk_of(&secret, account, generation);
+        assert!(!base.kcv().ct_eq(&other.kcv()));
+    }
+    let (same, _) = prk_of(&[1; 32], [1; 16], 1);
+    assert!(base.kcv().ct_eq(&same.kcv()));
+}
+
+#[test]
+fn a3_every_write_draws_another_nonce_and_every_lease_another_salt() {
+    let (first, _) = prk_of(&[1; 32], [1; 16], 1);
+    let (second, _) = prk_of(&[1; 32], [1; 16], 1);
+    let salt = |prk: &Prk| prk.slot.load::<{ SALT_WORDS.start }, 3>();
+    assert_ne!(salt(&first), salt(&second));
+    let now = Moment::from_nanos(1, 1);
+    assert_ne!(first.fresh_nonce(now), first.fresh_nonce(now));
+}
+
+#[test]
+fn debug_shows_no_byte() {
+    let (prk, _) = prk_of(&[1; 32], [1; 16], 1);
+    assert_eq!(format!("{prk:?} {:?} {:?}", prk.kcv(), Dek::for_tests([7; 32])), "Prk(..) Kcv(..) Dek(..)");
+}
+
+fn hex(text: &str) -> [u8; 32] {
+    std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hexadecimal"))
+}
