@@ -10,9 +10,7 @@ use crate::format::frame::{MAX_BLOCK, split};
 use crate::format::policy::GenerationLimits;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
-use crate::provider::{
-    KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
-};
+use crate::provider::{KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
 use crate::record_store::RecordTag;
 use crate::secret::MemoryLock;
 
