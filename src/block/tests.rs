@@ -1,3 +1,5 @@
+//! Blocks under test: commitment, wiping, limits, every bit.
+
 use proptest::prelude::*;
 
 use super::*;

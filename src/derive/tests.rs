@@ -1,3 +1,5 @@
+//! Derivations beside the `hkdf` and `hmac` crates, and published vectors.
+
 use hkdf::Hkdf;
 use hmac::{KeyInit, Mac};
 use proptest::prelude::*;

@@ -7,14 +7,41 @@
 mod frame;
 mod lease;
 mod local_kms_file;
+mod object;
 mod object_header;
+mod object_model;
 mod record;
+
+use std::sync::{Arc, LazyLock};
+
+use crate::account::Account;
+use crate::cache::{AccountSpec, AekCache};
+use crate::id::AccountId;
+use crate::provider::{Kek, KeyProvider};
+use crate::testing::{ManualClock, ScriptedProvider};
 
 pub use frame::frame;
 pub use lease::lease;
 pub use local_kms_file::local_kms_file;
+pub use object::object;
 pub use object_header::object_header;
+pub use object_model::object_model;
 pub use record::record;
+
+/// An account with a lease that never ends, because no time passes.
+fn account() -> Account {
+    static CACHE: LazyLock<(AekCache, Account)> = LazyLock::new(|| {
+        let kms = ScriptedProvider::on_virtual_time();
+        kms.add_key("orders");
+        let kms: Arc<dyn KeyProvider> = Arc::new(kms);
+        let cache =
+            AekCache::builder().manual(&ManualClock::new()).build().expect("the defaults are allowed");
+        let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
+        let account = cache.create(spec).expect("the provider says yes");
+        (cache, account)
+    });
+    CACHE.1.clone()
+}
 
 /// The fuzzer's bytes, taken from the front. Reads zeros past the end, so that a prefix of an input is an input.
 struct Input<'a>(&'a [u8]);

@@ -88,7 +88,8 @@ fn plaintext() -> Vec<u8> {
 
 static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let options = ObjectOptions::with_block_size(BlockSize::MIN);
-    let mut writer = SealedObject::writer_with(account(), context(), Vec::new(), options).expect("has a lease");
+    let mut writer =
+        SealedObject::writer_with(account(), context(), Vec::new(), options).expect("has a lease");
     writer.write_all(&plaintext()).expect("memory takes everything");
     writer.finish().expect("has a lease").0
 });

@@ -1,3 +1,5 @@
+//! The data plane under test: every form, every closing, two threads.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
