@@ -52,7 +52,16 @@ struct Held {
     silent_at: Option<Moment>,
     /// An answer that cannot be right has come since: no grace any more.
     tainted: bool,
-    in_grace: bool,
+    seen: Seen,
+}
+
+/// What users were last told of a key that is held. Time alone moves it, and each move is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Seen {
+    Fresh,
+    Grace,
+    /// Past its deadline with nothing earned: the data plane refuses it, until an attempt has ended.
+    Lapsed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,11 +241,12 @@ impl Lease {
     /// When time alone will next change the state.
     pub(crate) fn expires_at(&self) -> Option<Moment> {
         let Phase::Held(held) = self.phase else { return None };
-        let fresh_until = held.since.plus(self.policy.fresh_for());
-        if held.tainted || (!held.in_grace && held.silent_at.is_some()) {
-            return Some(fresh_until);
-        }
-        Some(held.since.plus(self.policy.usable_for()))
+        let (fresh_until, valid_until) = self.deadlines()?;
+        Some(match held.seen {
+            Seen::Fresh => fresh_until,
+            Seen::Grace => valid_until,
+            Seen::Lapsed => held.since.plus(self.policy.usable_for()),
+        })
     }
 
     fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
@@ -291,8 +301,8 @@ impl Lease {
             };
         }
         self.policy = policy;
-        let was_held = matches!(self.phase, Phase::Held(held) if !held.in_grace);
-        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, in_grace: false });
+        let was_held = matches!(self.phase, Phase::Held(held) if held.seen == Seen::Fresh);
+        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, seen: Seen::Fresh });
         self.failures = 0;
         self.last_begun = Some(started);
         let (low, high) = (policy.shortest_interval(), policy.longest_interval());
@@ -353,7 +363,7 @@ impl Lease {
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         match &mut self.phase {
-            Phase::Held(held) if !held.in_grace => {
+            Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;
                 let publish = self
                     .deadlines()
@@ -454,10 +464,7 @@ impl Lease {
         let Phase::Held(held) = self.phase else { return Effects::default() };
         let age = now.age_since(held.since);
         let fresh = age < self.policy.fresh_for();
-        if fresh {
-            return Effects::default();
-        }
-        if held.tainted {
+        if !fresh && held.tainted {
             self.probe_later(now);
             return self.close(Phase::Unavailable, Closed::Integrity);
         }
@@ -471,14 +478,18 @@ impl Lease {
                 self.close(Phase::Cold, Closed::NotReady)
             };
         }
-        // Past F after a sleep with nothing earned: the data plane refuses by its deadline; ask now.
-        if held.silent_at.is_none() {
+        if !fresh && held.silent_at.is_none() {
+            // Past F after a sleep: nothing is earned before the KMS was asked.
             self.due = self.due.earlier(now);
-            return Effects::default();
         }
-        let entered = !held.in_grace;
-        self.phase = Phase::Held(Held { in_grace: true, ..held });
-        Effects { notify: entered, ..Effects::default() }
+        let valid = self.deadlines().is_some_and(|(_, valid_until)| !now.reached(valid_until));
+        let seen = match (fresh, valid) {
+            (_, false) => Seen::Lapsed,
+            (true, true) => Seen::Fresh,
+            (false, true) => Seen::Grace,
+        };
+        self.phase = Phase::Held(Held { seen, ..held });
+        Effects { notify: seen != held.seen, ..Effects::default() }
     }
 
     /// `fresh_until` and `valid_until` of the lease that is held.
