@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+#[cfg(doc)]
+use super::ErrorClass;
 use super::ProviderError;
 
 /// A text from outside: bounded, not empty, printable. Stands first, because macros are known from here on.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+#[cfg(doc)]
+use super::ErrorClass;
 use super::{KekUri, KekVersion, ProviderError, bounded_text};
 use crate::id::{AccountId, Generation, Suite};
 
