@@ -25,7 +25,7 @@ pub struct WrapContext {
 pub enum WrapRole {
     /// The AEK.
     Inner,
-    /// A throw-away value that [`preflight`] wraps and unwraps; never an AEK.
+    /// A throw-away value that [`preflight`](super::preflight()) wraps and unwraps; never an AEK.
     Preflight,
 }
 
