@@ -1,6 +1,7 @@
 //! The formats, read and written by a program that shares nothing with this crate but docs/FORMAT.md:
 //! tests/independent/, in Python.
 #![cfg(all(feature = "testing", unix))]
+#![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -142,7 +143,8 @@ fn f1_python_opens_what_the_library_seals_from_the_kms_file_on() {
     let directory = tempfile::tempdir().unwrap();
     let file = json!({ "format": "chain", "vectors": vectors });
     std::fs::write(directory.path().join("chain.json"), file.to_string()).unwrap();
-    assert_eq!(read_by_python(directory.path()), vectors.len());
+    // Beside these, the reader changes every bit of one of them.
+    assert!(read_by_python(directory.path()) > vectors.len());
 }
 
 #[test]

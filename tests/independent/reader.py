@@ -558,11 +558,28 @@ def check(format_, vector):
     return "opened, and has to be refused" if "error" in vector else None
 
 
+def changed(vectors):
+    """Of the first small valid vector: every bit flipped, every length cut to, and a byte more."""
+    for vector in vectors:
+        if "error" in vector or not 0 < len(vector.get("sealed", "")) <= 2 * 600:
+            continue
+        sealed = unhex(vector, "sealed")
+        for bit in range(8 * len(sealed)):
+            flipped = bytearray(sealed)
+            flipped[bit // 8] ^= 1 << bit % 8
+            yield dict(vector, name=f"{vector['name']}, bit {bit} flipped", error="any", sealed=flipped.hex())
+        for length in range(len(sealed)):
+            cut = sealed[:length]
+            yield dict(vector, name=f"{vector['name']}, cut to {length}", error="any", sealed=cut.hex())
+        yield dict(vector, name=f"{vector['name']}, a byte more", error="any", sealed=vector["sealed"] + "00")
+        return
+
+
 def main(directory):
     passed = failed = 0
     for path in sorted(pathlib.Path(directory).glob("*.json")):
         file = json.loads(path.read_text(encoding="utf-8"))
-        for vector in file["vectors"]:
+        for vector in [*file["vectors"], *changed(file["vectors"])]:
             wrong = check(file["format"], vector)
             if wrong is None:
                 passed += 1
