@@ -198,7 +198,7 @@ fn lengths(file: &mut File) {
         let longer = [&sealed[..], &vec![0; more]].concat();
         full.invalid(file, format!("full block, {more} bytes more"), &longer, ErrorKind::Format);
     }
-    let longer = [&sealed[..], &vec![0; 49]].concat();
+    let longer = [&sealed[..], &[0; 49]].concat();
     // A possible length, but no frame begins with zeros.
     full.invalid(file, "full block, 49 bytes more", &longer, ErrorKind::Format);
     full.invalid(file, "full block, a byte less", &sealed[..sealed.len() - 1], ErrorKind::Corrupt);
