@@ -87,6 +87,15 @@ impl Slot {
         const { assert!(FIRST + N <= Self::WORDS) };
         std::array::from_fn(|i| self.place.words[FIRST + i].load(Ordering::Relaxed))
     }
+
+    /// The same, into a place that is wiped later: an array that is returned leaves copies on the stack.
+    #[inline]
+    pub(crate) fn load_to<const FIRST: usize, const N: usize>(&self, to: &mut [u64; N]) {
+        const { assert!(FIRST + N <= Self::WORDS) };
+        for (to, word) in to.iter_mut().zip(&self.place.words[FIRST..]) {
+            *to = word.load(Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -138,6 +147,15 @@ impl fmt::Debug for Dek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Dek(..)")
     }
+}
+
+/// Overwrites the stack below its caller, where the calls that have returned left what they worked on: spilled
+/// registers, moved values, the temporaries of an engine, of a parser, of a provider. Wiping each where it
+/// arises is done as well, but only this reaches what the compiler and other crates leave.
+#[inline(never)]
+pub(crate) fn wash_stack() {
+    let mut below = [0_u8; WASHED];
+    std::hint::black_box(&mut below);
 }
 
 /// Where a slot's words are. `Copy`: only the arena and a [`Slot`] ever hold one, never both.
@@ -209,6 +227,9 @@ fn exclude_from_dumps(map: &MmapMut) -> bool {
 fn exclude_from_dumps(_: &MmapMut) -> bool {
     false
 }
+
+/// Deeper than any call here or in a provider keeps a key: 64 KiB, of the 2 MiB that a thread has.
+const WASHED: usize = 64 * 1024;
 
 /// Four pages of 4 KiB: small beside the smallest usual `RLIMIT_MEMLOCK` of 64 KiB, and still 128 slots.
 const CHUNK_LEN: usize = 16 * 1024;
