@@ -195,9 +195,9 @@ impl Prk {
         Kcv(*self.expand(LABEL_KCV))
     }
 
-    /// The key of one block write.
+    /// Derives the key of one block write to where it will lie.
     #[inline]
-    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24) -> Dek {
+    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24, to: &mut Dek) {
         let mut block = [0; 64];
         block[INFO_LABEL].copy_from_slice(LABEL_DEK_INNER);
         block[INFO_SUITE] = suite.number();
@@ -213,7 +213,7 @@ impl Prk {
         self.load_states(&mut states);
         states.compress_inner(&block);
         states.finish_outer();
-        Dek::new(*states.output())
+        to.set(states.output());
     }
 
     /// A fresh `R`: the thread's generator, masked with the lease salt, with the boot-time clock in its first 8

@@ -117,18 +117,30 @@ impl fmt::Debug for Slot {
 }
 
 /// A data encryption key, for one seal or one open. Wiped when dropped. Intentionally neither `Copy` nor
-/// `Clone`: an engine consumes it.
+/// `Clone`, and filled where it lies: a move would leave a copy behind that nobody wipes.
 ///
 /// In words rather than bytes, so that wiping it takes four stores.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Dek([u64; 4]);
 
 impl Dek {
-    /// The key whose 32 bytes are these words' bytes in memory. For `derive`, and for the KEKs of a
-    /// LocalKms, which an engine takes the same way.
+    /// The key whose 32 bytes are these words' bytes in memory. For the KEKs of a LocalKms, on threads whose stack
+    /// is washed.
     #[inline]
     pub(crate) const fn new(words: [u64; 4]) -> Self {
         Self(words)
+    }
+
+    /// A place for a key.
+    #[inline]
+    pub(crate) const fn empty() -> Self {
+        Self([0; 4])
+    }
+
+    /// Becomes the key whose 32 bytes are these words' bytes in memory.
+    #[inline]
+    pub(crate) fn set(&mut self, words: &[u64; 4]) {
+        self.0.copy_from_slice(words);
     }
 
     /// For the engine only.
@@ -153,8 +165,8 @@ impl fmt::Debug for Dek {
 /// registers, moved values, the temporaries of an engine, of a parser, of a provider. Wiping each where it
 /// arises is done as well, but only this reaches what the compiler and other crates leave.
 #[inline(never)]
-pub(crate) fn wash_stack() {
-    let mut below = [0_u8; WASHED];
+pub(crate) fn wash_stack<const DEPTH: usize>() {
+    let mut below = [0_u8; DEPTH];
     std::hint::black_box(&mut below);
 }
 
@@ -227,9 +239,6 @@ fn exclude_from_dumps(map: &MmapMut) -> bool {
 fn exclude_from_dumps(_: &MmapMut) -> bool {
     false
 }
-
-/// Deeper than any call here or in a provider keeps a key: 64 KiB, of the 2 MiB that a thread has.
-const WASHED: usize = 64 * 1024;
 
 /// Four pages of 4 KiB: small beside the smallest usual `RLIMIT_MEMLOCK` of 64 KiB, and still 128 slots.
 const CHUNK_LEN: usize = 16 * 1024;

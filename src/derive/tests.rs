@@ -39,7 +39,8 @@ proptest! {
             info.extend_from_slice(&index.to_be_bytes());
             info.extend_from_slice(&r);
             prop_assert_eq!(info.len(), 54);
-            let dek = ours.dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r));
+            let mut dek = Dek::empty();
+            ours.dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r), &mut dek);
             prop_assert_eq!(dek.expose(), &expand(&theirs, &info));
         }
         prop_assert_eq!(*ours.kcv().as_bytes(), expand(&theirs, b"SRK1"));

@@ -161,7 +161,7 @@ impl Shared {
                 drop(state);
                 let result = work();
                 // An AEK passed through here.
-                wash_stack();
+                wash_stack::<WASHED>();
                 // The event loop may be gone; then nobody waits for the result.
                 drop(self.results.send(result));
                 state = self.lock();
@@ -185,6 +185,9 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool").field("threads", &state.threads).field("most", &self.most).finish()
     }
 }
+
+/// Deeper than the library or a provider takes a key: 64 KiB, of the 2 MiB that a thread has.
+const WASHED: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
