@@ -18,9 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Moment;
-use crate::error::Error;
-#[cfg(doc)]
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Epoch};
@@ -82,6 +80,8 @@ struct Control {
     last_failure: Option<Error>,
     newer_kek_version: bool,
     next_version_check: Option<Moment>,
+    /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
+    retired: bool,
 }
 
 struct Waiter {
@@ -244,7 +244,7 @@ impl fmt::Debug for Account {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.inner.feed(self.inner.state.clock().now(), Event::Lock);
+        self.inner.retire();
         self.inner.parts.keeper.send(Message::Detach(self.inner.key));
     }
 }
@@ -277,6 +277,7 @@ impl AccountInner {
             last_failure: None,
             newer_kek_version: false,
             next_version_check: None,
+            retired: false,
         };
         Ok(Self {
             state: AccountState::new(control.known.record.account(), clock),
@@ -353,6 +354,17 @@ impl AccountInner {
     pub(crate) fn begin_attempt(&self, now: Moment) -> Option<AttemptId> {
         let mut control = self.lock_control();
         control.lease.wants_attempt(now).then(|| control.lease.begin(now))
+    }
+
+    /// Closes the account for good, because its cache ends or nobody holds it any more.
+    pub(crate) fn retire(&self) {
+        self.lock_control().retired = true;
+        self.feed(self.state.clock().now(), Event::Lock);
+    }
+
+    /// Whether it is closed for good. A fence or a guarded value may still look at it.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.lock_control().retired
     }
 
     /// Takes in an event that brings no key.
@@ -530,6 +542,10 @@ impl AccountInner {
     }
 
     fn wait_for(&self, mut control: MutexGuard<'_, Control>, unlock: bool) -> Pending<()> {
+        if control.retired {
+            let error = Error::new(ErrorKind::Unavailable, "the cache is shut down").with_account(self.id());
+            return Pending::ready(Err(error));
+        }
         let (pending, completer) = Pending::new();
         let since = control.ended;
         control.waiters.push(Waiter { completer, unlock, since });
