@@ -5,7 +5,6 @@
 //! Imports: `account::*`, `lease`, `keeper`, `expect`, `record_store`, `provider`, `clock`, `id`, `error`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Bus, Transition};
@@ -13,7 +12,7 @@ use super::refresh::{Adopt, Known, Refreshed};
 use super::settings::Settings;
 use super::state::{AccountState, Keyless, Status, UnavailableCause};
 use crate::clock::{Clock, Moment};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::id::AccountId;
 use crate::keeper::{Completer, KeeperHandle, Message, Pending};
@@ -32,8 +31,6 @@ pub(crate) struct AccountInner {
     parts: Parts,
     authority: Authority,
     control: Mutex<Control>,
-    /// The engine has let go of it; a worker may still hold it for the length of a call.
-    detached: AtomicBool,
 }
 
 /// What an account is made of, besides its record.
@@ -54,6 +51,8 @@ struct Control {
     last_failure: Option<Error>,
     newer_kek_version: bool,
     next_version_check: Option<Moment>,
+    /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
+    retired: bool,
 }
 
 struct Waiter {
@@ -108,6 +107,7 @@ impl AccountInner {
             last_failure: None,
             newer_kek_version: false,
             next_version_check: None,
+            retired: false,
         };
         Ok(Self {
             state: AccountState::new(control.known.record.account(), clock),
@@ -115,7 +115,6 @@ impl AccountInner {
             parts,
             authority: provider.authority(),
             control: Mutex::new(control),
-            detached: AtomicBool::new(false),
         })
     }
 
@@ -125,17 +124,6 @@ impl AccountInner {
 
     pub(crate) const fn key(&self) -> AccountKey {
         self.key
-    }
-
-    /// The engine has let go of the account: it closes for good.
-    pub(super) fn detach(&self) {
-        self.detached.store(true, Ordering::SeqCst);
-        self.feed(self.state.clock().now(), Event::Lock);
-        self.parts.keeper.send(Message::Detach(self.key));
-    }
-
-    pub(crate) fn is_detached(&self) -> bool {
-        self.detached.load(Ordering::SeqCst)
     }
 
     pub(crate) const fn authority(&self) -> &Authority {
@@ -203,6 +191,23 @@ impl AccountInner {
         control.lease.wants_attempt(now).then(|| control.lease.begin(now))
     }
 
+    /// The last handle was dropped: the account closes for good, and the event loop forgets it.
+    pub(super) fn detach(&self) {
+        self.retire();
+        self.parts.keeper.send(Message::Detach(self.key));
+    }
+
+    /// Closes the account for good, because its cache ends or nobody holds it any more.
+    pub(crate) fn retire(&self) {
+        self.lock_control().retired = true;
+        self.feed(self.state.clock().now(), Event::Lock);
+    }
+
+    /// Whether it is closed for good. A worker, a fence or a guarded value may still hold it.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.lock_control().retired
+    }
+
     /// Takes in an event that brings no key.
     pub(crate) fn feed(&self, now: Moment, event: Event) {
         let mut control = self.lock_control();
@@ -229,7 +234,9 @@ impl AccountInner {
                 let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
                 (Event::Answered(attempt, answer), Some(*adopt))
             }
-            Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::Silent(_) | Refreshed::NoRecord(_) => {
+                (Event::Answered(attempt, Answer::Transient), None)
+            }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
             Refreshed::Deleted(known) => {
@@ -382,13 +389,16 @@ impl AccountInner {
     }
 
     fn wait_for(&self, mut control: MutexGuard<'_, Control>, unlock: bool) -> Pending<()> {
+        // A loop that has ended answers nobody. It says so before it retires the accounts that it knows, so every
+        // wait is either seen by that or refused here.
+        if control.retired || self.parts.keeper.is_closed() {
+            let error = Error::new(ErrorKind::Unavailable, "the cache is shut down").with_account(self.id());
+            return Pending::ready(Err(error));
+        }
         let (pending, completer) = Pending::new();
         let since = control.ended;
         control.waiters.push(Waiter { completer, unlock, since });
-        // Looked at after the waiter stands there: a loop that closes ends every wait that it finds.
-        let abandoned = self.parts.keeper.is_closed().then(|| std::mem::take(&mut control.waiters));
         drop(control);
-        drop(abandoned);
         self.poke();
         self.parts.keeper.waiting(pending)
     }
