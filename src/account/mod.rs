@@ -41,6 +41,7 @@ use state::{AccountState, Keyless, Status, UnavailableCause};
 ///
 /// Sealing and opening never wait (contract C6): without a valid lease they fail at once. Waiting is done by name,
 /// with [`Self::ready`] or [`Self::wait_ready`]. When the last clone is dropped, the account's key is wiped.
+/// [`AekCache`](crate::AekCache) shows how to come by one.
 #[derive(Clone)]
 pub struct Account {
     handle: Arc<Handle>,

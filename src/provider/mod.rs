@@ -316,6 +316,13 @@ impl WrapContext {
 /// 8 for AES-KW, short enough for RSA-OAEP.
 ///
 /// Wiped when dropped. Intentionally neither `Clone` nor comparable; `Debug` shows no byte.
+///
+/// ```compile_fail,E0599
+/// fn copy(secret: &strongroom::provider::WrapInput) { let _copy: strongroom::provider::WrapInput = secret.clone(); }
+/// ```
+/// ```
+/// fn borrow(secret: &strongroom::provider::WrapInput) { let _view: &strongroom::provider::WrapInput = secret; }
+/// ```
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct WrapInput([u8; Self::LEN]);
 
