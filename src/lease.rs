@@ -14,6 +14,7 @@
 //! `min(start + F + G, answer + F)`. So a refresher that stalls in the middle of an outage loses the lease as
 //! surely as one that stalls outside of it. Imports: `clock`, `error` (for `Refusal`), `id`.
 
+mod event;
 mod pace;
 mod policy;
 
@@ -23,82 +24,9 @@ use crate::clock::Moment;
 use crate::error::Refusal;
 use crate::id::Epoch;
 
+pub(crate) use event::{Answer, AttemptId, Closed, Effects, Event, Publish};
 use pace::{Flaps, Jitter, Tokens};
 pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
-
-/// Names one unwrap attempt of one account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct AttemptId(u64);
-
-/// What the machine is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// Time has passed.
-    Wake,
-    /// An attempt ended. Of one that is no longer current a refusal is heeded, or a success while the KMS
-    /// is thought silent: as a reason to ask again, never as an answer.
-    Answered(AttemptId, Answer),
-    /// Another account's attempt at the same authority, begun at the given time, met silence.
-    AuthoritySilent {
-        begun: Moment,
-    },
-    /// Another account at the same authority was refused: ask for ourselves, soon.
-    AuthorityRefused,
-    /// The record was changed by somebody: look at it, soon.
-    RecordChanged,
-    Lock,
-    Unlock,
-    Delete,
-    Recover,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The KMS unwrapped, and the AEK is the record's. `started` is when the call began.
-    Verified {
-        started: Moment,
-        max_grace: Option<Duration>,
-    },
-    Transient,
-    Integrity,
-    /// The KMS refused, but the newest record has not been compared yet: close, and wait for the
-    /// rest of the answer (contract D12).
-    RefusedPending(Refusal),
-    Refused(Refusal),
-}
-
-/// What the keeper does now, in this order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Effects {
-    pub(crate) publish: Option<Publish>,
-    /// The state that users see has changed: tell them.
-    pub(crate) notify: bool,
-    /// The KMS's answer cannot be right: tell a person.
-    pub(crate) alarm: bool,
-}
-
-/// What the data plane is to see from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Publish {
-    /// The keys that came with this answer.
-    Keys { fresh_until: Moment, valid_until: Moment },
-    /// The same keys, other deadlines.
-    Extend { fresh_until: Moment, valid_until: Moment },
-    /// No keys, a new epoch.
-    Close { epoch: Epoch, why: Closed },
-}
-
-/// Why there is no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
-    NotReady,
-    Silent,
-    Integrity,
-    Revoked(Refusal),
-    Locked,
-    Deleted,
-}
 
 /// Where the machine stands. `Held` is the table's *fresh* and *grace*: which of them is a matter of age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +52,16 @@ struct Held {
     silent_at: Option<Moment>,
     /// An answer that cannot be right has come since: no grace any more.
     tainted: bool,
-    in_grace: bool,
+    seen: Seen,
+}
+
+/// What users were last told of a key that is held. Time alone moves it, and each move is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Seen {
+    Fresh,
+    Grace,
+    /// Past its deadline with nothing earned: the data plane refuses it, until an attempt has ended.
+    Lapsed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,11 +241,12 @@ impl Lease {
     /// When time alone will next change the state.
     pub(crate) fn expires_at(&self) -> Option<Moment> {
         let Phase::Held(held) = self.phase else { return None };
-        let fresh_until = held.since.plus(self.policy.fresh_for());
-        if held.tainted || (!held.in_grace && held.silent_at.is_some()) {
-            return Some(fresh_until);
-        }
-        Some(held.since.plus(self.policy.usable_for()))
+        let (fresh_until, valid_until) = self.deadlines()?;
+        Some(match held.seen {
+            Seen::Fresh => fresh_until,
+            Seen::Grace => valid_until,
+            Seen::Lapsed => held.since.plus(self.policy.usable_for()),
+        })
     }
 
     fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
@@ -363,8 +301,8 @@ impl Lease {
             };
         }
         self.policy = policy;
-        let was_held = matches!(self.phase, Phase::Held(held) if !held.in_grace);
-        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, in_grace: false });
+        let was_held = matches!(self.phase, Phase::Held(held) if held.seen == Seen::Fresh);
+        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, seen: Seen::Fresh });
         self.failures = 0;
         self.last_begun = Some(started);
         let (low, high) = (policy.shortest_interval(), policy.longest_interval());
@@ -425,7 +363,7 @@ impl Lease {
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         match &mut self.phase {
-            Phase::Held(held) if !held.in_grace => {
+            Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;
                 let publish = self
                     .deadlines()
@@ -504,6 +442,7 @@ impl Lease {
     }
 
     fn on_delete(&mut self) -> Effects {
+        self.unlock_wanted = false;
         match self.phase {
             Phase::Deleted { .. } => Effects::default(),
             phase => self.close(Phase::Deleted { locked: phase == Phase::Locked }, Closed::Deleted),
@@ -525,10 +464,7 @@ impl Lease {
         let Phase::Held(held) = self.phase else { return Effects::default() };
         let age = now.age_since(held.since);
         let fresh = age < self.policy.fresh_for();
-        if fresh {
-            return Effects::default();
-        }
-        if held.tainted {
+        if !fresh && held.tainted {
             self.probe_later(now);
             return self.close(Phase::Unavailable, Closed::Integrity);
         }
@@ -542,14 +478,18 @@ impl Lease {
                 self.close(Phase::Cold, Closed::NotReady)
             };
         }
-        // Past F after a sleep with nothing earned: the data plane refuses by its deadline; ask now.
-        if held.silent_at.is_none() {
+        if !fresh && held.silent_at.is_none() {
+            // Past F after a sleep: nothing is earned before the KMS was asked.
             self.due = self.due.earlier(now);
-            return Effects::default();
         }
-        let entered = !held.in_grace;
-        self.phase = Phase::Held(Held { in_grace: true, ..held });
-        Effects { notify: entered, ..Effects::default() }
+        let valid = self.deadlines().is_some_and(|(_, valid_until)| !now.reached(valid_until));
+        let seen = match (fresh, valid) {
+            (_, false) => Seen::Lapsed,
+            (true, true) => Seen::Fresh,
+            (false, true) => Seen::Grace,
+        };
+        self.phase = Phase::Held(Held { seen, ..held });
+        Effects { notify: seen != held.seen, ..Effects::default() }
     }
 
     /// `fresh_until` and `valid_until` of the lease that is held.
@@ -602,17 +542,6 @@ impl Lease {
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
     fn probe_later(&mut self, now: Moment) {
         self.due = now.plus(self.jitter.near(self.policy.refresh()));
-    }
-}
-
-impl Effects {
-    /// What follows these effects. The later publication stands; a closing is never overtaken by an extension.
-    fn then(self, later: Self) -> Self {
-        Self {
-            publish: later.publish.or(self.publish),
-            notify: self.notify || later.notify,
-            alarm: self.alarm || later.alarm,
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
 use crate::format::record::VerifiedRecord;
 use crate::keeper::{ControlCall, Met, Pending};
+use crate::lease::Event;
 use crate::provider::{Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
 
 /// Where a rotation leads. [`Retire`] has an example.
@@ -247,6 +248,9 @@ impl<'a> Rewrap<'a> {
         };
         let parsed = Arc::new(record.record().clone());
         self.inner.replace_known(Known { record: parsed, tag, verified: Some(Arc::new(record)) });
+        // A refresh by the new record: it may be what brings a revoked account back.
+        self.inner.feed(self.clock.now(), Event::RecordChanged);
+        self.inner.poke();
         Ok(())
     }
 

@@ -183,7 +183,7 @@ python_environment() {
     python3 -c 'import ensurepip, venv' || install_debian python3 python3-venv || return 1
     rm -rf "$root/target/venv"
     python3 -m venv "$root/target/venv" || return 1
-    "$python" -m pip install --quiet --disable-pip-version-check cryptography || return 1
+    "$python" -m pip install --quiet --disable-pip-version-check 'cryptography>=42' || return 1
   fi
   "$python" -c 'import cryptography; print("cryptography", cryptography.__version__)'
 }

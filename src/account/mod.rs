@@ -566,7 +566,8 @@ impl AccountInner {
         self.parts.keeper.waiting(pending)
     }
 
-    fn poke(&self) {
+    /// Has the event loop look at the account's timers.
+    pub(crate) fn poke(&self) {
         self.parts.keeper.send(Message::Poke(self.key));
     }
 

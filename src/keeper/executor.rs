@@ -194,7 +194,7 @@ mod tests {
         let pool = Pool::new(2, results);
         let (release, held) = mpsc::channel::<()>();
         let hang = move || {
-            drop(held.recv());
+            let _ = held.recv();
             Message::Shutdown
         };
         pool.run(Box::new(hang)).unwrap();

@@ -111,8 +111,12 @@ impl Keeper {
 
     /// In a forked child: there is no thread to wait for.
     pub(crate) fn forget_threads(&self) {
-        if let Runner::Thread { thread, .. } = &self.runner {
-            *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        match &self.runner {
+            Runner::Thread { thread, .. } => {
+                *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Runner::Manual(_) => {}
         }
     }
 

@@ -8,8 +8,8 @@ use crate::clock::Moment;
 /// A small token bucket for what people ask for: three at once, one more each 6 s.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tokens {
-    left: u32,
-    filled: Moment,
+    pub(super) left: u32,
+    pub(super) filled: Moment,
 }
 
 impl Tokens {
@@ -36,8 +36,8 @@ impl Tokens {
 /// Remembers when access was lost, to slow down against a KMS that flaps.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flaps {
-    last: [Option<Moment>; 3],
-    doublings: u32,
+    pub(super) last: [Option<Moment>; 3],
+    pub(super) doublings: u32,
 }
 
 impl Flaps {

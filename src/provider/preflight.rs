@@ -273,7 +273,7 @@ impl PreflightOutcome {
 
 impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (provider, endpoint) = (&self.authority.provider, &self.authority.endpoint);
+        let (provider, endpoint) = (self.authority.provider(), self.authority.endpoint());
         writeln!(f, "preflight of `{}` at {provider}://{endpoint}", self.kek.name().escape_debug())?;
         match &self.get {
             Ok(info) => writeln!(f, "  get      passed: {}", InWords(info))?,

@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 29] = [
+const UNITS: [Unit; 32] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -25,7 +25,10 @@ const UNITS: [Unit; 29] = [
     unit("engine", 1, &["secret"]),
     unit("clock", 1, &[]),
     unit("atomic_file", 1, &[]),
-    unit("provider", 1, &[]),
+    unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap"]),
+    unit("provider/error", 1, &[]),
+    unit("provider/kek", 1, &["provider/error", "provider"]),
+    unit("provider/wrap", 1, &["provider/error", "provider/kek", "provider"]),
     // 2: labels and info encodings; bytes and types.
     unit("derive", 2, &[]),
     unit("format", 2, &[]),

@@ -186,9 +186,9 @@ impl World {
             overtaken,
         } = lease;
         hash.other(std::mem::discriminant(phase));
-        if let Phase::Held(Held { since, silent_at, tainted, in_grace }) = phase {
+        if let Phase::Held(Held { since, silent_at, tainted, seen }) = phase {
             hash.moments([Some(*since), *silent_at]);
-            hash.other((tainted, in_grace));
+            hash.other((tainted, seen));
         }
         hash.other(matches!(phase, Phase::Deleted { locked: true }));
         hash.moments([attempt.map(|attempt| attempt.begun)]);

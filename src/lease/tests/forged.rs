@@ -289,6 +289,7 @@ fn calls_too_often_or_too_many_are_flagged() {
 #[test]
 fn a_machine_that_spins_stalls_or_hides_its_epoch_is_flagged() {
     let mut world = World::fresh();
+    world.attempt(|_| Answer::Refused(GONE));
     world.lease.due = world.now.plus(MAX_REFRESH * 2);
     assert_eq!(world.check_progress(), Err(Breach::NeverAsksAgain));
 

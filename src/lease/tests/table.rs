@@ -163,6 +163,17 @@ fn c5_grace_that_is_not_earned_anew_lapses() {
 }
 
 #[test]
+fn d6_a_lapse_and_its_end_are_told() {
+    let mut world = World::fresh();
+    world.wake_until_wanted();
+    world.pass(DEFAULT.fresh_for());
+    assert!(world.on(Event::Wake).notify, "past F with nothing earned");
+    assert_eq!(world.seen(), Seen::Lapsed);
+    assert!(!world.on(Event::Wake).notify, "told once");
+    assert!(world.attempt(World::verified).notify, "back in use, in the same epoch");
+}
+
+#[test]
 fn table_transient_at_the_end_of_grace_is_unavailable() {
     let mut world = World::fresh();
     let since = world.watch.keys.expect("held").since;

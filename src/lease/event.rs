@@ -1,0 +1,92 @@
+//! What goes into the lease machine, and what comes out of it. Imports: `clock`, `error`, `id`.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::Refusal;
+use crate::id::Epoch;
+
+/// Names one unwrap attempt of one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AttemptId(pub(super) u64);
+
+/// What the machine is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Time has passed.
+    Wake,
+    /// An attempt ended. Of one that is no longer current a refusal is heeded, or a success while the KMS
+    /// is thought silent: as a reason to ask again, never as an answer.
+    Answered(AttemptId, Answer),
+    /// Another account's attempt at the same authority, begun at the given time, met silence.
+    AuthoritySilent {
+        begun: Moment,
+    },
+    /// Another account at the same authority was refused: ask for ourselves, soon.
+    AuthorityRefused,
+    /// The record was changed by somebody: look at it, soon.
+    RecordChanged,
+    Lock,
+    Unlock,
+    Delete,
+    Recover,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The KMS unwrapped, and the AEK is the record's. `started` is when the call began.
+    Verified {
+        started: Moment,
+        max_grace: Option<Duration>,
+    },
+    Transient,
+    Integrity,
+    /// The KMS refused, but the newest record has not been compared yet: close, and wait for the
+    /// rest of the answer (contract D12).
+    RefusedPending(Refusal),
+    Refused(Refusal),
+}
+
+/// What the keeper does now, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    pub(crate) publish: Option<Publish>,
+    /// The state that users see has changed: tell them.
+    pub(crate) notify: bool,
+    /// The KMS's answer cannot be right: tell a person.
+    pub(crate) alarm: bool,
+}
+
+/// What the data plane is to see from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// The keys that came with this answer.
+    Keys { fresh_until: Moment, valid_until: Moment },
+    /// The same keys, other deadlines.
+    Extend { fresh_until: Moment, valid_until: Moment },
+    /// No keys, a new epoch.
+    Close { epoch: Epoch, why: Closed },
+}
+
+/// Why there is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    NotReady,
+    Silent,
+    Integrity,
+    Revoked(Refusal),
+    Locked,
+    Deleted,
+}
+
+impl Effects {
+    /// What follows these effects. The later publication stands; a closing is never overtaken by an extension.
+    pub(super) fn then(self, later: Self) -> Self {
+        Self {
+            publish: later.publish.or(self.publish),
+            notify: self.notify || later.notify,
+            alarm: self.alarm || later.alarm,
+        }
+    }
+}
