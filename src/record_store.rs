@@ -15,8 +15,9 @@ use crate::id::AccountId;
 
 /// Keeps one record per account, shared by any number of processes and machines.
 ///
-/// Called on the library's own threads only; it may block. Every refresh of an account loads with the tag
-/// that it knows, so make [`Loaded::Unchanged`] cheap.
+/// Called on the library's own threads, and by [`AekCache::attach_stored`](crate::AekCache::attach_stored) on its
+/// caller's; it may block. Every refresh of an account loads with the tag that it knows, so make
+/// [`Loaded::Unchanged`] cheap.
 ///
 /// A store over anything that replaces a value only if it is unchanged:
 ///

@@ -95,7 +95,7 @@ fuzz_run() {
   fi
   rm -rf "$corpus"
   mkdir -p "$corpus"
-  # One allocation above 1 MiB ends the run: lengths read from outside are bounded before allocating.
+  # One allocation above 2 MiB ends the run: lengths read from outside are bounded before allocating.
   cargo +nightly fuzz run --target-dir "$root/target/fuzz" "$target" "$corpus" "fuzz/seeds/$target" -- \
     -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=2 -verbosity=1
 }
@@ -166,7 +166,7 @@ report() {
 }
 
 install_tools() {
-  command -v cargo || { echo "Install Rust first: https://rustup.rs"; return 1; }
+  command -v cargo || { echo "Install Rust first, with rustup"; return 1; }
   # The C compiler builds aws-lc, the C++ compiler libFuzzer.
   command -v cc && command -v c++ || install_debian build-essential || return 1
   cargo fmt --version || rustup component add rustfmt || return 1

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+#[cfg(doc)]
+use super::ErrorClass;
 use super::ProviderError;
 
 /// A text from outside: bounded, not empty, printable. Stands first, because macros are known from here on.
@@ -19,7 +21,7 @@ macro_rules! bounded_text {
             /// Checks that `text` is not empty, not longer than [`Self::MAX_LEN`] and without control characters.
             ///
             /// # Errors
-            /// [`ErrorClass::Misconfigured`] otherwise.
+            /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) otherwise.
             pub fn new(text: impl Into<String>) -> Result<Self, ProviderError> {
                 let text = text.into();
                 if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
@@ -84,7 +86,7 @@ impl Authority {
     /// The URI of the KEK called `name` here. Pure: no call to the KMS.
     ///
     /// # Errors
-    /// [`ErrorClass::Misconfigured`] when the URI would exceed [`KekUri::MAX_LEN`] bytes or be empty.
+    /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) when the URI would exceed [`KekUri::MAX_LEN`] bytes or be empty.
     pub fn uri_of(&self, name: &str) -> Result<KekUri, ProviderError> {
         if name.is_empty() {
             return Err(ProviderError::misconfigured("the KEK has no name"));
@@ -95,7 +97,7 @@ impl Authority {
     /// The name of the KEK that `uri` points to.
     ///
     /// # Errors
-    /// [`ErrorClass::Misconfigured`] when `uri` belongs to another provider or endpoint.
+    /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) when `uri` belongs to another provider or endpoint.
     pub fn name_of<'u>(&self, uri: &'u KekUri) -> Result<&'u str, ProviderError> {
         uri.as_str()
             .strip_prefix(self.provider.as_str())

@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+#[cfg(doc)]
+use super::ErrorClass;
 use super::{KekUri, KekVersion, ProviderError, bounded_text};
 use crate::id::{AccountId, Generation, Suite};
 
@@ -23,7 +25,7 @@ pub struct WrapContext {
 pub enum WrapRole {
     /// The AEK.
     Inner,
-    /// A throw-away value that [`preflight`] wraps and unwraps; never an AEK.
+    /// A throw-away value that [`preflight`](super::preflight()) wraps and unwraps; never an AEK.
     Preflight,
 }
 
@@ -142,7 +144,7 @@ impl WrapInput {
     /// What a provider got back from its KMS. Wipe your own copy.
     ///
     /// # Errors
-    /// [`ErrorClass::Integrity`] when it is not exactly [`Self::LEN`] bytes.
+    /// [`ErrorClass::Integrity`](super::ErrorClass::Integrity) when it is not exactly [`Self::LEN`] bytes.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ProviderError> {
         match bytes.try_into() {
             Ok(bytes) => Ok(Self(bytes)),
@@ -191,7 +193,7 @@ impl Wrapped {
     /// The KMS's answer to a wrap.
     ///
     /// # Errors
-    /// [`ErrorClass::Integrity`] when `bytes` is empty or longer than [`Self::MAX_LEN`].
+    /// [`ErrorClass::Integrity`](super::ErrorClass::Integrity) when `bytes` is empty or longer than [`Self::MAX_LEN`].
     pub fn new(
         kek: KekUri,
         version: KekVersion,

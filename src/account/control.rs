@@ -1,0 +1,419 @@
+//! An account, as the control plane holds it.
+//!
+//! All that changes it passes through one mutex per account: an event goes into the lease machine, its
+//! effects are published to the data plane, and only then is everybody told who waits or listens (invariant 5).
+//! Imports: `account::*`, `lease`, `keeper`, `expect`, `record_store`, `provider`, `clock`, `id`, `error`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::events::{Bus, Transition};
+use super::refresh::{Adopt, Known, Refreshed};
+use super::settings::Settings;
+use super::state::{AccountState, Keyless, Status, UnavailableCause};
+use crate::clock::{Clock, Moment};
+use crate::error::Error;
+use crate::expect::Expect;
+use crate::id::AccountId;
+use crate::keeper::{Completer, KeeperHandle, Message, Pending};
+use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, Publish};
+use crate::provider::Authority;
+use crate::record_store::RecordStore;
+
+/// Names an account within its cache's life: an id can be attached, dropped and attached again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AccountKey(u64);
+
+/// The account, as the control plane holds it.
+pub(crate) struct AccountInner {
+    pub(super) state: AccountState,
+    key: AccountKey,
+    parts: Parts,
+    authority: Authority,
+    control: Mutex<Control>,
+    /// The engine has let go of it; a worker may still hold it for the length of a call.
+    detached: AtomicBool,
+}
+
+/// What an account is made of, besides its record.
+pub(crate) struct Parts {
+    pub(crate) expect: Expect,
+    pub(crate) store: Option<Arc<dyn RecordStore>>,
+    pub(crate) settings: Settings,
+    pub(crate) keeper: KeeperHandle,
+    pub(crate) bus: Arc<Bus>,
+}
+
+struct Control {
+    lease: Lease,
+    known: Known,
+    waiters: Vec<Waiter>,
+    /// Attempts that have ended, to tell what a waiter has waited for.
+    ended: u64,
+    last_failure: Option<Error>,
+    newer_kek_version: bool,
+    next_version_check: Option<Moment>,
+}
+
+struct Waiter {
+    completer: Completer<()>,
+    /// Waits for `unlock`, not for readiness.
+    unlock: bool,
+    /// How many attempts had ended when the wait began: a refusal counts once one more has.
+    since: u64,
+}
+
+/// Waits that are over. Told of it only once the account's mutex is free: a waker is somebody else's code.
+#[must_use]
+struct EndedWaits(Vec<(Completer<()>, Result<(), Error>)>);
+
+/// What the event loop asks of an account.
+pub(crate) struct Schedule {
+    pub(crate) wants_attempt: bool,
+    pub(crate) wake_at: Option<Moment>,
+}
+
+impl EndedWaits {
+    fn tell(self) {
+        self.0.into_iter().for_each(|(completer, result)| completer.complete(result));
+    }
+}
+
+impl AccountKey {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl AccountInner {
+    /// An account without a key. `seed` spreads its refreshes among those of others.
+    ///
+    /// # Errors
+    /// As [`Expect::admit`]: the record is not the expected one.
+    pub(crate) fn new(
+        key: AccountKey,
+        clock: Clock,
+        known: Known,
+        parts: Parts,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let provider = parts.expect.admit(&known.record)?;
+        let now = clock.now();
+        let control = Control {
+            lease: Lease::new(parts.settings.policy, now, seed),
+            known,
+            waiters: Vec::new(),
+            ended: 0,
+            last_failure: None,
+            newer_kek_version: false,
+            next_version_check: None,
+        };
+        Ok(Self {
+            state: AccountState::new(control.known.record.account(), clock),
+            key,
+            parts,
+            authority: provider.authority(),
+            control: Mutex::new(control),
+            detached: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) const fn id(&self) -> AccountId {
+        self.state.id()
+    }
+
+    pub(crate) const fn key(&self) -> AccountKey {
+        self.key
+    }
+
+    /// The engine has let go of the account: it closes for good.
+    pub(super) fn detach(&self) {
+        self.detached.store(true, Ordering::SeqCst);
+        self.feed(self.state.clock().now(), Event::Lock);
+        self.parts.keeper.send(Message::Detach(self.key));
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::SeqCst)
+    }
+
+    pub(crate) const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(crate) const fn expect(&self) -> &Expect {
+        &self.parts.expect
+    }
+
+    pub(crate) fn store(&self) -> Option<&dyn RecordStore> {
+        self.parts.store.as_deref()
+    }
+
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.parts.settings
+    }
+
+    pub(crate) const fn keeper(&self) -> &KeeperHandle {
+        &self.parts.keeper
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.state.clock()
+    }
+
+    /// What the KMS last answered, where that was not a key.
+    pub(super) fn last_failure(&self) -> Option<Error> {
+        self.lock_control().last_failure.clone()
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        self.lock_control().known.clone()
+    }
+
+    /// Goes by `known` from now on: a record that this process has just persisted.
+    pub(crate) fn replace_known(&self, known: Known) {
+        let mut control = self.lock_control();
+        // A refresh may have brought a newer one meanwhile.
+        if known.record.sequence() > control.known.record.sequence() {
+            control.known = known;
+        }
+    }
+
+    /// Tells the engine that a newer KEK version waits for somebody to persist a record.
+    pub(crate) fn announce_newer_version(&self, newer: bool) {
+        let mut control = self.lock_control();
+        if control.newer_kek_version != newer {
+            control.newer_kek_version = newer;
+            self.post(&control);
+        }
+    }
+
+    pub(crate) fn schedule(&self, now: Moment) -> Schedule {
+        let control = self.lock_control();
+        let wants_attempt = control.lease.wants_attempt(now);
+        // What wants to start waits for its turn, not for a timer.
+        let wake_at = if wants_attempt { control.lease.expires_at() } else { control.lease.wake_at() };
+        Schedule { wants_attempt, wake_at }
+    }
+
+    /// Begins the attempt that is due, if one still is.
+    pub(crate) fn begin_attempt(&self, now: Moment) -> Option<AttemptId> {
+        let mut control = self.lock_control();
+        control.lease.wants_attempt(now).then(|| control.lease.begin(now))
+    }
+
+    /// Takes in an event that brings no key.
+    pub(crate) fn feed(&self, now: Moment, event: Event) {
+        let mut control = self.lock_control();
+        let effects = control.lease.on(now, event);
+        self.apply(&mut control, effects, None);
+        let ended = self.settle(&mut control, None);
+        drop(control);
+        ended.tell();
+    }
+
+    /// Takes in the end of an attempt. True when the account has just become revoked by it.
+    pub(crate) fn take_refreshed(
+        self: &Arc<Self>,
+        now: Moment,
+        attempt: AttemptId,
+        refreshed: Refreshed,
+    ) -> bool {
+        let mut control = self.lock_control();
+        let current = control.lease.is_current(attempt);
+        let unlock = control.lease.is_unlock(attempt);
+        let failure = refreshed.failure().cloned();
+        let (event, adopt) = match refreshed {
+            Refreshed::Verified(adopt) => {
+                let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
+                (Event::Answered(attempt, answer), Some(*adopt))
+            }
+            Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
+            Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
+            Refreshed::Deleted(known) => {
+                control.known = known;
+                (Event::Delete, None)
+            }
+        };
+        if current {
+            control.ended += 1;
+            control.last_failure.clone_from(&failure);
+        }
+        let effects = control.lease.on(now, event);
+        self.apply(&mut control, effects, adopt);
+        let ended = self.settle(&mut control, (current && unlock).then_some(failure));
+        self.follow_versions(now, &mut control);
+        drop(control);
+        ended.tell();
+        matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))
+    }
+
+    /// Looks for a newer KEK version when it is time to: first soon after attaching, because a look that is put off at
+    /// every restart is never taken.
+    fn follow_versions(self: &Arc<Self>, now: Moment, control: &mut Control) {
+        if !matches!(self.state.status(), Status::Fresh { .. }) {
+            return;
+        }
+        match control.next_version_check {
+            Some(at) if !now.reached(at) => {}
+            // With the first key there is better to do: the second refresh looks.
+            None => control.next_version_check = Some(now),
+            Some(_) => {
+                control.next_version_check = Some(now.plus(self.settings().version_check));
+                self.begin_follow_versions();
+            }
+        }
+    }
+
+    /// Brings the first key into use, of an account that was just created.
+    pub(crate) fn adopt_first(&self, now: Moment, adopt: Adopt) {
+        let mut control = self.lock_control();
+        let attempt = control.lease.begin(now);
+        let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
+        let effects = control.lease.on(now, Event::Answered(attempt, answer));
+        self.apply(&mut control, effects, Some(adopt));
+    }
+
+    /// Publishes, then tells (invariant 5).
+    fn apply(&self, control: &mut Control, effects: Effects, adopt: Option<Adopt>) {
+        match effects.publish {
+            Some(Publish::Keys { fresh_until, valid_until }) => {
+                let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
+                control.known = adopt.known;
+                let epoch = control.lease.epoch();
+                self.state.publish_keys(epoch, adopt.ring, fresh_until, valid_until);
+            }
+            Some(Publish::Extend { fresh_until, valid_until }) => self.state.extend(fresh_until, valid_until),
+            Some(Publish::Close { epoch, why }) => self.state.close(epoch, keyless(why)),
+            None => {}
+        }
+        if effects.notify || effects.alarm {
+            self.post(control);
+        }
+    }
+
+    fn post(&self, control: &Control) {
+        self.parts.bus.post(&Transition {
+            account: self.id(),
+            epoch: control.lease.epoch(),
+            status: self.state.status(),
+            cause: control.last_failure.clone(),
+            newer_kek_version: control.newer_kek_version,
+        });
+    }
+
+    /// Takes out the waits that the present state ends. `unlocked` is how an attempt for `unlock` ended.
+    fn settle(&self, control: &mut Control, unlocked: Option<Option<Error>>) -> EndedWaits {
+        let mut ended = EndedWaits(Vec::new());
+        if control.waiters.is_empty() {
+            return ended;
+        }
+        let status = self.state.status();
+        let refusal = self.refusal_to_wait(control, status);
+        for waiter in std::mem::take(&mut control.waiters) {
+            let result = if waiter.unlock {
+                match &unlocked {
+                    Some(None) => Some(Ok(())),
+                    Some(Some(failure)) => Some(Err(failure.clone())),
+                    // Locked again meanwhile: the attempt was overtaken.
+                    None if !control.lease.unlock_under_way() => refusal.clone().map(Err),
+                    None => None,
+                }
+            } else if matches!(status, Status::Fresh { .. } | Status::Grace { .. }) {
+                Some(Ok(()))
+            } else if control.lease.is_locked() || control.ended > waiter.since {
+                refusal.clone().map(Err)
+            } else {
+                None
+            };
+            match result {
+                Some(result) => ended.0.push((waiter.completer, result)),
+                None => control.waiters.push(waiter),
+            }
+        }
+        ended
+    }
+
+    /// The error of a state that waiting does not mend.
+    fn refusal_to_wait(&self, control: &Control, status: Status) -> Option<Error> {
+        match status {
+            Status::Fresh { .. } | Status::Grace { .. } | Status::NotReady => None,
+            Status::Unavailable(UnavailableCause::Silent) => None,
+            Status::Unavailable(UnavailableCause::Integrity) => {
+                control.last_failure.clone().or_else(|| self.state.enter(None).err())
+            }
+            Status::Revoked(_) | Status::Locked | Status::Deleted => self.state.enter(None).err(),
+        }
+    }
+
+    pub(super) fn begin_ready(&self) -> Pending<()> {
+        let now = self.state.clock().now();
+        let mut control = self.lock_control();
+        let effects = control.lease.on(now, Event::Wake);
+        self.apply(&mut control, effects, None);
+        let status = self.state.status();
+        if matches!(status, Status::Fresh { .. } | Status::Grace { .. }) {
+            return Pending::ready(Ok(()));
+        }
+        // Where asking can change nothing, or the budget for asking is spent, what is known is the answer.
+        let hopeless = matches!(status, Status::Locked | Status::Deleted);
+        if (hopeless || !control.lease.ask(now))
+            && let Some(refusal) = self.refusal_to_wait(&control, status)
+        {
+            return Pending::ready(Err(refusal));
+        }
+        self.wait_for(control, false)
+    }
+
+    pub(super) fn begin_unlock(&self) -> Pending<()> {
+        let now = self.state.clock().now();
+        let mut control = self.lock_control();
+        if !control.lease.is_locked() {
+            return Pending::ready(Ok(()));
+        }
+        let effects = control.lease.on(now, Event::Unlock);
+        self.apply(&mut control, effects, None);
+        self.wait_for(control, true)
+    }
+
+    fn wait_for(&self, mut control: MutexGuard<'_, Control>, unlock: bool) -> Pending<()> {
+        let (pending, completer) = Pending::new();
+        let since = control.ended;
+        control.waiters.push(Waiter { completer, unlock, since });
+        // Looked at after the waiter stands there: a loop that closes ends every wait that it finds.
+        let abandoned = self.parts.keeper.is_closed().then(|| std::mem::take(&mut control.waiters));
+        drop(control);
+        drop(abandoned);
+        self.poke();
+        self.parts.keeper.waiting(pending)
+    }
+
+    /// Has the event loop look at the account's timers.
+    pub(crate) fn poke(&self) {
+        self.parts.keeper.send(Message::Poke(self.key));
+    }
+
+    fn lock_control(&self) -> MutexGuard<'_, Control> {
+        // A panic under this lock would be our own; the data plane is bound by its deadline all the same.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for AccountInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.state.fmt(f)
+    }
+}
+
+const fn keyless(why: Closed) -> Keyless {
+    match why {
+        Closed::NotReady => Keyless::NotReady,
+        Closed::Silent => Keyless::Unavailable(UnavailableCause::Silent),
+        Closed::Integrity => Keyless::Unavailable(UnavailableCause::Integrity),
+        Closed::Revoked(refusal) => Keyless::Revoked(refusal),
+        Closed::Locked => Keyless::Locked,
+        Closed::Deleted => Keyless::Deleted,
+    }
+}
