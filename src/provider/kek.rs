@@ -21,7 +21,7 @@ macro_rules! bounded_text {
             /// Checks that `text` is not empty, not longer than [`Self::MAX_LEN`] and without control characters.
             ///
             /// # Errors
-            /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) otherwise.
+            /// [`ErrorClass::Misconfigured`] otherwise.
             pub fn new(text: impl Into<String>) -> Result<Self, ProviderError> {
                 let text = text.into();
                 if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
@@ -86,7 +86,7 @@ impl Authority {
     /// The URI of the KEK called `name` here. Pure: no call to the KMS.
     ///
     /// # Errors
-    /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) when the URI would exceed [`KekUri::MAX_LEN`] bytes or be empty.
+    /// [`ErrorClass::Misconfigured`] when the URI would exceed [`KekUri::MAX_LEN`] bytes or be empty.
     pub fn uri_of(&self, name: &str) -> Result<KekUri, ProviderError> {
         if name.is_empty() {
             return Err(ProviderError::misconfigured("the KEK has no name"));
@@ -97,7 +97,7 @@ impl Authority {
     /// The name of the KEK that `uri` points to.
     ///
     /// # Errors
-    /// [`ErrorClass::Misconfigured`](super::ErrorClass::Misconfigured) when `uri` belongs to another provider or endpoint.
+    /// [`ErrorClass::Misconfigured`] when `uri` belongs to another provider or endpoint.
     pub fn name_of<'u>(&self, uri: &'u KekUri) -> Result<&'u str, ProviderError> {
         uri.as_str()
             .strip_prefix(self.provider.as_str())

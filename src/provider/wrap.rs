@@ -144,7 +144,7 @@ impl WrapInput {
     /// What a provider got back from its KMS. Wipe your own copy.
     ///
     /// # Errors
-    /// [`ErrorClass::Integrity`](super::ErrorClass::Integrity) when it is not exactly [`Self::LEN`] bytes.
+    /// [`ErrorClass::Integrity`] when it is not exactly [`Self::LEN`] bytes.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ProviderError> {
         match bytes.try_into() {
             Ok(bytes) => Ok(Self(bytes)),
@@ -193,7 +193,7 @@ impl Wrapped {
     /// The KMS's answer to a wrap.
     ///
     /// # Errors
-    /// [`ErrorClass::Integrity`](super::ErrorClass::Integrity) when `bytes` is empty or longer than [`Self::MAX_LEN`].
+    /// [`ErrorClass::Integrity`] when `bytes` is empty or longer than [`Self::MAX_LEN`].
     pub fn new(
         kek: KekUri,
         version: KekVersion,
