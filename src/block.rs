@@ -122,6 +122,17 @@ impl GenerationKeys {
         wipe_unless_ok(sealed, data).map(|tag| (head, tag))
     }
 
+    /// As [`Self::seal_with`], for vectors with an `R` that never changes.
+    #[cfg(test)]
+    pub(crate) fn seal_with_for_tests(
+        &self,
+        place: &Place<'_>,
+        r: Nonce24,
+        data: &mut [u8],
+    ) -> Result<(Head, Tag), Error> {
+        self.seal_with(place, r, data)
+    }
+
     /// Verifies and decrypts `data` in place, then asks `release`.
     ///
     /// # Errors

@@ -95,6 +95,8 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
+mod vectors;
+#[cfg(test)]
 mod wycheproof_tests;
 
 pub use account::Account;

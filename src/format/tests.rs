@@ -7,6 +7,7 @@ use crate::block::{GenerationKeys, MAX_AAD, Place};
 use crate::derive::{Kind, MacUse};
 use crate::expect::Expect;
 use crate::format::frame::{MAX_BLOCK, split};
+use crate::format::object::BlockSize;
 use crate::format::policy::GenerationLimits;
 use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
@@ -48,6 +49,9 @@ fn f2_format_md_has_every_limit_with_its_value() {
     let limits = [
         ("MAX_BLOCK", MAX_BLOCK as u64),
         ("MAX_AAD", MAX_AAD as u64),
+        ("BlockSize::MIN", BlockSize::MIN.bytes() as u64),
+        ("BlockSize::MAX", BlockSize::MAX.bytes() as u64),
+        ("MAX_PLAIN_LEN", super::object::MAX_PLAIN_LEN),
         ("AccountRecord::MAX_LEN", AccountRecord::MAX_LEN as u64),
         ("MAX_PROVIDER_LEN", super::record::MAX_PROVIDER_LEN as u64),
         ("KekUri::MAX_LEN", KekUri::MAX_LEN as u64),

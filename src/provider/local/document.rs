@@ -114,7 +114,10 @@ impl Document {
         }
         let document: Self = serde_json::from_slice(body)
             .map_err(|_| malformed("not a LocalKms file: its second line is not a list of keys"))?;
-        document.check()?;
+        // JSON says one thing in many ways: spaces, escapes, arrays for objects. Here every document has one encoding.
+        if *document.to_bytes()? != bytes {
+            return Err(malformed("not a LocalKms file: it is not written as a LocalKms writes"));
+        }
         Ok(document)
     }
 
@@ -420,6 +423,9 @@ mod tests {
             (HEAD.to_owned(), key("KEY").replace("604800", "18446744073709551616")),
             (HEAD.to_owned(), key("KEY").replace("604800", "-1")),
             (HEAD.to_owned(), key("KEY").replace("1111", "11")),
+            (HEAD.to_owned(), EMPTY.replace("\"keys\":", "\"keys\": ")),
+            (HEAD.to_owned(), r#"["000102030405060708090a0b0c0d0e0f",[]]"#.to_owned()),
+            (HEAD.to_owned(), key("KEY").replace("\"a\"", "\"\\u0061\"")),
         ];
         for (head, body) in wrong {
             assert!(Document::parse(&with_head(&head, &body)).is_err(), "{head}\n{body:.200}");
@@ -436,6 +442,21 @@ mod tests {
         assert!(
             Document::parse(&vec![b' '; MAX_FILE + 1]).is_err_and(|error| error.kind() == ErrorKind::Limit)
         );
+    }
+
+    #[test]
+    fn f2_format_md_has_every_limit_of_the_file_with_its_value() {
+        let format = include_str!("../../../docs/FORMAT.md");
+        for (name, value) in [
+            ("MAX_FILE", MAX_FILE),
+            ("MAX_HEAD", MAX_HEAD),
+            ("MAX_KEYS", MAX_KEYS),
+            ("MAX_VERSIONS", MAX_VERSIONS),
+            ("MAX_NAME", MAX_NAME),
+        ] {
+            let row = format!("| `{name}` | {value} |");
+            assert!(format.contains(&row), "{row}");
+        }
     }
 
     #[test]

@@ -1,0 +1,596 @@
+#!/usr/bin/env python3
+"""An independent reader of strongroom's formats, written from docs/FORMAT.md alone.
+
+    reader.py DIRECTORY
+
+reads every *.json in DIRECTORY (frozen vectors, or such as a test has just made), opens what is said to be valid,
+compares it with what it is said to hold, and demands that everything else is refused. The last line is
+`N passed, N failed`; the exit status is 0 only if something was read and nothing failed.
+
+Section numbers below are those of docs/FORMAT.md. Deliberately missing: constant time, locked memory, speed, and the
+kinds of errors. A reader in production needs them.
+"""
+
+import hashlib
+import hmac
+import json
+import pathlib
+import re
+import sys
+import unicodedata
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+MAX_BLOCK = 16 * 1024 * 1024
+MAX_AAD = 4096
+MAX_PLAIN_LEN = 1 << 60
+MAX_RECORD = 1 << 20
+MAX_PROVIDER = 64
+MAX_URI = 1024
+MAX_VERSION = 256
+MAX_ALGORITHM = 64
+MAX_WRAPPED = 4096
+MAX_TIME = 253402300799
+MAX_SEALS = 1 << 48
+MAX_BYTES = 1 << 60
+MAX_AGE_DAYS = 3650
+MAX_FILE = 1 << 20
+MAX_HEAD = 256
+MAX_KEYS = 1000
+MAX_VERSIONS = 1000
+MAX_NAME = 128
+DAY = 86400
+
+SUITE = 1
+FAMILY = 1
+BLOCK = 1
+OBJECT_FRAME = 2
+ROLE_AEK = 1
+ROLE_PREFLIGHT = 255
+
+
+class Refused(Exception):
+    """What the document does not say is accepted."""
+
+
+def require(condition, what):
+    if not condition:
+        raise Refused(what)
+
+
+# Section 1: conventions
+
+
+def be(number, length):
+    return number.to_bytes(length, "big")
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def hmac256(key, data):
+    return hmac.new(key, data, hashlib.sha256).digest()
+
+
+def same(left, right, what):
+    require(hmac.compare_digest(left, right), what)
+
+
+class Bytes:
+    """`take`, `text` and `string` of section 11."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def take(self, count):
+        require(len(self.data) >= count, "cut short")
+        head, self.data = self.data[:count], self.data[count:]
+        return head
+
+    def number(self, length):
+        return int.from_bytes(self.take(length), "big")
+
+    def string(self, limit):
+        length = self.number(2)
+        require(1 <= length <= limit, "length of a byte string")
+        return self.take(length)
+
+    def text(self, limit):
+        return clean_text(self.string(limit))
+
+    def time(self):
+        seconds = self.number(8)
+        require(seconds <= MAX_TIME, "time")
+        return seconds
+
+    def flag(self):
+        value = self.number(1)
+        require(value <= 1, "flag")
+        return value == 1
+
+    def end(self):
+        require(not self.data, "bytes after the end")
+
+
+def clean_text(data):
+    try:
+        text = data.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise Refused("UTF-8") from error
+    require(not any(unicodedata.category(c) == "Cc" for c in text), "control character")
+    return text
+
+
+# Section 2: keys
+
+
+def expand(prk, info):
+    return hmac256(prk, info + b"\x01")
+
+
+class Keys:
+    def __init__(self, account, generation, secret):
+        assert len(account) == 16 and len(secret) == 32 and 1 <= generation < 1 << 32
+        self.account = account
+        self.generation = generation
+        salt = sha256(b"strongroom/v1" + account + be(generation, 4) + be(FAMILY, 1))
+        self.prk = hmac256(salt, secret)
+        self.kcv = expand(self.prk, b"SRK1")
+
+    def dek(self, suite, kind, object_, index, r):
+        return expand(self.prk, b"SRD1" + be(suite, 1) + be(kind, 1) + object_ + be(index, 8) + r)
+
+    def mac(self, label, name, data):
+        return hmac256(expand(self.prk, label), name + b"\x00" + data)
+
+    def header(self, kind, flags):
+        return bytes([1, SUITE, kind, flags]) + be(self.generation, 4)
+
+
+def aes_open(key, nonce, aad, sealed):
+    require(len(sealed) >= 16, "cut short")
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, aad)
+    except InvalidTag as error:
+        raise Refused("tag") from error
+
+
+# Section 3: what a KMS wraps
+
+
+def wrap_context(account, generation, role=ROLE_AEK):
+    return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([SUITE, role, 0])
+
+
+def wrap_names(account, generation, role=ROLE_AEK):
+    return {
+        "strongroom-account": account.hex(),
+        "strongroom-generation": str(generation),
+        "strongroom-suite": str(SUITE),
+        "strongroom-role": str(role),
+        "strongroom-share": "0",
+    }
+
+
+def wrap_input(account, generation, secret, role=ROLE_AEK):
+    return bytes([1, SUITE, role, 0]) + be(generation, 4) + account + secret
+
+
+def unwrapped_secret(plain, account, generation, role=ROLE_AEK):
+    require(len(plain) == 56, "length of what was unwrapped")
+    same(plain[:24], wrap_input(account, generation, b"", role), "wrapped for something else")
+    return plain[24:]
+
+
+# Section 4: block
+
+
+def open_block(keys, object_, index, aad, frame):
+    require(64 <= len(frame) <= 64 + MAX_BLOCK and len(aad) <= MAX_AAD, "length of a block")
+    header, r, commitment = frame[:8], frame[8:32], frame[32:48]
+    require(header == keys.header(BLOCK, 0), "header")
+    same(commitment, keys.kcv[:16], "another AEK")
+    aad = header + keys.account + object_ + be(index, 8) + aad
+    return aes_open(keys.dek(SUITE, BLOCK, object_, index, r), r[12:24], aad, frame[48:])
+
+
+def attach(head, ciphertext):
+    require(len(head) == 64, "length of a detached head")
+    return head[:48] + ciphertext + head[48:]
+
+
+def open_object_frame(keys, object_, index, last, frame):
+    require(48 <= len(frame) <= 48 + MAX_BLOCK, "length of a frame")
+    header, r = frame[:8], frame[8:32]
+    require(header == keys.header(OBJECT_FRAME, 1 if last else 0), "header of a frame")
+    aad = header + keys.account + object_ + be(index, 8)
+    return aes_open(keys.dek(SUITE, OBJECT_FRAME, object_, index, r), r[12:24], aad, frame[32:])
+
+
+# Section 5: sealed object
+
+OBJECT_MAGIC = b"\x89SRO\r\n\x1a\n"
+
+
+def context_digest(parts):
+    return sha256(b"".join(be(len(part), 8) + part for part in parts))
+
+
+def object_mac(keys, header, parts):
+    return keys.mac(b"SRH1", b"object header", header + context_digest(parts))
+
+
+def open_object(keys, parts, data):
+    require(len(data) >= 80, "cut short")
+    header, mac, body = data[:48], data[48:80], data[80:]
+    b = header[10]
+    require(header[:12] == OBJECT_MAGIC + bytes([1, SUITE, b, 0]) and 12 <= b <= 24, "header of an object")
+    require(header[12:32] == be(keys.generation, 4) + keys.account, "another account or generation")
+    same(object_mac(keys, header, parts), mac, "MAC of an object's header")
+    full = (1 << b) + 48
+    frames = max(1, -(-len(body) // full))
+    last = len(body) - (frames - 1) * full
+    require(last > 48 or (frames == 1 and last == 48), "length of an object")
+    plain = [
+        open_object_frame(keys, header[32:48], i, i == frames - 1, body[i * full : (i + 1) * full])
+        for i in range(frames)
+    ]
+    return b"".join(plain)
+
+
+# Section 6: account record
+
+RECORD_MAGIC = b"\x89SRR\r\n\x1a\n"
+
+
+def parse_record(data):
+    require(32 <= len(data) <= MAX_RECORD, "length of a record")
+    take = Bytes(data[:-32])
+    record = {"content": data[:-32], "mac": data[-32:]}
+    require(take.take(8) == RECORD_MAGIC, "magic")
+    require(take.number(1) == 1, "version")
+    record["account"] = take.take(16)
+    record["sequence"] = take.number(8)
+    require(record["sequence"] != 0, "sequence")
+    record["created"] = take.time()
+    record["state"] = take.number(1)
+    require(record["state"] in (1, 2), "state")
+    if record["state"] == 2:
+        record["deleted"] = take.time()
+        record["recoverable_until"] = take.time()
+        require(record["recoverable_until"] >= record["deleted"], "recoverable before it was deleted")
+    flags = take.number(1)
+    require(flags <= 3, "policy flags")
+    record["whole_outage"] = flags & 2 != 0
+    record["version_policy"] = take.number(1)
+    require(record["version_policy"] in (1, 2), "version policy")
+    grace = take.number(4)
+    require(flags & 1 or grace == 0, "a maximum of grace that is not given")
+    record["max_grace"] = grace if flags & 1 else None
+    record["limit_seals"] = take.number(8)
+    require(1 <= record["limit_seals"] <= MAX_SEALS, "limit of seals")
+    record["limit_bytes"] = take.number(8)
+    require(1 <= record["limit_bytes"] <= MAX_BYTES, "limit of bytes")
+    record["limit_age_days"] = take.number(4)
+    require(1 <= record["limit_age_days"] <= MAX_AGE_DAYS, "limit of age")
+    require(take.number(1) == 1, "custody")
+    record["provider"] = take.text(MAX_PROVIDER)
+    record["kek"] = take.text(MAX_URI)
+    scheme, colon, _ = record["kek"].partition("://")
+    require(colon and scheme == record["provider"], "KEK of another provider")
+    record["wrap"] = parse_wrap(take)
+    record["standby"] = parse_wrap(take) if take.flag() else None
+    if record["standby"]:
+        require(record["standby"]["version"] != record["wrap"]["version"], "standby of the same version")
+    record["generation"] = take.number(4)
+    require(record["generation"] != 0, "generation")
+    require(take.number(1) == SUITE, "suite")
+    record["generation_created"] = take.time()
+    record["active_from"] = take.time()
+    require(record["active_from"] >= record["generation_created"], "active before it was created")
+    record["kcv"] = take.take(32)
+    require(take.number(2) == 0, "older generations")
+    take.end()
+    return record
+
+
+def parse_wrap(take):
+    return {
+        "version": take.text(MAX_VERSION),
+        "algorithm": take.text(MAX_ALGORITHM),
+        "wrapped": take.string(MAX_WRAPPED),
+    }
+
+
+def verify_record(record, secret):
+    keys = Keys(record["account"], record["generation"], secret)
+    same(keys.kcv, record["kcv"], "another AEK")
+    same(keys.mac(b"SRR1", b"account record", record["content"]), record["mac"], "MAC of a record")
+    return keys
+
+
+def open_record(data, account, kek, unwrap):
+    """`unwrap(kek, version, algorithm, wrapped, context)` is the KMS."""
+    record = parse_record(data)
+    require(record["account"] == account, "record of another account")
+    require(record["kek"] == kek, "record under another KEK")
+    context = wrap_context(account, record["generation"])
+    plain = unwrap(kek, **record["wrap"], context=context)
+    keys = verify_record(record, unwrapped_secret(plain, account, record["generation"]))
+    return record, keys
+
+
+# Section 7: LocalKms file
+
+
+class LocalKms:
+    def __init__(self, data):
+        require(len(data) <= MAX_FILE, "length of the file")
+        lines = data.split(b"\n")
+        require(len(lines) == 3 and lines[2] == b"", "two lines")
+        require(len(lines[0]) <= MAX_HEAD, "length of the first line")
+        head = members(strict_json(lines[0]), "format", "version", "sha256")
+        require(head["format"] == "strongroom-local-kms", "format")
+        require(is_number(head["version"]) and head["version"] == 1, "version")
+        digest = lower_hex(head["sha256"], 32)
+        same(digest, sha256(lines[1]), "digest")
+        body = members(strict_json(lines[1]), "id", "keys")
+        lower_hex(body["id"], 16)
+        self.id = body["id"]
+        self.keys = {}
+        ids = set()
+        require(isinstance(body["keys"], list) and len(body["keys"]) <= MAX_KEYS, "keys")
+        for entry in body["keys"]:
+            self.add(entry, ids)
+
+    def add(self, entry, ids):
+        names = ("name", "enabled", "purge_protection", "retention_seconds", "deleted_at", "versions")
+        key = members(entry, *names)
+        require(isinstance(key["name"], str), "name")
+        try:
+            name = key["name"].encode()
+        except UnicodeEncodeError as error:
+            raise Refused("name") from error
+        require(1 <= len(name) <= MAX_NAME, "length of a name")
+        clean_text(name)
+        require(key["name"] not in self.keys, "the same name twice")
+        require(isinstance(key["enabled"], bool) and isinstance(key["purge_protection"], bool), "bool")
+        require(is_number(key["retention_seconds"]), "retention")
+        require(7 * DAY <= key["retention_seconds"] <= 90 * DAY, "retention")
+        require(key["deleted_at"] is None or is_time(key["deleted_at"]), "deleted_at")
+        require(isinstance(key["versions"], list) and 1 <= len(key["versions"]) <= MAX_VERSIONS, "versions")
+        versions = {}
+        for entry in key["versions"]:
+            version = members(entry, "id", "enabled", "created_at", "material")
+            lower_hex(version["id"], 16)
+            require(version["id"] not in ids, "the same version twice")
+            ids.add(version["id"])
+            require(isinstance(version["enabled"], bool), "bool")
+            require(is_time(version["created_at"]), "created_at")
+            material = lower_hex(version["material"], 32)
+            versions[version["id"]] = (version["enabled"], material)
+        usable = key["enabled"] and key["deleted_at"] is None
+        self.keys[key["name"]] = (usable, versions)
+
+    def unwrap(self, kek, version, algorithm, wrapped, context):
+        prefix = f"local://{self.id}/"
+        require(kek.startswith(prefix), "another file")
+        require(algorithm == "AES-256-GCM", "algorithm")
+        require(kek[len(prefix) :] in self.keys, "no such KEK")
+        usable, versions = self.keys[kek[len(prefix) :]]
+        require(usable, "KEK disabled or deleted")
+        require(version in versions, "no such version")
+        enabled, material = versions[version]
+        require(enabled, "version disabled")
+        require(len(wrapped) == 84, "length of a wrapped AEK")
+        return aes_open(material, wrapped[:12], context, wrapped[12:])
+
+
+def strict_json(line):
+    def pairs(found):
+        require(len({name for name, _ in found}) == len(found), "a member twice")
+        return dict(found)
+
+    def nothing_else(word):
+        raise Refused(word)
+
+    try:
+        text = line.decode("utf-8", "strict")
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=nothing_else)
+        require(json.dumps(value, ensure_ascii=False, separators=(",", ":")) == text, "another way to write it")
+        return value
+    except (ValueError, RecursionError) as error:
+        raise Refused("JSON") from error
+
+
+def members(value, *names):
+    require(isinstance(value, dict) and tuple(value) == names, "members")
+    return value
+
+
+def lower_hex(value, length):
+    require(isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * length}}}", value), "digits")
+    return bytes.fromhex(value)
+
+
+def is_number(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_time(value):
+    return is_number(value) and 0 <= value < 1 << 64
+
+
+# The vectors. What is in hexadecimal in a vector is bytes here. A vector without `error` is valid.
+
+
+def keys_of(vector):
+    return Keys(unhex(vector, "account"), vector["generation"], unhex(vector, "secret"))
+
+
+def unhex(vector, name):
+    return bytes.fromhex(vector[name])
+
+
+def expect(got, wanted, what):
+    if isinstance(got, bytes):
+        got = got.hex()
+    if got != wanted:
+        raise AssertionError(f"{what} is {got}, the vector says {wanted}")
+
+
+def expect_plain(got, vector):
+    if "plain" in vector:
+        expect(got, vector["plain"], "plain")
+    else:
+        expect(len(got), vector["plain_len"], "plain_len")
+        expect(sha256(got), vector["plain_sha256"], "plain_sha256")
+
+
+def check_derivation(vector):
+    keys = keys_of(vector)
+    op = vector["op"]
+    if op == "prk":
+        expect(keys.prk, vector["prk"], "prk")
+        expect(keys.kcv, vector["kcv"], "kcv")
+    elif op == "dek":
+        dek = keys.dek(vector["suite"], vector["kind"], unhex(vector, "object"), vector["index"], unhex(vector, "r"))
+        expect(dek, vector["dek"], "dek")
+    elif op == "object header":
+        parts = [bytes.fromhex(part) for part in vector["parts"]]
+        expect(object_mac(keys, unhex(vector, "header"), parts), vector["mac"], "mac")
+    elif op == "account record":
+        expect(keys.mac(b"SRR1", b"account record", unhex(vector, "content")), vector["mac"], "mac")
+    else:
+        raise AssertionError(f"unknown op {op}")
+
+
+def check_wrap(vector):
+    account, generation, role = unhex(vector, "account"), vector["generation"], vector["role"]
+    if vector["op"] == "context":
+        expect(wrap_context(account, generation, role), vector["context"], "context")
+        expect(wrap_names(account, generation, role), vector["names"], "names")
+    elif vector["op"] == "input":
+        secret = unwrapped_secret(unhex(vector, "input"), account, generation, role)
+        expect(secret, vector.get("secret"), "secret")
+        expect(wrap_input(account, generation, secret, role), vector["input"], "input")
+    else:
+        raise AssertionError(f"unknown op {vector['op']}")
+
+
+def check_block(vector):
+    sealed = unhex(vector, "sealed") if "sealed" in vector else attach(unhex(vector, "head"), unhex(vector, "ciphertext"))
+    # A long AAD is given by its length and one byte.
+    aad = bytes([vector["aad_byte"]]) * vector["aad_len"] if "aad_len" in vector else unhex(vector, "aad")
+    plain = open_block(keys_of(vector), unhex(vector, "object"), vector["index"], aad, sealed)
+    expect_plain(plain, vector)
+
+
+def check_frame(vector):
+    sealed = unhex(vector, "sealed")
+    plain = open_object_frame(keys_of(vector), unhex(vector, "object"), vector["index"], vector["last"], sealed)
+    expect_plain(plain, vector)
+
+
+def check_object(vector):
+    parts = [bytes.fromhex(part) for part in vector["parts"]]
+    expect_plain(open_object(keys_of(vector), parts, unhex(vector, "sealed")), vector)
+
+
+def check_record(vector):
+    sealed = unhex(vector, "sealed")
+    record = parse_record(sealed)
+    verify_record(record, unhex(vector, "secret"))
+    fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in record.items()}
+    for name in ("wrap", "standby"):
+        if fields[name]:
+            fields[name] = dict(fields[name], wrapped=fields[name]["wrapped"].hex())
+    for name in ("content", "mac"):
+        del fields[name]
+    expect(fields, vector.get("fields"), "fields")
+
+
+def check_local_kms(vector):
+    kms = LocalKms(vector["file"].encode("utf-8", "surrogateescape"))
+    context = wrap_context(unhex(vector, "account"), vector["generation"])
+    plain = kms.unwrap(vector["kek"], vector["version"], vector["algorithm"], unhex(vector, "wrapped"), context)
+    secret = unwrapped_secret(plain, unhex(vector, "account"), vector["generation"])
+    expect(secret, vector.get("secret"), "secret")
+
+
+def check_chain(vector):
+    """From the LocalKms file and the record to the plaintext: nothing secret is in the vector but the file."""
+    kms = LocalKms(vector["file"].encode())
+    _, keys = open_record(unhex(vector, "record"), unhex(vector, "account"), vector["kek"], kms.unwrap)
+    if vector["op"] == "block":
+        aad = unhex(vector, "aad")
+        expect_plain(open_block(keys, unhex(vector, "object"), vector["index"], aad, unhex(vector, "sealed")), vector)
+    elif vector["op"] == "object":
+        parts = [bytes.fromhex(part) for part in vector["parts"]]
+        expect_plain(open_object(keys, parts, unhex(vector, "sealed")), vector)
+    else:
+        raise AssertionError(f"unknown op {vector['op']}")
+
+
+CHECKS = {
+    "derivation": check_derivation,
+    "wrap": check_wrap,
+    "block": check_block,
+    "frame": check_frame,
+    "object": check_object,
+    "record": check_record,
+    "local_kms": check_local_kms,
+    "chain": check_chain,
+}
+
+
+def check(format_, vector):
+    """Returns what is wrong, or None."""
+    try:
+        CHECKS[format_](vector)
+    except Refused as refusal:
+        return None if "error" in vector else f"refused: {refusal}"
+    except AssertionError as wrong:
+        # A refused vector says nothing of what it would hold, so a mismatch means that it was opened.
+        return str(wrong)
+    return "opened, and has to be refused" if "error" in vector else None
+
+
+def changed(vectors):
+    """Of the first small valid vector: every bit flipped, every length cut to, and a byte more."""
+    for vector in vectors:
+        if "error" in vector or not 0 < len(vector.get("sealed", "")) <= 2 * 600:
+            continue
+        sealed = unhex(vector, "sealed")
+        for bit in range(8 * len(sealed)):
+            flipped = bytearray(sealed)
+            flipped[bit // 8] ^= 1 << bit % 8
+            yield dict(vector, name=f"{vector['name']}, bit {bit} flipped", error="any", sealed=flipped.hex())
+        for length in range(len(sealed)):
+            cut = sealed[:length]
+            yield dict(vector, name=f"{vector['name']}, cut to {length}", error="any", sealed=cut.hex())
+        yield dict(vector, name=f"{vector['name']}, a byte more", error="any", sealed=vector["sealed"] + "00")
+        return
+
+
+def main(directory):
+    passed = failed = 0
+    for path in sorted(pathlib.Path(directory).glob("*.json")):
+        file = json.loads(path.read_text(encoding="utf-8"))
+        for vector in [*file["vectors"], *changed(file["vectors"])]:
+            wrong = check(file["format"], vector)
+            if wrong is None:
+                passed += 1
+            else:
+                failed += 1
+                print(f"{path.name}: {vector['name']}: {wrong}")
+    print(f"{passed} passed, {failed} failed")
+    return 0 if passed and not failed else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
