@@ -209,12 +209,13 @@ impl GenerationKeys {
 
     /// Derives the block's DEK and puts its AAD together, on the stack.
     #[inline]
-    fn with_bound<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(Dek, Bound<'_>) -> T) -> T {
-        let dek = self.prk.dek(self.suite, place.kind, place.id, &head.r);
+    fn with_bound<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(&Dek, Bound<'_>) -> T) -> T {
+        let mut dek = Dek::empty();
+        self.prk.dek(self.suite, place.kind, place.id, &head.r, &mut dek);
         if place.aad.as_bytes().len() <= SHORT_AAD {
-            self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(dek, bound))
+            self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(&dek, bound))
         } else {
-            self.with_long_aad(head, place, |bound| call(dek, bound))
+            self.with_long_aad(head, place, |bound| call(&dek, bound))
         }
     }
 

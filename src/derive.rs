@@ -19,7 +19,7 @@ use std::ops::Range;
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zerocopy::{transmute, transmute_ref};
+use zerocopy::{IntoBytes, transmute, transmute_mut, transmute_ref};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::clock::Moment;
@@ -173,11 +173,16 @@ impl Prk {
             .chain_update(generation.number().to_be_bytes())
             .chain_update([family.number()])
             .finalize();
-        let prk = Zeroizing::new(Hmac::new(&salt.into()).mac(&[secret]));
-        let states = Hmac::new(&prk);
+        let mut prk = Zeroizing::new([0; 32]);
+        let mut extract = HmacStream::empty();
+        extract.states.set_key(&salt.into());
+        extract.update(secret);
+        extract.finish(&mut prk);
+        let mut states = Hmac::empty();
+        states.set_key(&prk);
         let mut words = Zeroizing::new([0; Slot::WORDS]);
-        words[..INNER_WORDS.end].copy_from_slice(&transmute_state(&states.inner));
-        words[OUTER_WORDS.start..OUTER_WORDS.end].copy_from_slice(&transmute_state(&states.outer));
+        words[INNER_WORDS].copy_from_slice(&states.inner);
+        words[OUTER_WORDS].copy_from_slice(&states.outer);
         let mut salt = Zeroizing::new([0; Nonce24::LEN]);
         random::fill(&mut *salt);
         let salt_words: [u64; 3] = transmute!(*salt);
@@ -190,9 +195,9 @@ impl Prk {
         Kcv(*self.expand(LABEL_KCV))
     }
 
-    /// The key of one block write.
+    /// Derives the key of one block write to where it will lie.
     #[inline]
-    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24) -> Dek {
+    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24, to: &mut Dek) {
         let mut block = [0; 64];
         block[INFO_LABEL].copy_from_slice(LABEL_DEK_INNER);
         block[INFO_SUITE] = suite.number();
@@ -204,10 +209,11 @@ impl Prk {
         // SHA-256 padding of 64 bytes of key block, the info and the counter byte.
         block[INFO_LEN + 1] = 0x80;
         block[62..].copy_from_slice(&INFO_BITS.to_be_bytes());
-        let mut states = self.states();
-        compress256(&mut states.inner, &[block]);
+        let mut states = Hmac::empty();
+        self.load_states(&mut states);
+        states.compress_inner(&block);
         states.finish_outer();
-        Dek::new(transmute!(states.outer.map(u32::to_be)))
+        to.set(states.output());
     }
 
     /// A fresh `R`: the thread's generator, masked with the lease salt, with the boot-time clock in its first 8
@@ -229,11 +235,14 @@ impl Prk {
     pub(crate) fn mac(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]]) -> [u8; 32] {
         debug_assert!(!name.contains(&0), "the zero byte ends a name");
         let key = self.expand(purpose.label());
-        let mut mac = Hmac::new(&key).begin();
+        let mut mac = HmacStream::empty();
+        mac.states.set_key(&key);
         mac.update(name);
         mac.update(&[0]);
         parts.iter().for_each(|part| mac.update(part));
-        mac.finish()
+        let mut out = [0; 32];
+        mac.finish(&mut out);
+        out
     }
 
     /// Compares in constant time.
@@ -253,14 +262,19 @@ impl Prk {
 
     /// HKDF-Expand to 32 bytes under a bare label.
     fn expand(&self, label: &[u8; 4]) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.states().mac(&[label, &[FIRST_OUTPUT_BLOCK]]))
+        let mut out = Zeroizing::new([0; 32]);
+        let mut stream = HmacStream::empty();
+        self.load_states(&mut stream.states);
+        stream.update(label);
+        stream.update(&[FIRST_OUTPUT_BLOCK]);
+        stream.finish(&mut out);
+        out
     }
 
     #[inline]
-    fn states(&self) -> Hmac {
-        let inner = self.slot.load::<{ INNER_WORDS.start }, 4>();
-        let outer = self.slot.load::<{ OUTER_WORDS.start }, 4>();
-        Hmac { inner: transmute!(inner), outer: transmute!(outer) }
+    fn load_states(&self, to: &mut Hmac) {
+        self.slot.load_to::<{ INNER_WORDS.start }, 4>(&mut to.inner);
+        self.slot.load_to::<{ OUTER_WORDS.start }, 4>(&mut to.outer);
     }
 }
 
@@ -271,51 +285,74 @@ impl fmt::Debug for Prk {
 }
 
 /// HMAC-SHA-256 (RFC 2104) as the two SHA-256 states that its key leads to. Wiped when dropped.
+///
+/// Made empty and filled where it lies: moving it would leave a copy of the key's states behind on the stack.
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Hmac {
-    inner: [u32; 8],
-    outer: [u32; 8],
+    inner: [u64; 4],
+    outer: [u64; 4],
 }
 
 impl Hmac {
-    /// Of a key that is exactly 32 bytes; longer ones do not occur.
-    fn new(key: &[u8; 32]) -> Self {
-        let mut states = Self { inner: SHA256_INITIAL, outer: SHA256_INITIAL };
+    #[inline]
+    const fn empty() -> Self {
+        Self { inner: [0; 4], outer: [0; 4] }
+    }
+
+    /// Starts from a key that is exactly 32 bytes; longer ones do not occur.
+    fn set_key(&mut self, key: &[u8; 32]) {
         let mut block = Zeroizing::new([0; 64]);
-        for (state, pad) in [(&mut states.inner, 0x36), (&mut states.outer, 0x5c)] {
+        for (state, pad) in [(&mut self.inner, 0x36), (&mut self.outer, 0x5c)] {
             block.fill(pad);
             block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
-            compress256(state, std::slice::from_ref(&*block));
+            *words_of(state) = SHA256_INITIAL;
+            compress256(words_of(state), std::slice::from_ref(&*block));
         }
-        states
     }
 
-    fn mac(self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.begin();
-        parts.iter().for_each(|part| mac.update(part));
-        mac.finish()
-    }
-
-    const fn begin(self) -> HmacStream {
-        HmacStream { states: self, block: [0; 64], len: 0 }
+    #[inline]
+    fn compress_inner(&mut self, block: &[u8; 64]) {
+        compress256(words_of(&mut self.inner), std::slice::from_ref(block));
     }
 
     /// `outer` becomes the HMAC, once `inner` is the inner hash.
     #[inline]
     fn finish_outer(&mut self) {
         let mut block = Zeroizing::new([0_u32; 16]);
-        block[..8].copy_from_slice(&self.inner.map(u32::to_be));
+        for (to, word) in block.iter_mut().zip(&*words_of(&mut self.inner)) {
+            *to = word.to_be();
+        }
         block[8] = 0x8000_0000_u32.to_be();
         block[15] = (8_u32 * (64 + 32)).to_be();
         let bytes: &[u8; 64] = transmute_ref!(&*block);
-        compress256(&mut self.outer, std::slice::from_ref(bytes));
+        compress256(words_of(&mut self.outer), std::slice::from_ref(bytes));
+        for word in words_of(&mut self.outer) {
+            *word = word.to_be();
+        }
     }
+
+    /// The HMAC, once it is finished.
+    #[inline]
+    const fn output(&self) -> &[u64; 4] {
+        &self.outer
+    }
+}
+
+/// A state as SHA-256 has it.
+#[inline]
+fn words_of(state: &mut [u64; 4]) -> &mut [u32; 8] {
+    transmute_mut!(state)
 }
 
 /// HMAC-SHA-256 as it is computed here, for published vectors.
 #[cfg(test)]
 pub(crate) fn hmac_for_tests(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    Hmac::new(key).mac(parts)
+    let mut stream = HmacStream::empty();
+    stream.states.set_key(key);
+    parts.iter().for_each(|part| stream.update(part));
+    let mut out = [0; 32];
+    stream.finish(&mut out);
+    out
 }
 
 /// An HMAC over bytes that arrive in pieces.
@@ -326,6 +363,10 @@ struct HmacStream {
 }
 
 impl HmacStream {
+    const fn empty() -> Self {
+        Self { states: Hmac::empty(), block: [0; 64], len: 0 }
+    }
+
     fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let filled = self.filled();
@@ -333,25 +374,26 @@ impl HmacStream {
             self.block[filled..filled + now.len()].copy_from_slice(now);
             self.len += now.len() as u64;
             if self.filled() == 0 {
-                compress256(&mut self.states.inner, &[self.block]);
+                self.states.compress_inner(&self.block);
             }
             bytes = later;
         }
     }
 
-    fn finish(mut self) -> [u8; 32] {
+    /// Writes the HMAC to `out`. Nothing can be added then.
+    fn finish(&mut self, out: &mut [u8; 32]) {
         let bits = 8 * (64 + self.len);
         self.update(&[0x80]);
         let filled = self.filled();
         self.block[filled..].fill(0);
         if filled > 56 {
-            compress256(&mut self.states.inner, &[self.block]);
+            self.states.compress_inner(&self.block);
             self.block.fill(0);
         }
         self.block[56..].copy_from_slice(&bits.to_be_bytes());
-        compress256(&mut self.states.inner, &[self.block]);
+        self.states.compress_inner(&self.block);
         self.states.finish_outer();
-        transmute!(self.states.outer.map(u32::to_be))
+        out.copy_from_slice(self.states.output().as_bytes());
     }
 
     /// How much of `block` waits to be compressed.
@@ -365,10 +407,6 @@ impl Drop for HmacStream {
         // What is authenticated is stored in the clear, but Extract streams a secret through here.
         self.block.zeroize();
     }
-}
-
-fn transmute_state(state: &[u32; 8]) -> [u64; 4] {
-    transmute!(*state)
 }
 
 const EXTRACT_LABEL: &[u8] = b"strongroom/v1";

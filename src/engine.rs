@@ -1,18 +1,17 @@
 //! The AEADs: the only file that names their crates.
 //!
 //! AES-256-GCM (NIST SP 800-38D, 96-bit nonce, 128-bit tag) twice, with identical bytes: `aws-lc-rs` behind the
-//! feature `aws-lc`, and the portable, pure Rust `aes-gcm`, which is always there. A [`Dek`] is consumed by its one
-//! use; the cipher contexts made from it are wiped by their crates when dropped (`aws-lc-rs` frees through
+//! feature `aws-lc`, and the portable, pure Rust `aes-gcm`, which is always there. A [`Dek`] serves one
+//! use, and stays where it was derived; the cipher contexts made from it are wiped by their crates when dropped (`aws-lc-rs` frees through
 //! `OPENSSL_free`, which cleanses; `aes-gcm` with its feature `zeroize`). The single heap allocation on the path of a
 //! block is `aws-lc-rs`'s own, for that context.
 //!
 //! Lengths are bounded by the callers, far below what either crate refuses. Imports: `secret`, `error`.
 
 use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 
 use crate::error::{Error, ErrorKind};
-use crate::secret::Dek;
+use crate::secret::{Dek, wash_stack};
 
 /// Which implementation seals and opens. Both give the same bytes: it is a choice of speed, never of format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,11 +45,11 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Limit`] when the engine could not work, for want of memory. `data` is then unspecified.
     #[inline]
-    pub(crate) fn seal_in_place(self, dek: Dek, bound: Bound<'_>, data: &mut [u8]) -> Result<Tag, Error> {
+    pub(crate) fn seal_in_place(self, dek: &Dek, bound: Bound<'_>, data: &mut [u8]) -> Result<Tag, Error> {
         match self {
             #[cfg(feature = "aws-lc")]
-            Self::Fastest => aws_lc::seal_in_place(&dek, bound, data),
-            _ => portable_seal(&dek, bound, data.into()),
+            Self::Fastest => aws_lc::seal_in_place(dek, bound, data),
+            _ => portable_seal(dek, bound, data.into()),
         }
     }
 
@@ -61,15 +60,15 @@ impl Engine {
     #[inline]
     pub(crate) fn seal_to(
         self,
-        dek: Dek,
+        dek: &Dek,
         bound: Bound<'_>,
         plain: &[u8],
         out: &mut [u8],
     ) -> Result<Tag, Error> {
         match self {
             #[cfg(feature = "aws-lc")]
-            Self::Fastest => aws_lc::seal_to(&dek, bound, plain, out),
-            _ => portable_seal(&dek, bound, in_out(plain, out)),
+            Self::Fastest => aws_lc::seal_to(dek, bound, plain, out),
+            _ => portable_seal(dek, bound, in_out(plain, out)),
         }
     }
 
@@ -80,15 +79,15 @@ impl Engine {
     #[inline]
     pub(crate) fn open_in_place(
         self,
-        dek: Dek,
+        dek: &Dek,
         bound: Bound<'_>,
         tag: &Tag,
         data: &mut [u8],
     ) -> Result<(), Error> {
         match self {
             #[cfg(feature = "aws-lc")]
-            Self::Fastest => aws_lc::open_in_place(&dek, bound, tag, data),
-            _ => portable_open(&dek, bound, tag, data.into()),
+            Self::Fastest => aws_lc::open_in_place(dek, bound, tag, data),
+            _ => portable_open(dek, bound, tag, data.into()),
         }
     }
 
@@ -99,7 +98,7 @@ impl Engine {
     #[inline]
     pub(crate) fn open_to(
         self,
-        dek: Dek,
+        dek: &Dek,
         bound: Bound<'_>,
         tag: &Tag,
         sealed: &[u8],
@@ -107,23 +106,22 @@ impl Engine {
     ) -> Result<(), Error> {
         match self {
             #[cfg(feature = "aws-lc")]
-            Self::Fastest => aws_lc::open_to(&dek, bound, tag, sealed, out),
-            _ => portable_open(&dek, bound, tag, in_out(sealed, out)),
+            Self::Fastest => aws_lc::open_to(dek, bound, tag, sealed, out),
+            _ => portable_open(dek, bound, tag, in_out(sealed, out)),
         }
     }
 }
 
 fn portable_seal(dek: &Dek, bound: Bound<'_>, data: InOutBuf<'_, '_, u8>) -> Result<Tag, Error> {
-    let tag = Aes256Gcm::new(dek.expose().into())
-        .encrypt_inout_detached(bound.nonce.into(), bound.aad, data)
-        .map_err(|_| engine_failed())?;
-    Ok(Tag(tag.into()))
+    let sealed = portable::seal(dek, bound, data);
+    wash_stack::<{ portable::STACK }>();
+    sealed
 }
 
 fn portable_open(dek: &Dek, bound: Bound<'_>, tag: &Tag, data: InOutBuf<'_, '_, u8>) -> Result<(), Error> {
-    Aes256Gcm::new(dek.expose().into())
-        .decrypt_inout_detached(bound.nonce.into(), bound.aad, data, (&tag.0).into())
-        .map_err(|_| Error::corrupt())
+    let opened = portable::open(dek, bound, tag, data);
+    wash_stack::<{ portable::STACK }>();
+    opened
 }
 
 fn in_out<'a, 'b>(from: &'a [u8], to: &'b mut [u8]) -> InOutBuf<'a, 'b, u8> {
@@ -132,6 +130,38 @@ fn in_out<'a, 'b>(from: &'a [u8], to: &'b mut [u8]) -> InOutBuf<'a, 'b, u8> {
 
 const fn engine_failed() -> Error {
     Error::new(ErrorKind::Limit, "the cipher could not work, for want of memory")
+}
+
+/// `aes-gcm` wipes its cipher when it is dropped, but not the copies that moving it left on the stack: the key and half of
+/// the key schedule. Kept out of line, so that all of that lies below the callers, who wash it away.
+mod portable {
+    use aes_gcm::aead::inout::InOutBuf;
+    use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+
+    use super::{Bound, Dek, Error, Tag, engine_failed};
+
+    /// How deep it goes, with room to spare; unoptimised code goes deeper.
+    pub(super) const STACK: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 4 * 1024 };
+
+    #[inline(never)]
+    pub(super) fn seal(dek: &Dek, bound: Bound<'_>, data: InOutBuf<'_, '_, u8>) -> Result<Tag, Error> {
+        let tag = Aes256Gcm::new(dek.expose().into())
+            .encrypt_inout_detached(bound.nonce.into(), bound.aad, data)
+            .map_err(|_| engine_failed())?;
+        Ok(Tag(tag.into()))
+    }
+
+    #[inline(never)]
+    pub(super) fn open(
+        dek: &Dek,
+        bound: Bound<'_>,
+        tag: &Tag,
+        data: InOutBuf<'_, '_, u8>,
+    ) -> Result<(), Error> {
+        Aes256Gcm::new(dek.expose().into())
+            .decrypt_inout_detached(bound.nonce.into(), bound.aad, data, (&tag.0).into())
+            .map_err(|_| Error::corrupt())
+    }
 }
 
 #[cfg(feature = "aws-lc")]
@@ -206,18 +236,18 @@ mod tests {
         ) {
             let bound = Bound { nonce: &nonce, aad: &aad };
             let mut reference = plain.clone();
-            let tag = Engine::Portable.seal_in_place(Dek::for_tests(key), bound, &mut reference).unwrap();
+            let tag = Engine::Portable.seal_in_place(&Dek::for_tests(key), bound, &mut reference).unwrap();
             for engine in ENGINES {
                 let mut in_place = plain.clone();
-                let tag_in_place = engine.seal_in_place(Dek::for_tests(key), bound, &mut in_place).unwrap();
+                let tag_in_place = engine.seal_in_place(&Dek::for_tests(key), bound, &mut in_place).unwrap();
                 let mut apart = vec![0; plain.len()];
-                let tag_apart = engine.seal_to(Dek::for_tests(key), bound, &plain, &mut apart).unwrap();
+                let tag_apart = engine.seal_to(&Dek::for_tests(key), bound, &plain, &mut apart).unwrap();
                 prop_assert_eq!((&in_place, tag_in_place.0), (&reference, tag.0));
                 prop_assert_eq!((&apart, tag_apart.0), (&reference, tag.0));
 
-                engine.open_in_place(Dek::for_tests(key), bound, &tag, &mut in_place).unwrap();
+                engine.open_in_place(&Dek::for_tests(key), bound, &tag, &mut in_place).unwrap();
                 let mut out = vec![0; plain.len()];
-                engine.open_to(Dek::for_tests(key), bound, &tag, &reference, &mut out).unwrap();
+                engine.open_to(&Dek::for_tests(key), bound, &tag, &reference, &mut out).unwrap();
                 prop_assert_eq!((&in_place, &out), (&plain, &plain));
             }
         }
@@ -228,7 +258,7 @@ mod tests {
             at: prop::sample::Index, bit in 0..8_u32,
         ) {
             let bound = Bound { nonce: &nonce, aad: b"aad" };
-            let tag = Engine::Portable.seal_in_place(Dek::for_tests(key), bound, &mut plain).unwrap();
+            let tag = Engine::Portable.seal_in_place(&Dek::for_tests(key), bound, &mut plain).unwrap();
             let flipped = at.index(plain.len() + Tag::LEN);
             let mut tag = tag;
             match flipped.checked_sub(plain.len()) {
@@ -236,7 +266,7 @@ mod tests {
                 None => plain[flipped] ^= 1 << bit,
             }
             for engine in ENGINES {
-                let error = engine.open_in_place(Dek::for_tests(key), bound, &tag, &mut plain.clone()).unwrap_err();
+                let error = engine.open_in_place(&Dek::for_tests(key), bound, &tag, &mut plain.clone()).unwrap_err();
                 prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
             }
         }

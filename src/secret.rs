@@ -87,6 +87,15 @@ impl Slot {
         const { assert!(FIRST + N <= Self::WORDS) };
         std::array::from_fn(|i| self.place.words[FIRST + i].load(Ordering::Relaxed))
     }
+
+    /// The same, into a place that is wiped later: an array that is returned leaves copies on the stack.
+    #[inline]
+    pub(crate) fn load_to<const FIRST: usize, const N: usize>(&self, to: &mut [u64; N]) {
+        const { assert!(FIRST + N <= Self::WORDS) };
+        for (to, word) in to.iter_mut().zip(&self.place.words[FIRST..]) {
+            *to = word.load(Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -108,18 +117,30 @@ impl fmt::Debug for Slot {
 }
 
 /// A data encryption key, for one seal or one open. Wiped when dropped. Intentionally neither `Copy` nor
-/// `Clone`: an engine consumes it.
+/// `Clone`, and filled where it lies: a move would leave a copy behind that nobody wipes.
 ///
 /// In words rather than bytes, so that wiping it takes four stores.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Dek([u64; 4]);
 
 impl Dek {
-    /// The key whose 32 bytes are these words' bytes in memory. For `derive`, and for the KEKs of a
-    /// LocalKms, which an engine takes the same way.
+    /// The key whose 32 bytes are these words' bytes in memory. For the KEKs of a LocalKms, on threads whose stack
+    /// is washed.
     #[inline]
     pub(crate) const fn new(words: [u64; 4]) -> Self {
         Self(words)
+    }
+
+    /// A place for a key.
+    #[inline]
+    pub(crate) const fn empty() -> Self {
+        Self([0; 4])
+    }
+
+    /// Becomes the key whose 32 bytes are these words' bytes in memory.
+    #[inline]
+    pub(crate) fn set(&mut self, words: &[u64; 4]) {
+        self.0.copy_from_slice(words);
     }
 
     /// For the engine only.
@@ -138,6 +159,15 @@ impl fmt::Debug for Dek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Dek(..)")
     }
+}
+
+/// Overwrites the stack below its caller, where the calls that have returned left what they worked on: spilled
+/// registers, moved values, the temporaries of an engine, of a parser, of a provider. Wiping each where it
+/// arises is done as well, but only this reaches what the compiler and other crates leave.
+#[inline(never)]
+pub(crate) fn wash_stack<const DEPTH: usize>() {
+    let mut below = [0_u8; DEPTH];
+    std::hint::black_box(&mut below);
 }
 
 /// Where a slot's words are. `Copy`: only the arena and a [`Slot`] ever hold one, never both.

@@ -60,9 +60,9 @@ fn gcm_case(engine: Engine, test: &aead::Test) -> Option<()> {
     let name = format!("{engine:?}, vector {}: {}", test.tc_id, test.comment);
 
     let mut opened = vec![0xEE; test.ct.len()];
-    let to = engine.open_to(Dek::for_tests(key), bound, &Tag(tag), &test.ct, &mut opened);
+    let to = engine.open_to(&Dek::for_tests(key), bound, &Tag(tag), &test.ct, &mut opened);
     let mut in_place = test.ct.to_vec();
-    let within = engine.open_in_place(Dek::for_tests(key), bound, &Tag(tag), &mut in_place);
+    let within = engine.open_in_place(&Dek::for_tests(key), bound, &Tag(tag), &mut in_place);
     if test.result == TestResult::Invalid {
         assert!(to.is_err() && within.is_err(), "{name}: opened");
         return Some(());
@@ -71,9 +71,9 @@ fn gcm_case(engine: Engine, test: &aead::Test) -> Option<()> {
     assert_eq!((&opened, &in_place), (&test.pt.to_vec(), &test.pt.to_vec()), "{name}");
 
     let mut sealed = vec![0xEE; test.pt.len()];
-    let to = engine.seal_to(Dek::for_tests(key), bound, &test.pt, &mut sealed).expect("seals");
+    let to = engine.seal_to(&Dek::for_tests(key), bound, &test.pt, &mut sealed).expect("seals");
     let mut in_place = test.pt.to_vec();
-    let within = engine.seal_in_place(Dek::for_tests(key), bound, &mut in_place).expect("seals");
+    let within = engine.seal_in_place(&Dek::for_tests(key), bound, &mut in_place).expect("seals");
     assert_eq!((to.0, within.0), (tag, tag), "{name}");
     assert_eq!((&sealed, &in_place), (&test.ct.to_vec(), &test.ct.to_vec()), "{name}");
     Some(())

@@ -281,7 +281,10 @@ impl AccountInner {
         match effects.publish {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
-                control.known = adopt.known;
+                // A rotation may have brought a newer record since this unwrap began; the AEK is the same.
+                if adopt.known.record.sequence() >= control.known.record.sequence() {
+                    control.known = adopt.known;
+                }
                 let epoch = control.lease.epoch();
                 self.state.publish_keys(epoch, adopt.ring, fresh_until, valid_until);
             }

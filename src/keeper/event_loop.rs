@@ -491,7 +491,9 @@ impl EventLoop {
             .values()
             .filter(|lane| lane.has_work())
             .filter_map(|lane| lane.bulkhead.probe_at())
-            .map(Moment::boot_nanos);
+            .map(Moment::boot_nanos)
+            // One that is due already waits for a worker to come back, not for time.
+            .filter(|at| *at > now.boot_nanos());
         let next = timer.into_iter().chain(deadline).chain(probes).min();
         #[cfg(any(test, feature = "testing"))]
         let next = match &self.executor {

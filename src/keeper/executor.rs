@@ -1,7 +1,7 @@
 //! Where provider calls run: a bounded pool of threads, or, under a test's clock, the caller.
 //!
 //! A call may hang for ever. It then costs its worker: another may start while the bound on all threads
-//! allows, and the worker rejoins the pool if the call ever returns. Imports: `clock`, `error`, and under `testing` its
+//! allows, and the worker rejoins the pool if the call ever returns. Imports: `clock`, `secret`, `error`, and under `testing` its
 //! `virtual_time`.
 
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use super::Message;
 #[cfg(any(test, feature = "testing"))]
 use super::inline::Inline;
 use crate::error::{Error, ErrorKind};
+use crate::secret::wash_stack;
 
 /// A piece of work that calls providers, may block, and catches what they throw. What it returns is sent to the event loop.
 pub(crate) type Work = Box<dyn FnOnce() -> Message + Send>;
@@ -158,8 +159,11 @@ impl Shared {
         loop {
             if let Some(work) = state.queue.pop_front() {
                 drop(state);
+                let result = work();
+                // An AEK passed through here.
+                wash_stack::<WASHED>();
                 // The event loop may be gone; then nobody waits for the result.
-                drop(self.results.send(work()));
+                drop(self.results.send(result));
                 state = self.lock();
             } else if state.closed {
                 break;
@@ -181,6 +185,9 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool").field("threads", &state.threads).field("most", &self.most).finish()
     }
 }
+
+/// Deeper than the library or a provider takes a key: 64 KiB, of the 2 MiB that a thread has.
+const WASHED: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -106,7 +106,8 @@ impl WrapContext {
     /// The plaintext to wrap: this context and the AEK, so that a swapped wrap is seen also where
     /// the KMS binds no additional data.
     pub(crate) fn input(&self, secret: &[u8; 32]) -> WrapInput {
-        let mut bytes = [0; WrapInput::LEN];
+        let mut input = WrapInput::empty();
+        let bytes = &mut input.0;
         bytes[0] = INPUT_VERSION;
         bytes[1] = self.suite.number();
         bytes[2] = self.role.number();
@@ -114,14 +115,15 @@ impl WrapContext {
         bytes[4..8].copy_from_slice(&self.generation.number().to_be_bytes());
         bytes[8..24].copy_from_slice(self.account.as_bytes());
         bytes[24..].copy_from_slice(secret);
-        WrapInput(bytes)
+        input
     }
 }
 
 /// The 56 bytes that a KMS wraps: `ver1 suite1 role1 share1 gen4 account16 secret32`. A multiple of
 /// 8 for AES-KW, short enough for RSA-OAEP.
 ///
-/// Wiped when dropped. Intentionally neither `Clone` nor comparable; `Debug` shows no byte.
+/// Wiped when dropped, and on the heap, because every move of bytes on the stack leaves a copy behind that nobody
+/// wipes. Intentionally neither `Clone` nor comparable; `Debug` shows no byte.
 ///
 /// ```compile_fail,E0507
 /// fn copy(secret: &strongroom::provider::WrapInput) -> strongroom::provider::WrapInput { *secret }
@@ -134,8 +136,7 @@ impl WrapContext {
 /// fn give<T>(_: T) {}
 /// fn example(secret: strongroom::provider::WrapInput) { give(secret) }
 /// ```
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct WrapInput([u8; Self::LEN]);
+pub struct WrapInput(Box<[u8; Self::LEN]>);
 
 impl WrapInput {
     /// Its only length, in bytes.
@@ -146,16 +147,23 @@ impl WrapInput {
     /// # Errors
     /// [`ErrorClass::Integrity`] when it is not exactly [`Self::LEN`] bytes.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ProviderError> {
-        match bytes.try_into() {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(_) => Err(ProviderError::integrity("the KMS unwrapped something that is not an AEK")),
+        if bytes.len() != Self::LEN {
+            return Err(ProviderError::integrity("the KMS unwrapped something that is not an AEK"));
         }
+        let mut input = Self::empty();
+        input.0.copy_from_slice(bytes);
+        Ok(input)
     }
 
     /// The bytes to wrap. They contain the AEK: hand them to the KMS and nowhere else.
     #[must_use]
-    pub const fn expose(&self) -> &[u8; Self::LEN] {
+    pub fn expose(&self) -> &[u8; Self::LEN] {
         &self.0
+    }
+
+    /// Where bytes are to be filled in, at the place that they will keep.
+    fn empty() -> Self {
+        Self(Box::new([0; Self::LEN]))
     }
 
     /// The AEK, if everything around it is what `context` says.
@@ -165,6 +173,14 @@ impl WrapInput {
         if head == expected.0.first_chunk::<24>()? { secret.first_chunk::<32>() } else { None }
     }
 }
+
+impl Drop for WrapInput {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for WrapInput {}
 
 impl fmt::Debug for WrapInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,168 @@
+//! The story in real time, against LocalKms at r = 6 s: what the library publishes as bounds is measured.
+//!
+//! Takes about 35 s, all of it waiting. `-- --nocapture` shows each measurement beside its bound.
+#![cfg(unix)]
+#![expect(clippy::disallowed_methods, reason = "the ban is for the library; this test measures and waits")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
+use strongroom::{
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, FileRecordStore, ObjectId,
+    OutageGrace, Refusal, Status, UnavailableCause,
+};
+
+/// r and c, the shortest that are allowed.
+const REFRESH: Duration = Duration::from_secs(6);
+const CALL_DEADLINE: Duration = Duration::from_secs(1);
+/// J: the longest time between two refreshes.
+const INTERVAL: Duration = Duration::from_millis(6600);
+const GRACE: Duration = Duration::from_secs(10);
+/// By when a KMS that answers again is noticed: the next probe, which may itself take c.
+const RECOVERY: Duration = Duration::from_secs(6 + 1 + 1);
+/// What measuring adds: the poll's interval, and a busy machine.
+const MEASURING: Duration = Duration::from_millis(100);
+
+#[test]
+fn d10_a_disabled_kek_ends_reads_within_the_bound_and_an_enabled_one_resumes_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = cache(OutageGrace::DEFAULT);
+    assert_eq!(cache.staleness_bound(), INTERVAL + CALL_DEADLINE);
+    // A KMS each, so that no account learns from another's refusal; the keys go at different times of the interval.
+    let run = |number: u32| {
+        let subject = Subject::new(&cache, &folder.path().join(number.to_string()));
+        thread::sleep(REFRESH / 6 * number);
+        revoke_and_restore(&cache, &subject)
+    };
+    let took: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|number| scope.spawn(move || run(number))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("the story holds")).collect()
+    });
+    for (stale, recovered) in took {
+        println!("refused after {stale:?} (bound {:?})", cache.staleness_bound());
+        println!("resumed after {recovered:?} (bound {RECOVERY:?})");
+    }
+}
+
+/// How long reads went on, and how long they took to come back.
+fn revoke_and_restore(cache: &AekCache, subject: &Subject) -> (Duration, Duration) {
+    let account = &subject.account;
+    let cached = account.guard("plaintext").expect("a lease");
+    let fence = account.fence().expect("a lease");
+
+    // Another handle: it shares nothing with the one in use but the file.
+    let customer = LocalKms::open(&subject.kms_file).expect("opens");
+    customer.disable_key("orders").expect("disables");
+    let disabled = Instant::now();
+    let stale = wait_until(cache.staleness_bound() + MEASURING, || subject.read().is_err());
+    let stale = stale.expect("no read is served beyond the bound");
+
+    // Closed stays closed, for every form of use.
+    let closed = Instant::now();
+    while closed.elapsed() < Duration::from_secs(2) {
+        let error = subject.read().expect_err("nothing is read after the first refusal");
+        assert!(matches!(error.kind(), ErrorKind::Revoked | ErrorKind::NotReady), "{error}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(account.status(), Status::Revoked(Refusal::KeyDisabled));
+    let error = account.seal(subject.id, Aad::EMPTY, b"new").expect_err("a write is refused");
+    assert_eq!((error.kind(), error.refusal()), (ErrorKind::Revoked, Some(Refusal::KeyDisabled)));
+    cached.get().expect_err("cached plaintext is unreadable");
+    fence.check().expect_err("what was sealed before is not acknowledged");
+    assert!(disabled.elapsed() >= stale);
+
+    customer.enable_key("orders").expect("enables");
+    let recovered = wait_until(RECOVERY, || subject.read().is_ok()).expect("reads come back in time");
+    cached.get().expect_err("an old epoch's plaintext stays unreadable");
+    (stale, recovered)
+}
+
+#[test]
+fn c5_silence_is_survived_for_the_grace_and_not_longer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = cache(OutageGrace::For(GRACE));
+    assert_eq!(cache.usable_for(), cache.fresh_for() + GRACE);
+    let subject = Subject::new(&cache, folder.path());
+    // Past the first refresh, so that the lease has some age when silence begins.
+    thread::sleep(Duration::from_secs(3));
+
+    // A file that is not there is a KMS that does not answer.
+    let aside = folder.path().join("aside");
+    std::fs::rename(&subject.kms_file, &aside).expect("moves");
+    let silent = Instant::now();
+    let in_grace = || {
+        subject.read().expect("silence alone ends no lease before its time");
+        matches!(subject.account.status(), Status::Grace { .. })
+    };
+    let fresh = wait_until(cache.fresh_for() + MEASURING, in_grace).expect("grace begins by F");
+    println!("in grace after {fresh:?} (bound {:?})", cache.fresh_for());
+
+    let left = (cache.usable_for() + MEASURING).saturating_sub(silent.elapsed());
+    wait_until(left, || subject.read().is_err()).expect("no read is served beyond F + G");
+    let usable = silent.elapsed();
+    println!("unusable after {usable:?} (bound {:?})", cache.usable_for());
+    // The lease was at most J old when silence began.
+    assert!(usable + MEASURING >= cache.usable_for() - INTERVAL, "grace was cut short: {usable:?}");
+    assert!(usable >= fresh + GRACE.saturating_sub(MEASURING), "grace was cut short: {usable:?}");
+
+    let unavailable = || subject.account.status() == Status::Unavailable(UnavailableCause::Silent);
+    wait_until(Duration::from_secs(1), unavailable).expect("silence is never called a refusal");
+    assert_eq!(subject.read().expect_err("no lease").kind(), ErrorKind::Unavailable);
+
+    std::fs::rename(&aside, &subject.kms_file).expect("moves back");
+    let recovered = wait_until(RECOVERY, || subject.read().is_ok()).expect("reads come back in time");
+    println!("resumed after {recovered:?} (bound {RECOVERY:?})");
+}
+
+/// An account under a KMS of its own, with a sealed block.
+struct Subject {
+    account: Account,
+    kms_file: PathBuf,
+    id: BlockId,
+    sealed: Vec<u8>,
+}
+
+impl Subject {
+    fn new(cache: &AekCache, folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let kms_file = folder.join("kms.json");
+        let kms = LocalKms::create(&kms_file).expect("creates");
+        kms.create_key("orders", KeyOptions::default()).expect("creates");
+        let kms: Arc<dyn KeyProvider> = Arc::new(kms);
+        let store = FileRecordStore::open(folder.join("records")).expect("opens");
+        let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders")).store(Arc::new(store));
+        let account = cache.create(spec).expect("the KEK is fit");
+        let id = BlockId::new(ObjectId::random(), 0);
+        let sealed = account.seal(id, Aad::EMPTY, b"a block").expect("a lease");
+        Self { account, kms_file, id, sealed }
+    }
+
+    fn read(&self) -> Result<(), Error> {
+        let plain = self.account.open(self.id, Aad::EMPTY, &self.sealed)?;
+        assert_eq!(plain, b"a block");
+        Ok(())
+    }
+}
+
+fn cache(grace: OutageGrace) -> AekCache {
+    let builder = AekCache::builder().refresh_every(REFRESH).call_deadline(CALL_DEADLINE);
+    builder.outage_grace(grace).build().expect("the settings are in range")
+}
+
+/// Polls until `done`, and tells how long that took; `None` when `limit` passed first.
+fn wait_until(limit: Duration, done: impl Fn() -> bool) -> Option<Duration> {
+    let begun = Instant::now();
+    loop {
+        let elapsed = begun.elapsed();
+        if done() {
+            return (elapsed <= limit).then_some(elapsed);
+        }
+        if elapsed > limit {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,137 @@
+//! The process that is searched: it holds an account, uses it, and loses it.
+
+use std::io::stdin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use strongroom::provider::{
+    Authority, Kek, KekInfo, KeyOptions, KeyProvider, LocalKms, ProviderError, WrapContext, WrapInput,
+    Wrapped,
+};
+use strongroom::{
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Engine, ObjectId, Refusal, Status,
+};
+use zeroize::Zeroizing;
+
+use crate::needles::to_hex;
+
+/// Set for this process.
+pub(crate) const VARIABLE: &str = "STRONGROOM_RESIDUE_CHILD";
+
+/// Lives until it is told to end. What the parent has to know it prints on lines that begin with `@`.
+pub(crate) fn live(engine: Engine) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kms.json");
+    let kms = LocalKms::create(&file).expect("creates");
+    kms.create_key("orders", KeyOptions::default()).expect("creates");
+    let kms: Arc<dyn KeyProvider> = Arc::new(Telltale { kms, unwraps: AtomicU32::new(0) });
+    let cache = AekCache::builder()
+        .refresh_every(Duration::from_secs(6))
+        .call_deadline(Duration::from_secs(5))
+        .engine(engine)
+        .build()
+        .expect("the settings are in range");
+    let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
+    let account = cache.create(spec).expect("the KEK is fit");
+
+    open_until_told(&account);
+    tell("idle");
+    hold_what_is_planted();
+
+    LocalKms::open(&file).expect("opens").disable_key("orders").expect("disables");
+    wait_until(|| account.status() == Status::Revoked(Refusal::KeyDisabled));
+    // The event loop has published this and lets go of the keys.
+    thread::sleep(Duration::from_millis(200));
+    tell("revoked");
+    listen();
+}
+
+/// Opens one block over and over, so that it can be caught with the block's key.
+fn open_until_told(account: &Account) {
+    let id = BlockId::new(ObjectId::random(), 7);
+    let sealed = account.seal(id, Aad::EMPTY, &vec![0; 1 << 20]).expect("a lease");
+    let told = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            tell(&format!("sealed {} {}", to_hex(id.object().as_bytes()), to_hex(&sealed[8..32])));
+            listen();
+            told.store(true, Ordering::Relaxed);
+        });
+        let mut plain = vec![0; 1 << 20];
+        while !told.load(Ordering::Relaxed) {
+            let permit = account.permit().expect("a lease");
+            permit.open_into(id, Aad::EMPTY, &sealed, &mut plain).expect("opens");
+        }
+    });
+}
+
+/// The parent sends what it will search for, in hexadecimal; here it is as it would be in memory.
+fn hold_what_is_planted() {
+    let line = listen();
+    let mut planted = Zeroizing::new(Vec::with_capacity(32));
+    for pair in line.trim().as_bytes().chunks(2) {
+        let digits = std::str::from_utf8(pair).expect("digits");
+        planted.push(u8::from_str_radix(digits, 16).expect("digits"));
+    }
+    tell("planted");
+    listen();
+}
+
+/// A provider that tells the parent the AEK, masked, and waits while it holds it.
+#[derive(Debug)]
+struct Telltale {
+    kms: LocalKms,
+    unwraps: AtomicU32,
+}
+
+impl KeyProvider for Telltale {
+    fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
+        self.kms.wrap(kek, context, secret)
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+        let secret = self.kms.unwrap(wrapped, context)?;
+        // The first is the preflight's, of a value that is thrown away.
+        if self.unwraps.fetch_add(1, Ordering::Relaxed) == 1 {
+            let masked = masked(&secret.expose()[WrapInput::LEN - 32..]);
+            tell(&format!("held {} {}", to_hex(&masked), to_hex(context.account().as_bytes())));
+            listen();
+        }
+        Ok(secret)
+    }
+
+    fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        self.kms.describe(kek)
+    }
+
+    fn authority(&self) -> Authority {
+        self.kms.authority()
+    }
+}
+
+/// Neither a secret nor random: it only has to make other bytes of a secret, and back.
+pub(crate) fn masked(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().zip(1_u8..).map(|(byte, number)| byte ^ number.wrapping_mul(0x9d)).collect()
+}
+
+/// On a line of its own: the test harness prints as well.
+fn tell(line: &str) {
+    println!("\n@{line}");
+}
+
+fn listen() -> String {
+    let mut line = String::new();
+    stdin().read_line(&mut line).expect("the parent talks");
+    assert!(!line.is_empty(), "the parent is gone");
+    line
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never came");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
