@@ -1,0 +1,301 @@
+//! Worlds to test in: a virtual clock, a scripted KMS, a cache; stores and providers that fail on demand.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use strongroom::provider::{
+    Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
+};
+use strongroom::testing::{Call, ManualClock, ScriptedProvider};
+use strongroom::{
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, Loaded,
+    MemoryRecordStore, ObjectId, OutageGrace, RecordStore, RecordTag,
+};
+
+pub(crate) const KEK: &str = ScriptedProvider::KEK;
+pub(crate) const NANO: Duration = Duration::from_nanos(1);
+/// c, as caches have it by default.
+pub(crate) const C: Duration = secs(2);
+
+pub(crate) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// J: the longest distance of two refreshes.
+pub(crate) fn longest_interval(refresh: Duration) -> Duration {
+    (refresh + refresh / 10).min(secs(60))
+}
+
+/// A cache on virtual time, and a KMS that answers as scripted.
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    pub(crate) kms: ScriptedProvider,
+    pub(crate) cache: AekCache,
+    elapsed: Cell<Duration>,
+}
+
+impl World {
+    pub(crate) fn new(refresh: u64, grace: OutageGrace) -> Self {
+        let clock = ManualClock::new();
+        Self::beside(&clock, ScriptedProvider::on_virtual_time().with_clock(&clock), secs(refresh), grace)
+    }
+
+    /// Another cache, as on another machine, with the same clock.
+    pub(crate) fn beside(
+        clock: &ManualClock,
+        kms: ScriptedProvider,
+        refresh: Duration,
+        grace: OutageGrace,
+    ) -> Self {
+        let cache =
+            AekCache::builder().refresh_every(refresh).outage_grace(grace).manual(clock).build().unwrap();
+        Self { clock: clock.clone(), kms, cache, elapsed: Cell::default() }
+    }
+
+    pub(crate) fn provider(&self) -> Arc<dyn KeyProvider> {
+        Arc::new(self.kms.clone())
+    }
+
+    pub(crate) fn spec(&self) -> AccountSpec {
+        AccountSpec::new(AccountId::random(), self.provider(), Kek::latest(KEK))
+    }
+
+    pub(crate) fn expect(&self, account: AccountId) -> Expect {
+        Expect::account(account).kek(self.provider(), KEK)
+    }
+
+    pub(crate) fn create(&self) -> Account {
+        self.cache.create(self.spec()).unwrap()
+    }
+
+    /// An account that is attached and has made no call yet, and a block that was sealed under it.
+    pub(crate) fn attached(&self) -> (Account, Block) {
+        let account = self.create();
+        let block = Block::sealed_by(&account);
+        let (record, id) = (account.record(), account.id());
+        drop(account);
+        self.cache.drive();
+        self.kms.clear_log();
+        (self.cache.attach(record, self.expect(id)).unwrap(), block)
+    }
+
+    pub(crate) fn run(&self, duration: Duration) {
+        self.cache.run_for(duration);
+        self.elapsed.set(self.elapsed.get() + duration);
+    }
+
+    /// How long `run` has run for in all.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed.get()
+    }
+
+    /// Runs in steps until `done`, at most `most`. Returns how long it took.
+    pub(crate) fn run_until(&self, step: Duration, most: Duration, done: impl Fn() -> bool) -> Duration {
+        let begun = self.elapsed();
+        while !done() {
+            assert!(self.elapsed() - begun <= most, "not within {most:?}");
+            self.run(step);
+        }
+        self.elapsed() - begun
+    }
+
+    /// When unwraps began, counted from when the world did.
+    pub(crate) fn unwraps(&self) -> Vec<Duration> {
+        let unwraps = self.kms.log().into_iter().filter(|call| call.call == Call::Unwrap);
+        unwraps.map(|call| call.started - secs(3600)).collect()
+    }
+}
+
+/// A block that an account sealed, to open again.
+pub(crate) struct Block {
+    id: BlockId,
+    pub(crate) frame: Vec<u8>,
+}
+
+impl Block {
+    pub(crate) const PLAIN: &'static [u8] = b"what the customer wrote";
+
+    pub(crate) fn sealed_by(account: &Account) -> Self {
+        let id = BlockId::new(ObjectId::random(), 7);
+        Self { id, frame: account.seal(id, Aad::new(b"tenant-42"), Self::PLAIN).unwrap() }
+    }
+
+    /// The kind of the error, if it does not open to what was sealed.
+    pub(crate) fn open(&self, account: &Account) -> Result<(), ErrorKind> {
+        let plain = account.open(self.id, Aad::new(b"tenant-42"), &self.frame).map_err(|e| e.kind())?;
+        assert_eq!(plain, Self::PLAIN);
+        Ok(())
+    }
+}
+
+pub(crate) fn usable(account: &Account) -> bool {
+    account.permit().is_ok()
+}
+
+pub(crate) fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// A thing to do once, in the middle of a call.
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// Passes calls on to a scripted KMS; fails the one that it is told to, and can do something first.
+pub(crate) struct Meddler {
+    inner: ScriptedProvider,
+    fail: FailNth,
+    hook: Mutex<Option<(Call, Hook)>>,
+}
+
+impl Meddler {
+    pub(crate) fn new(inner: ScriptedProvider) -> Arc<Self> {
+        Arc::new(Self { inner, fail: FailNth::default(), hook: Mutex::default() })
+    }
+
+    /// Fails the `n`th call from now, counted from zero: before it has an effect, or after.
+    pub(crate) fn fail_nth(&self, n: usize, after: bool) {
+        self.fail.set(n, after);
+    }
+
+    /// Whether that call has not come yet. Answers truthfully from now on.
+    pub(crate) fn calm(&self) -> bool {
+        self.fail.calm()
+    }
+
+    /// Does `hook` at the beginning of the next call of this kind.
+    pub(crate) fn at_next(&self, call: Call, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some((call, Box::new(hook)));
+    }
+
+    fn call<T>(
+        &self,
+        call: Call,
+        run: impl FnOnce() -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        let hook = self.hook.lock().unwrap().take_if(|(at, _)| *at == call);
+        if let Some((_, hook)) = hook {
+            hook();
+        }
+        self.fail.wrap(run, || ProviderError::transient("the test fails this call"))
+    }
+}
+
+impl std::fmt::Debug for Meddler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meddler")
+    }
+}
+
+impl KeyProvider for Meddler {
+    fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
+        self.call(Call::Wrap, || self.inner.wrap(kek, context, secret))
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+        self.call(Call::Unwrap, || self.inner.unwrap(wrapped, context))
+    }
+
+    fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        self.call(Call::Describe, || self.inner.describe(kek))
+    }
+
+    fn authority(&self) -> Authority {
+        self.inner.authority()
+    }
+}
+
+/// A record store in memory that fails the operation that it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    inner: MemoryRecordStore,
+    fail: FailNth,
+}
+
+impl Store {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// As [`Meddler::fail_nth`].
+    pub(crate) fn fail_nth(&self, n: usize, after: bool) {
+        self.fail.set(n, after);
+    }
+
+    pub(crate) fn calm(&self) -> bool {
+        self.fail.calm()
+    }
+
+    /// Fails every operation until [`Self::calm`].
+    pub(crate) fn fail_all(&self) {
+        self.fail.always.store(1, Ordering::SeqCst);
+    }
+
+    /// The record's bytes, whatever is set to fail.
+    pub(crate) fn bytes(&self, account: AccountId) -> Option<Vec<u8>> {
+        match self.inner.load(account, None).unwrap() {
+            Loaded::Found { bytes, .. } => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Replaces the record by any bytes, as an attacker would.
+    pub(crate) fn plant(&self, account: AccountId, bytes: &[u8]) {
+        let Loaded::Found { tag, .. } = self.inner.load(account, None).unwrap() else { panic!("no record") };
+        self.inner.compare_and_swap(account, Some(&tag), bytes).unwrap();
+    }
+}
+
+impl RecordStore for Store {
+    fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
+        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
+        self.fail.wrap(|| self.inner.load(account, known), failed)
+    }
+
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
+        self.fail.wrap(|| self.inner.compare_and_swap(account, expected, bytes), failed)
+    }
+}
+
+/// Counts down to a failure.
+#[derive(Debug, Default)]
+struct FailNth {
+    /// One more than the number of operations that still succeed; zero for ever.
+    left: AtomicUsize,
+    after: AtomicUsize,
+    always: AtomicUsize,
+}
+
+impl FailNth {
+    fn set(&self, n: usize, after: bool) {
+        self.after.store(usize::from(after), Ordering::SeqCst);
+        self.left.store(n + 1, Ordering::SeqCst);
+    }
+
+    fn calm(&self) -> bool {
+        self.always.store(0, Ordering::SeqCst);
+        self.left.swap(0, Ordering::SeqCst) != 0
+    }
+
+    fn wrap<T, E>(&self, run: impl FnOnce() -> Result<T, E>, failed: impl FnOnce() -> E) -> Result<T, E> {
+        let left = self.left.load(Ordering::SeqCst);
+        self.left.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left != 1 && self.always.load(Ordering::SeqCst) == 0 {
+            return run();
+        }
+        if self.after.load(Ordering::SeqCst) == 1 {
+            run()?;
+        }
+        Err(failed())
+    }
+}

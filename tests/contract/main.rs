@@ -1,0 +1,18 @@
+//! The contract of the control plane, line by line: each test's name begins with the id of the line that it shows.
+//! Through the public surface only, on virtual time but where real threads are the point.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)]
+
+mod bulkheads;
+mod calls;
+mod common;
+mod events;
+mod faults;
+mod grace;
+mod lock;
+mod machines;
+mod mistakes;
+mod records;
+mod revocation;
+mod rotation;
+mod schedule;
