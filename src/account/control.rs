@@ -13,7 +13,7 @@ use super::refresh::{Adopt, Known, Refreshed};
 use super::settings::Settings;
 use super::state::{AccountState, Keyless, Status, UnavailableCause};
 use crate::clock::{Clock, Moment};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::id::AccountId;
 use crate::keeper::{Completer, KeeperHandle, Message, Pending};
@@ -32,7 +32,7 @@ pub(crate) struct AccountInner {
     parts: Parts,
     authority: Authority,
     control: Mutex<Control>,
-    /// The engine has let go of it; a worker may still hold it for the length of a call.
+    /// The engine has let go of it, or its cache has ended; a worker, a fence or a guarded value may still hold it.
     detached: AtomicBool,
 }
 
@@ -129,9 +129,14 @@ impl AccountInner {
 
     /// The engine has let go of the account: it closes for good.
     pub(super) fn detach(&self) {
+        self.retire();
+        self.parts.keeper.send(Message::Detach(self.key));
+    }
+
+    /// Closes the account for good: its cache ends, or nobody holds it any more.
+    pub(crate) fn retire(&self) {
         self.detached.store(true, Ordering::SeqCst);
         self.feed(self.state.clock().now(), Event::Lock);
-        self.parts.keeper.send(Message::Detach(self.key));
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -382,6 +387,10 @@ impl AccountInner {
     }
 
     fn wait_for(&self, mut control: MutexGuard<'_, Control>, unlock: bool) -> Pending<()> {
+        if self.is_detached() {
+            let error = Error::new(ErrorKind::Unavailable, "the cache is shut down").with_account(self.id());
+            return Pending::ready(Err(error));
+        }
         let (pending, completer) = Pending::new();
         let since = control.ended;
         control.waiters.push(Waiter { completer, unlock, since });

@@ -20,7 +20,6 @@ use crate::expect::Expect;
 use crate::format::record::AccountRecord;
 use crate::id::AccountId;
 use crate::keeper::{Counters, Keeper, Message};
-use crate::lease::Event;
 use crate::random;
 use crate::record_store::{Loaded, RecordStore};
 
@@ -150,8 +149,7 @@ impl AekCache {
     pub fn stats(&self) -> CacheStats {
         let counters = &self.shared.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let accounts =
-            self.shared.registry().by_id.values().filter(|account| account.strong_count() > 0).count();
+        let accounts = self.shared.registry().by_id.values().filter(|account| is_attached(account)).count();
         CacheStats {
             accounts,
             refreshes: read(&counters.refreshes),
@@ -192,7 +190,7 @@ impl AekCache {
             std::mem::take(&mut registry.by_id)
         };
         for account in accounts.into_values().filter_map(|account| account.upgrade()) {
-            account.feed(self.shared.clock.now(), Event::Lock);
+            account.retire();
         }
         let all_gone = self.shared.keeper.shutdown(deadline);
         self.shared.bus.close();
@@ -206,7 +204,7 @@ impl AekCache {
     pub fn after_fork(&self) {
         let accounts = std::mem::take(&mut self.shared.registry().by_id);
         for account in accounts.into_values().filter_map(|account| account.upgrade()) {
-            account.feed(self.shared.clock.now(), Event::Lock);
+            account.retire();
         }
         self.shared.registry().closed = true;
         self.shared.keeper.forget_threads();
@@ -267,14 +265,13 @@ impl Shared {
             return Err(Error::new(ErrorKind::Unavailable, "the cache is shut down"));
         }
         let id = account.id();
-        let attached = |account: &Weak<AccountInner>| account.upgrade().is_some_and(|a| !a.is_detached());
-        if registry.by_id.get(&id).is_some_and(attached) {
+        if registry.by_id.get(&id).is_some_and(is_attached) {
             let error = Error::new(ErrorKind::Misuse, "the account is attached already: clone its handle");
             return Err(error.with_account(id));
         }
         // Swept whenever the table would have to grow, so that accounts that come and go leave nothing.
         if registry.by_id.len() == registry.by_id.capacity() {
-            registry.by_id.retain(|_, account| attached(account));
+            registry.by_id.retain(|_, account| is_attached(account));
         }
         registry.by_id.insert(id, Arc::downgrade(account));
         Ok(())
@@ -283,6 +280,10 @@ impl Shared {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_attached(account: &Weak<AccountInner>) -> bool {
+    account.upgrade().is_some_and(|account| !account.is_detached())
 }
 
 impl fmt::Debug for AekCache {

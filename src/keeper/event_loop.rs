@@ -143,7 +143,7 @@ impl EventLoop {
         }
         for tracked in std::mem::take(&mut self.accounts).into_values() {
             if let Some(account) = tracked.account.upgrade() {
-                account.feed(self.clock.now(), Event::Lock);
+                account.retire();
             }
         }
         self.executor.close(deadline)
