@@ -36,6 +36,8 @@ main() {
   section "tests, default features" cargo_tests cargo test --locked --no-fail-fast --features testing --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
+  # What optimised code leaves on stacks is not what debug code leaves there.
+  section "residue in memory, release" cargo_tests cargo test --locked --no-fail-fast --release --test residue
   section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --features testing --doc
   section "documentation, public" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
   section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features

@@ -6,6 +6,7 @@ use super::{File, Outcome, Owner, World, bytes, hex, number, stream, text, unhex
 use crate::derive::{Kind, MacUse, Nonce24};
 use crate::format::object::Context;
 use crate::id::{BlockId, ObjectId, Suite};
+use crate::secret::Dek;
 
 pub(super) fn file() -> File {
     let mut file = File::new("derivation");
@@ -20,7 +21,8 @@ pub(super) fn file() -> File {
     for kind in [Kind::Block, Kind::ObjectFrame] {
         for (name, object, index, r) in places() {
             let id = BlockId::new(ObjectId::from_bytes(object), index);
-            let dek = owner.keys().prk().dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r));
+            let mut dek = Dek::empty();
+            owner.keys().prk().dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r), &mut dek);
             let fields = json!({
                 "op": "dek", "suite": 1, "kind": kind.number(), "object": hex(&object), "index": index,
                 "r": hex(&r), "dek": hex(dek.expose()),
@@ -60,7 +62,9 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
             let id =
                 BlockId::new(ObjectId::from_bytes(unhex_array(vector, "object")), number(vector, "index"));
             let r = Nonce24::from_bytes(unhex_array(vector, "r"));
-            assert_eq!(hex(keys.prk().dek(Suite::Aes256Gcm, kind, id, &r).expose()), text(vector, "dek"));
+            let mut dek = Dek::empty();
+            keys.prk().dek(Suite::Aes256Gcm, kind, id, &r, &mut dek);
+            assert_eq!(hex(dek.expose()), text(vector, "dek"));
         }
         "account record" => {
             let (content, mac) = (unhex(vector, "content"), unhex_array(vector, "mac"));

@@ -156,7 +156,7 @@ fn wrapped(owner: &Owner, material: &str) -> Vec<u8> {
     let mut input = *context.input(&owner.secret).expose();
     let key = Dek::new(zerocopy::transmute!(bytes::<32>(material)));
     let bound = Bound { nonce: &nonce, aad: &context.to_bytes() };
-    let tag = Engine::Portable.seal_in_place(key, bound, &mut input).unwrap();
+    let tag = Engine::Portable.seal_in_place(&key, bound, &mut input).unwrap();
     [&nonce[..], &input, &tag.0].concat()
 }
 
