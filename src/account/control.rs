@@ -234,7 +234,9 @@ impl AccountInner {
                 let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
                 (Event::Answered(attempt, answer), Some(*adopt))
             }
-            Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::Silent(_) | Refreshed::NoRecord(_) => {
+                (Event::Answered(attempt, Answer::Transient), None)
+            }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
             Refreshed::Deleted(known) => {

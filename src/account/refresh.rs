@@ -21,8 +21,10 @@ use crate::record_store::{Loaded, RecordTag};
 #[derive(Debug)]
 pub(crate) enum Refreshed {
     Verified(Box<Adopt>),
-    /// No answer, of the KMS or of the record store.
+    /// No answer of the KMS.
     Silent(Error),
+    /// No answer of the record store, so the KMS was not asked. To the lease it is silence; of the KMS it says nothing.
+    NoRecord(Error),
     /// An answer that cannot be right: another AEK, a record that is not the expected one.
     Wrong(Error),
     Refused(Refusal, Error),
@@ -89,7 +91,7 @@ impl AccountInner {
     pub(crate) fn newest(&self, known: &Known) -> Result<Known, Refreshed> {
         let Some(store) = self.store() else { return Ok(known.clone()) };
         // A record's age obeys the same clock as the lease: without it, no refresh.
-        let loaded = store.load(self.id(), known.tag.as_ref()).map_err(Refreshed::Silent)?;
+        let loaded = store.load(self.id(), known.tag.as_ref()).map_err(Refreshed::NoRecord)?;
         match loaded {
             Loaded::Unchanged => Ok(known.clone()),
             Loaded::Absent => Err(Refreshed::Wrong(
@@ -165,13 +167,17 @@ impl Refreshed {
     pub(crate) fn failure(&self) -> Option<&Error> {
         match self {
             Self::Verified(_) | Self::Deleted(_) => None,
-            Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => Some(error),
+            Self::Silent(error) | Self::NoRecord(error) | Self::Wrong(error) | Self::Refused(_, error) => {
+                Some(error)
+            }
         }
     }
 
     pub(crate) fn into_failure(self) -> Error {
         match self {
-            Self::Silent(error) | Self::Wrong(error) | Self::Refused(_, error) => error,
+            Self::Silent(error) | Self::NoRecord(error) | Self::Wrong(error) | Self::Refused(_, error) => {
+                error
+            }
             Self::Verified(_) | Self::Deleted(_) => {
                 Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
             }

@@ -93,10 +93,13 @@ impl Bulkhead {
         }
     }
 
-    /// A call under way returned before its deadline. `silent` is false for any answer, refusals included.
-    pub(crate) fn finish(&mut self, now: Moment, silent: bool) {
+    /// A call under way returned before its deadline. `silent` is false for any answer, refusals included, and `None`
+    /// where the authority was not asked.
+    pub(crate) fn finish(&mut self, now: Moment, silent: Option<bool>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.judge(now, silent);
+        if let Some(silent) = silent {
+            self.judge(now, silent);
+        }
     }
 
     /// A call passed its deadline: silence, and its worker is held until it returns.
@@ -158,7 +161,7 @@ mod tests {
         let clock = ManualClock::new();
         let mut bulkhead = Bulkhead::new();
         bulkhead.begin(clock.moment());
-        bulkhead.finish(clock.moment(), false);
+        bulkhead.finish(clock.moment(), Some(false));
         for _ in 0..8 {
             assert!(bulkhead.admits(clock.moment(), CAPS, 32));
             bulkhead.begin(clock.moment());

@@ -311,11 +311,15 @@ impl EventLoop {
         let Some(call) = self.calls.remove(&id) else { return };
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
+        let met = match &refreshed {
+            Refreshed::NoRecord(_) => None,
+            _ => Some(if silent { Met::Silence } else { Met::Answers }),
+        };
         let refused = matches!(refreshed, Refreshed::Refused(..));
-        self.end_call(now, &call.authority, call.abandoned, silent);
+        self.end_call(now, &call.authority, call.abandoned, met);
         Counters::add(match &refreshed {
             Refreshed::Verified(_) | Refreshed::Deleted(_) => &self.counters.verified,
-            Refreshed::Silent(_) => &self.counters.transient,
+            Refreshed::Silent(_) | Refreshed::NoRecord(_) => &self.counters.transient,
             Refreshed::Wrong(_) => &self.counters.integrity,
             Refreshed::Refused(..) => &self.counters.refused,
         });
@@ -332,10 +336,11 @@ impl EventLoop {
 
     fn on_control_done(&mut self, now: Moment, id: CallId, met: Met) {
         let Some(call) = self.calls.remove(&id) else { return };
-        self.end_call(now, &call.authority, call.abandoned, met == Met::Silence);
+        self.end_call(now, &call.authority, call.abandoned, Some(met));
     }
 
-    fn end_call(&mut self, now: Moment, authority: &Authority, abandoned: bool, silent: bool) {
+    /// `met` is `None` where the authority was not asked after all.
+    fn end_call(&mut self, now: Moment, authority: &Authority, abandoned: bool, met: Option<Met>) {
         if abandoned {
             self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -343,7 +348,7 @@ impl EventLoop {
         if abandoned {
             lane.bulkhead.returned();
         } else {
-            lane.bulkhead.finish(now, silent);
+            lane.bulkhead.finish(now, met.map(|met| met == Met::Silence));
         }
         if lane.is_unused() {
             self.lanes.remove(authority);
@@ -459,7 +464,7 @@ impl EventLoop {
             {
                 abandon(error);
             }
-            self.end_call(now, authority, false, true);
+            self.end_call(now, authority, false, Some(Met::Silence));
         }
     }
 
