@@ -1,4 +1,72 @@
 //! Envelope encryption for storage engines, under keys that your customer holds and can take away.
+//!
+//! A storage engine links this crate to keep its customers' data encrypted at rest. The *customer* holds a key-encryption
+//! key (KEK) in their own KMS. The KEK wraps one account encryption key (AEK) for each account; this crate caches the
+//! AEK for a bounded time, the *lease*, and asks the KMS again every 6 to 60 s. When the KMS **refuses**, the account
+//! closes at once: keys are wiped, reads and writes fail with [`ErrorKind::Revoked`]. When the KMS is **silent**,
+//! service goes on for a bounded *grace*. When access **returns**, the account recovers by itself.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use strongroom::provider::{Kek, KeyOptions, LocalKms};
+//! use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, ObjectId};
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("kms.json");
+//!
+//! let kms = LocalKms::create(&path)?; // the customer's side: a KMS in one file, and a key in it
+//! kms.create_key("orders", KeyOptions::default())?;
+//!
+//! let cache = AekCache::builder().build()?; // refreshed every 30 s, 30 minutes of grace
+//! let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+//! let record = account.record().to_bytes(); // persist it: the wrapped AEK, no secret in the clear
+//!
+//! let id = BlockId::new(ObjectId::random(), 7);
+//! let sealed = account.seal(id, Aad::new(b"tenant-42"), b"hello")?; // a key of its own for each block
+//! assert_eq!(account.open(id, Aad::new(b"tenant-42"), &sealed)?, b"hello");
+//! # assert!(account.open(BlockId::new(id.object(), 8), Aad::new(b"tenant-42"), &sealed).is_err());
+//! # assert!(!record.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! | to | see |
+//! |---|---|
+//! | set up the cache: refresh interval, grace, deadlines | [`AekCache`], [`AekCacheBuilder`], [`OutageGrace`] |
+//! | create an account, or attach one by its record | [`AccountSpec`], [`AccountRecord`], [`Expect`], [`RecordStore`] |
+//! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
+//! | seal and open files | [`SealedObject`] |
+//! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
+//! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
+//! | rotate the KEK | [`RotateTo`], [`Retire`] |
+//! | connect a KMS | [`provider`], [`provider::KeyProvider`], [`provider::preflight`] |
+//! | understand a failure | [`Error`], [`ErrorKind`], [`Refusal`] |
+//! | test your engine against a KMS that fails | the module `testing` (feature `testing`) |
+//!
+//! # What to know first
+//!
+//! - **Sealing and opening never wait.** They do no I/O, take no lock, make no system call. Without a valid lease they
+//!   fail at once. Waiting is done by name: [`Account::ready`], [`Account::wait_ready`].
+//! - **Revoked is not unavailable.** [`ErrorKind::Revoked`]: the KMS answered and refused. [`ErrorKind::Unavailable`]:
+//!   it did not answer, and grace is used up. Both end by themselves once the KMS allows it.
+//! - **How late a revocation can be is a formula.** With interval r, `J = min(1.1 r, 60 s)` and call deadline c:
+//!   [`AekCache::staleness_bound`] is `J + c`, [`AekCache::fresh_for`] is `F = J + 6 s + c`, and
+//!   [`AekCache::usable_for`] is `F + G` with the grace G. Nothing outlives the last.
+//! - **No nonce, key or tag appears in the interface.** Each block written gets a key of its own, derived with fresh
+//!   randomness; overwriting a block repeats nothing.
+//! - **A record is not believed because it is there.** [`Expect`] says which account and which KEK it may name.
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `aws-lc` | yes | AES-256-GCM from `aws-lc-rs`; without it everything is pure Rust, with the same bytes |
+//! | `testing` | no | a scripted provider, a clock that tests move, the provider conformance suite |
+//!
+//! # Reading on
+//!
+//! In the repository: `README.md`, then `docs/DESIGN.md` for how and why, `docs/FORMAT.md` for every byte that is
+//! stored, `docs/PROVIDER.md` for connecting a KMS, `SECURITY.md` for what is protected and what is not.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod account;
@@ -55,3 +123,13 @@ pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
 pub use rotate::{Retire, RotateTo};
 pub use secret::{MemoryLock, Protections};
 pub use store::file::FileRecordStore;
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
+
+/// The guide for providers compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/PROVIDER.md")]
+struct ProviderDoctests;

@@ -18,6 +18,45 @@ use crate::id::AccountId;
 /// Called on the library's own threads, and by [`AekCache::attach_stored`](crate::AekCache::attach_stored) on its
 /// caller's; it may block. Every refresh of an account loads with the tag that it knows, so make
 /// [`Loaded::Unchanged`] cheap.
+///
+/// A store over anything that replaces a value only if it is unchanged:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Mutex, PoisonError};
+/// use strongroom::{AccountId, Error, Loaded, RecordStore, RecordTag};
+///
+/// #[derive(Debug, Default)]
+/// struct Table(Mutex<HashMap<AccountId, Vec<u8>>>); // your database
+///
+/// impl RecordStore for Table {
+///     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
+///         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+///         let Some(bytes) = rows.get(&account) else { return Ok(Loaded::Absent) };
+///         let tag = RecordTag::sha256_of(bytes);
+///         if known == Some(&tag) { Ok(Loaded::Unchanged) } else { Ok(Loaded::Found { bytes: bytes.clone(), tag }) }
+///     }
+///
+///     fn compare_and_swap(
+///         &self,
+///         account: AccountId,
+///         expected: Option<&RecordTag>,
+///         bytes: &[u8],
+///     ) -> Result<RecordTag, Error> {
+///         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+///         let current = rows.get(&account).map(|bytes| RecordTag::sha256_of(bytes));
+///         if current.as_ref() != expected {
+///             return Err(Error::record_conflict(account));
+///         }
+///         rows.insert(account, bytes.to_vec());
+///         Ok(RecordTag::sha256_of(bytes))
+///     }
+/// }
+/// # let (table, id) = (Table::default(), AccountId::random());
+/// # let tag = table.compare_and_swap(id, None, b"a record").unwrap();
+/// # assert_eq!(table.load(id, Some(&tag)).unwrap(), Loaded::Unchanged);
+/// # assert!(table.compare_and_swap(id, None, b"a record").is_err());
+/// ```
 pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// The record of `account`, unless it still is the one tagged `known`.
     ///

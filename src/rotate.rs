@@ -21,7 +21,7 @@ use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
 use crate::provider::{Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
 
-/// Where a rotation leads.
+/// Where a rotation leads. [`Retire`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RotateTo {
@@ -33,6 +33,29 @@ pub enum RotateTo {
 }
 
 /// What a rotation has done, and from when the old KEK version is not needed any more.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, FileRecordStore, ObjectId, Retire, RotateTo};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = Arc::new(LocalKms::create(folder.path().join("kms.json"))?);
+/// # let store = Arc::new(FileRecordStore::open(folder.path().join("records"))?);
+/// # let first = kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// let pinned = Kek::pinned("orders", first);
+/// let account = cache.create(AccountSpec::new(AccountId::random(), kms.clone(), pinned).store(store))?;
+/// let id = BlockId::new(ObjectId::random(), 0);
+/// let sealed = account.seal(id, Aad::EMPTY, b"sealed before")?;
+///
+/// kms.rotate_key("orders")?; // the customer makes a new version
+/// match account.rotate_kek(RotateTo::Latest)? {
+///     Retire::SafeAfter(when) => println!("the old version can be disabled after {when:?}"),
+///     other => panic!("{other:?}"),
+/// }
+/// assert_eq!(account.open(id, Aad::EMPTY, &sealed)?, b"sealed before"); // no data was touched
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retire {

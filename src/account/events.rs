@@ -29,6 +29,26 @@ pub struct Transition {
 }
 
 /// The transitions of a cache since this was made. Each `Events` sees all of them.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// # use strongroom::{AccountId, AccountSpec, AekCache, Status};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// use std::time::Duration;
+///
+/// let events = cache.events();
+/// account.lock();
+/// let seen = events.next_timeout(Duration::from_secs(10)).expect("a transition was posted");
+/// assert_eq!((seen.account, seen.status), (account.id(), Status::Locked));
+/// // Now drop what was derived from plaintext of this account before `seen.epoch`.
+/// assert_eq!(seen.epoch, account.epoch());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Queue>,

@@ -13,6 +13,22 @@ use crate::id::{AccountId, Epoch};
 /// It reads as long as the account stays in the epoch that it was made in, with a valid lease. After that it never reads
 /// again: drop it, and make it anew from sealed data. The value itself is dropped with the `Guarded`, not
 /// before: [`Events`](crate::Events) tells when to.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// # use strongroom::{AccountId, AccountSpec, AekCache, ErrorKind};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// let index = account.guard(vec!["smith", "jones"])?;
+/// assert_eq!(index.get()?.len(), 2);
+/// account.lock();
+/// assert_eq!(index.get().unwrap_err().kind(), ErrorKind::Locked);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Guarded<T> {
     value: T,
     fence: Fence,
@@ -48,6 +64,25 @@ impl<T> fmt::Debug for Guarded<T> {
 
 /// Taken when a write is sealed, checked immediately before it is acknowledged (contract D11): a write that was
 /// sealed under a lease that has gone meanwhile is not acknowledged.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// # use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, ObjectId};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// let fence = account.fence()?;
+/// let sealed = account.seal(BlockId::new(ObjectId::random(), 0), Aad::EMPTY, b"a row")?;
+/// // ... append `sealed` to the log, sync it ...
+/// fence.check()?; // immediately before the write is acknowledged
+/// # assert!(!sealed.is_empty());
+/// # account.lock();
+/// # assert!(fence.check().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Fence {
     account: Arc<AccountInner>,

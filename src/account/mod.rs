@@ -36,6 +36,27 @@ use state::Status;
 ///
 /// Sealing and opening never wait (contract C6): without a valid lease they fail at once. Waiting is done by name,
 /// with [`Self::ready`] or [`Self::wait_ready`]. When the last clone is dropped, the account's key is wiped.
+/// [`AekCache`](crate::AekCache) shows how to come by one.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, ObjectId, Status};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// let (id, aad) = (BlockId::new(ObjectId::random(), 7), Aad::new(b"tenant-42"));
+/// let sealed = account.seal(id, aad, b"hello")?;
+/// assert!(matches!(account.status(), Status::Fresh { .. }));
+///
+/// account.lock();
+/// assert_eq!(account.open(id, aad, &sealed).unwrap_err().kind(), ErrorKind::Locked);
+/// account.unlock()?; // asks the KMS, and waits for it
+/// assert_eq!(account.open(id, aad, &sealed)?, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Account {
     handle: Arc<Handle>,

@@ -25,6 +25,52 @@ use crate::id::{Aad, BlockId, Epoch, Generation, Suite};
 /// the lease pass unnoticed. A permit cannot be sent to another thread, and so does not live across an `await`:
 /// take a new one, it costs a few nanoseconds.
 ///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// # use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, ObjectId};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// use bytes::BytesMut;
+/// use std::io::IoSlice;
+///
+/// let permit = account.permit()?;
+/// let (id, aad) = (BlockId::new(ObjectId::random(), 0), Aad::new(b"tenant-42"));
+///
+/// // Gathered from several places and appended to a buffer: no copy but the one that is encrypted.
+/// let mut page = BytesMut::new();
+/// permit.seal_append(id, aad, &[IoSlice::new(b"head"), IoSlice::new(b"body")], &mut page)?;
+/// assert_eq!(permit.open(id, aad, &page)?, b"headbody");
+///
+/// // In place, for page formats that keep the 64 bytes elsewhere.
+/// let mut data = *b"as long sealed as plain";
+/// let detached = permit.seal_detached(id, aad, &mut data)?;
+/// permit.open_detached(id, aad, &detached, &mut data)?;
+/// assert_eq!(&data, b"as long sealed as plain");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Not `Send`, so this does not compile:
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>(_: T) {}
+/// fn example(account: &strongroom::Account) {
+///     send(account.permit().unwrap());
+/// }
+/// ```
+///
+/// and this, which differs in one word, does:
+///
+/// ```
+/// fn keep<T>(_: T) {}
+/// fn example(account: &strongroom::Account) {
+///     keep(account.permit().unwrap());
+/// }
+/// ```
+///
 /// # Errors
 /// Every call can fail for want of a valid lease, with [`ErrorKind::Revoked`], [`ErrorKind::Unavailable`],
 /// [`ErrorKind::Locked`], [`ErrorKind::Deleted`] or [`ErrorKind::NotReady`]; and with [`ErrorKind::Limit`] for blocks

@@ -30,6 +30,37 @@ pub use create::AccountSpec;
 ///
 /// One per process is the usual number; clones are the same cache. It has one thread of its own, and a bounded
 /// pool for calls to the KMSs. Accounts keep it alive; [`Self::shutdown`] ends it for them too.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
+/// use strongroom::{AccountId, AccountRecord, AccountSpec, AekCache, Expect, OutageGrace};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("kms.json");
+/// # LocalKms::create(&path)?.create_key("orders", KeyOptions::default())?;
+///
+/// let kms: Arc<dyn KeyProvider> = Arc::new(LocalKms::open(&path)?);
+/// let cache = AekCache::builder()
+///     .refresh_every(Duration::from_secs(30))
+///     .outage_grace(OutageGrace::For(Duration::from_secs(30 * 60)))
+///     .build()?;
+///
+/// // Once: create the account, and persist its record.
+/// let id = AccountId::random();
+/// let account = cache.create(AccountSpec::new(id, Arc::clone(&kms), Kek::latest("orders")))?;
+/// let record = account.record().to_bytes();
+/// drop(account);
+///
+/// // At every start: attach it. No call to the KMS; it becomes ready by itself.
+/// let record = AccountRecord::parse(&record)?;
+/// let account = cache.attach(record, Expect::account(id).kek(kms, "orders"))?;
+/// account.wait_ready(Duration::from_secs(10))?;
+///
+/// assert_eq!(cache.staleness_bound(), Duration::from_secs(35)); // J + c = 33 s + 2 s
+/// assert!(cache.shutdown(Duration::from_secs(5)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct AekCache {
     shared: Arc<Shared>,

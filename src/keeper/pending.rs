@@ -15,6 +15,26 @@ use crate::error::{Error, ErrorKind};
 /// A control call under way: a future, or something a thread waits for.
 ///
 /// `Send + 'static`, safe to drop at any time. Dropping it abandons the wait; the operation goes on.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use strongroom::provider::{Kek, KeyOptions, LocalKms};
+/// # use strongroom::{Account, AccountId, AccountSpec, AekCache, Error};
+/// # let folder = tempfile::tempdir()?;
+/// # let kms = LocalKms::create(folder.path().join("kms.json"))?;
+/// # kms.create_key("orders", KeyOptions::default())?;
+/// # let cache = AekCache::builder().build()?;
+/// # let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("orders")))?;
+/// use std::time::Duration;
+///
+/// async fn in_a_task(account: Account) -> Result<(), Error> {
+///     account.ready().await // in any runtime
+/// }
+///
+/// account.ready().wait_timeout(Duration::from_secs(10))?; // in a thread
+/// # drop(in_a_task(account));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "the call goes on by itself, but its error is lost unless waited for"]
 pub struct Pending<T> {
     shared: Arc<Shared<T>>,

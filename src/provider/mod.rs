@@ -30,6 +30,47 @@ pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverabi
 /// Implement these three calls, name your [`Authority`], and run `testing::conformance` over the result (feature
 /// `testing`). Keep calls shorter than the cache's call deadline where the KMS allows it: a call that
 /// outlives the deadline counts as silence, and its late answer never renews a lease.
+///
+/// A KMS of one key, in a process's own memory; `docs/PROVIDER.md` in the repository has one before a client.
+///
+/// ```
+/// use strongroom::Refusal;
+/// use strongroom::provider::{
+///     Authority, Kek, KekInfo, KekVersion, KeyProvider, ProviderError, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
+/// };
+///
+/// /// For a test of an engine, say. A real one encrypts, and binds `context`.
+/// #[derive(Debug)]
+/// struct OneKey;
+///
+/// impl KeyProvider for OneKey {
+///     fn wrap(&self, kek: &Kek, _: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
+///         if kek.name() != "only" {
+///             return Err(ProviderError::refused(Refusal::KeyGone, "there is no such key"));
+///         }
+///         let uri = self.authority().uri_of(kek.name())?;
+///         let bytes = secret.expose().map(|byte| !byte).to_vec();
+///         Wrapped::new(uri, KekVersion::new("1")?, WrapAlgorithm::new("NOT")?, bytes)
+///     }
+///
+///     fn unwrap(&self, wrapped: &Wrapped, _: &WrapContext) -> Result<WrapInput, ProviderError> {
+///         self.authority().name_of(wrapped.kek())?; // refuses a URI of another endpoint
+///         let bytes: Vec<u8> = wrapped.bytes().iter().map(|byte| !byte).collect();
+///         WrapInput::from_slice(&bytes)
+///     }
+///
+///     fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+///         Ok(KekInfo::new(self.authority().uri_of(kek.name())?, KekVersion::new("1")?))
+///     }
+///
+///     fn authority(&self) -> Authority {
+///         Authority::new("example", "one-key")
+///     }
+/// }
+///
+/// use strongroom::provider::{Verdict, preflight};
+/// assert_eq!(preflight(&OneKey, &Kek::latest("only")).verdict(), Verdict::NotRecoverable);
+/// ```
 pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// Wraps `secret` under `kek`, in its current version or in the pinned one, binding `context` as
     /// additional data where the KMS has such a thing.

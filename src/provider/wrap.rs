@@ -124,6 +124,18 @@ impl WrapContext {
 ///
 /// Wiped when dropped, and on the heap, because every move of bytes on the stack leaves a copy behind that nobody
 /// wipes. Intentionally neither `Clone` nor comparable; `Debug` shows no byte.
+///
+/// ```compile_fail,E0507
+/// fn copy(secret: &strongroom::provider::WrapInput) -> strongroom::provider::WrapInput { *secret }
+/// ```
+/// ```compile_fail,E0277
+/// fn copy<T: Clone>(_: T) {}
+/// fn example(secret: strongroom::provider::WrapInput) { copy(secret) }
+/// ```
+/// ```
+/// fn give<T>(_: T) {}
+/// fn example(secret: strongroom::provider::WrapInput) { give(secret) }
+/// ```
 pub struct WrapInput(Box<[u8; Self::LEN]>);
 
 impl WrapInput {

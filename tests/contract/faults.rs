@@ -51,15 +51,13 @@ impl Faulty {
     }
 }
 
-type Arm<'a> = &'a dyn Fn(&Faulty, usize);
-
 /// Fails the `n`th call to the provider or to the store, before or after its effect.
 fn each_fault(mut test: impl FnMut(&dyn Fn(&Faulty)) -> bool) {
-    let arms: [Arm<'_>; 4] = [
-        &|faulty, n| faulty.meddler.fail_nth(n, false),
-        &|faulty, n| faulty.meddler.fail_nth(n, true),
-        &|faulty, n| faulty.store.fail_nth(n, false),
-        &|faulty, n| faulty.store.fail_nth(n, true),
+    let arms: [fn(&Faulty, usize); 4] = [
+        |faulty, n| faulty.meddler.fail_nth(n, false),
+        |faulty, n| faulty.meddler.fail_nth(n, true),
+        |faulty, n| faulty.store.fail_nth(n, false),
+        |faulty, n| faulty.store.fail_nth(n, true),
     ];
     for arm in arms {
         let mut n = 0;

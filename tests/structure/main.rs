@@ -4,6 +4,7 @@
 //! must find nothing, and over planted sources, which must find exactly what was planted: a
 //! check that cannot fail is a defect.
 
+mod contract;
 mod floors;
 mod lexer;
 mod paths;
