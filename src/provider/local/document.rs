@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -60,10 +60,10 @@ pub(super) struct Version {
     material: Material,
 }
 
-/// 256 random bits: the KEK itself.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(transparent)]
-struct Material(#[serde(with = "hex")] [u8; 32]);
+/// 256 random bits: the KEK itself. Wiped when dropped, and on the heap: a document's vectors move their elements as
+/// they grow, and what moves leaves a copy behind that nobody wipes.
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Material(Box<[u8; 32]>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,9 +203,10 @@ impl Key {
 impl Version {
     /// A new random KEK.
     pub(super) fn generate(created_at: u64) -> Self {
-        let mut version = Self { id: [0; 16], enabled: true, created_at, material: Material([0; 32]) };
+        let mut version =
+            Self { id: [0; 16], enabled: true, created_at, material: Material(Box::new([0; 32])) };
         random::fill(&mut version.id);
-        random::fill(&mut version.material.0);
+        random::fill(&mut *version.material.0);
         version
     }
 
@@ -214,12 +215,24 @@ impl Version {
     }
 
     /// The KEK. It never leaves this provider.
-    pub(super) const fn material(&self) -> &[u8; 32] {
+    pub(super) fn material(&self) -> &[u8; 32] {
         &self.material.0
     }
 
     fn is(&self, name: &KekVersion) -> bool {
         hex::decode(name.as_str()) == Some(self.id)
+    }
+}
+
+impl Serialize for Material {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        hex::serialize(&self.0, out)
+    }
+}
+
+impl<'de> Deserialize<'de> for Material {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        hex::deserialize(from).map(|bytes| Self(Box::new(bytes)))
     }
 }
 
@@ -457,6 +470,16 @@ mod tests {
             let row = format!("| `{name}` | {value} |");
             assert!(format.contains(&row), "{row}");
         }
+    }
+
+    #[test]
+    fn d3_a_key_stays_in_its_place_when_its_version_moves() {
+        let version = Version::generate(1);
+        let place = version.material().as_ptr();
+        let mut moved = Vec::with_capacity(1);
+        moved.push(version);
+        moved.reserve(1000);
+        assert_eq!(moved[0].material().as_ptr(), place, "a move leaves no copy behind");
     }
 
     #[test]
