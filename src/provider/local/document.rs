@@ -142,6 +142,17 @@ impl Document {
         if bytes.len() > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
     }
 
+    /// Makes sure that all of it can be closed without passing the limit of a file, though what is closed takes more
+    /// bytes: a full file must not keep a key from being taken away.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        let versions: usize = self.keys.iter().map(|key| key.versions.len()).sum();
+        let growth = self.keys.len() * KEY_GROWTH + versions * VERSION_GROWTH;
+        if self.to_bytes()?.len() + growth > MAX_FILE { Err(too_large()) } else { Ok(()) }
+    }
+
     /// Which file this is, wherever it lies: the endpoint in its keys' URIs.
     pub(super) fn id(&self) -> String {
         hex::Hex(&self.id).to_string()
@@ -344,6 +355,10 @@ const MAX_ESCAPE: usize = 6;
 /// More than a key takes beside its name and versions, and more than a version takes.
 const KEY_ROOM: usize = 256;
 const VERSION_ROOM: usize = 256;
+/// `false` for `true`, which is all that a version can grow by.
+const VERSION_GROWTH: usize = 1;
+/// The same, and the 20 digits of 2^64 - 1 for `null`.
+const KEY_GROWTH: usize = VERSION_GROWTH + 16;
 
 #[cfg(test)]
 mod tests {
@@ -353,16 +368,20 @@ mod tests {
         let mut document = Document::new();
         for name in ["orders", "team/\"bills\"", "ключ"] {
             let versions = vec![Version::generate(1), Version::generate(u64::MAX)];
-            document.keys.push(Key {
-                name: name.to_owned(),
-                enabled: true,
-                purge_protection: true,
-                retention_seconds: MIN_RETENTION,
-                deleted_at: Some(7),
-                versions,
-            });
+            document.keys.push(Key { deleted_at: Some(7), versions, ..key(name, 0) });
         }
         document
+    }
+
+    fn key(name: &str, versions: usize) -> Key {
+        Key {
+            name: name.to_owned(),
+            enabled: true,
+            purge_protection: true,
+            retention_seconds: MIN_RETENTION,
+            deleted_at: None,
+            versions: (0..versions).map(|_| Version::generate(1)).collect(),
+        }
     }
 
     fn with_head(head: &str, body: &str) -> Vec<u8> {
@@ -455,6 +474,30 @@ mod tests {
         assert!(
             Document::parse(&vec![b' '; MAX_FILE + 1]).is_err_and(|error| error.kind() == ErrorKind::Limit)
         );
+    }
+
+    #[test]
+    fn b2_d1_a_full_file_can_still_be_closed() {
+        let of = |versions: usize| {
+            let mut document = Document::new();
+            document.keys = (0..8_u8).map(|name| key(&name.to_string(), versions)).collect();
+            document
+        };
+        let close = |mut document: Document| {
+            for key in &mut document.keys {
+                (key.enabled, key.deleted_at) = (false, Some(u64::MAX));
+                key.versions.iter_mut().for_each(|version| version.enabled = false);
+            }
+            document.to_bytes().map(drop)
+        };
+        let counts: Vec<usize> = (1..=MAX_VERSIONS).collect();
+        let fits = counts.partition_point(|versions| of(*versions).to_bytes().is_ok());
+        let may_grow_to = counts.partition_point(|versions| of(*versions).check_room().is_ok());
+        assert!(
+            close(of(fits)).is_err_and(|error| error.kind() == ErrorKind::Limit),
+            "the reserve is needed"
+        );
+        close(of(may_grow_to)).expect("the reserve is enough");
     }
 
     #[test]
