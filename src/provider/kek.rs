@@ -86,10 +86,15 @@ impl Authority {
     /// The URI of the KEK called `name` here. Pure: no call to the KMS.
     ///
     /// # Errors
-    /// [`ErrorClass::Misconfigured`] when the URI would exceed [`KekUri::MAX_LEN`] bytes or be empty.
+    /// [`ErrorClass::Misconfigured`] when the URI would exceed [`KekUri::MAX_LEN`] bytes, when the name is empty, and
+    /// when the provider or the endpoint contains a slash, which would make URIs ambiguous.
     pub fn uri_of(&self, name: &str) -> Result<KekUri, ProviderError> {
         if name.is_empty() {
             return Err(ProviderError::misconfigured("the KEK has no name"));
+        }
+        // Otherwise endpoint `a` with the name `b/c` and endpoint `a/b` with the name `c` would be one URI.
+        if self.provider.contains([':', '/']) || self.endpoint.contains('/') {
+            return Err(ProviderError::misconfigured("a provider or endpoint with a slash has no KEKs"));
         }
         KekUri::new(format!("{}://{}/{name}", self.provider, self.endpoint))
     }
@@ -210,6 +215,17 @@ mod tests {
             [Authority::new("local", "ab"), Authority::new("vault", "abc"), Authority::new("local", "abcd")]
         {
             let error = other.name_of(&uri).expect_err("not theirs");
+            assert_eq!(error.class(), ErrorClass::Misconfigured);
+        }
+    }
+
+    #[test]
+    fn a8_no_two_endpoints_share_a_uri() {
+        assert!(Authority::new("vault", "a").uri_of("b/c").is_ok());
+        for ambiguous in
+            [Authority::new("vault", "a/b"), Authority::new("vault:", "a"), Authority::new("v/w", "a")]
+        {
+            let error = ambiguous.uri_of("c").expect_err("ambiguous");
             assert_eq!(error.class(), ErrorClass::Misconfigured);
         }
     }
