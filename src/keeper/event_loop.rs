@@ -5,19 +5,20 @@
 //! `clock`, `lease`, `provider`, `error`, `account`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Bulkhead, Caps};
+use super::authority::Caps;
 use super::executor::Executor;
+use super::lane::Lane;
 use super::{Abandon, CallId, ControlCall, Counters, Message, Met};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
-use crate::lease::{Answer, AttemptId, Event, MIN_SPACING};
+use crate::lease::{Answer, AttemptId, Event};
 use crate::provider::{Authority, ProviderError};
 
 /// The state of one cache's control plane.
@@ -44,19 +45,6 @@ struct Tracked {
     queued: bool,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
     timer: Option<u64>,
-}
-
-/// What waits and runs at one authority.
-struct Lane {
-    bulkhead: Bulkhead,
-    accounts: HashSet<AccountKey>,
-    /// Accounts whose attempt is due, first come first served.
-    due: VecDeque<AccountKey>,
-    /// What people ask for, each with the time by which it has to be started.
-    controls: VecDeque<(Moment, ControlCall)>,
-    control_was_last: bool,
-    /// When all accounts here were last told that one was refused.
-    refusal_told: Option<Moment>,
 }
 
 struct Call {
@@ -561,45 +549,6 @@ impl EventLoop {
 enum Ended {
     Refresh(AccountKey, AttemptId, Refreshed),
     Control(Option<Abandon>),
-}
-
-impl Lane {
-    fn new() -> Self {
-        Self {
-            bulkhead: Bulkhead::new(),
-            accounts: HashSet::new(),
-            due: VecDeque::new(),
-            controls: VecDeque::new(),
-            control_was_last: false,
-            refusal_told: None,
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.controls.is_empty()
-    }
-
-    fn is_unused(&self) -> bool {
-        self.accounts.is_empty() && !self.has_work() && self.bulkhead.is_idle()
-    }
-
-    /// Whoever is told asks anew within 6 s, so once in that time is enough; if each of N accounts that are refused
-    /// together told all the others, that would be N * N events.
-    fn tells_of_refusal(&mut self, now: Moment) -> bool {
-        let again = |told: Moment| now.boot_nanos() >= told.plus(MIN_SPACING).boot_nanos();
-        let tells = self.refusal_told.is_none_or(again);
-        if tells {
-            self.refusal_told = Some(now);
-        }
-        tells
-    }
-
-    fn admit_due(&mut self, now: Moment, caps: Caps, held: usize) -> Option<AccountKey> {
-        if self.due.is_empty() || !self.bulkhead.admits(now, caps, held) {
-            return None;
-        }
-        self.due.pop_front()
-    }
 }
 
 fn duration_nanos(duration: Duration) -> u64 {
