@@ -510,7 +510,8 @@ mod tests {
         let since = inner.lock_control().ended;
         inner.lock_control().waiters.push(Waiter { completer, unlock: false, since });
         inner.take_refreshed(now, late, Refreshed::Deleted(inner.known()));
-        assert_eq!(pending.wait().unwrap_err().kind(), ErrorKind::Deleted);
+        let ended = pending.wait_timeout(Duration::from_secs(5));
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Deleted);
     }
 
     #[test]
