@@ -5,11 +5,12 @@
 
 use std::hint::black_box;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use strongroom::testing::UnmanagedAccount;
-use strongroom::{Aad, BlockId, Engine, ObjectId};
+use strongroom::provider::{Kek, KeyOptions, LocalKms};
+use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, Engine, ObjectId};
 
 const KIB: usize = 1024;
 const SIZES: [usize; 6] = [512, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, KIB * KIB];
@@ -17,8 +18,13 @@ const AAD: Aad<'static> = Aad::new(b"tenant-42");
 
 fn block(c: &mut Criterion) {
     for (engine, name) in [(Engine::Fastest, "fastest"), (Engine::Portable, "portable")] {
-        let account = UnmanagedAccount::new(engine).expect("there is memory for a key");
-        let permit = account.permit().expect("its lease lasts a day");
+        let folder = tempfile::tempdir().expect("a writable temporary folder");
+        let kms = LocalKms::create(folder.path().join("kms.json")).expect("a new file");
+        kms.create_key("bench", KeyOptions::default()).expect("a new key");
+        let cache = AekCache::builder().engine(engine).build().expect("threads");
+        let spec = AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("bench"));
+        let account = cache.create(spec).expect("the KMS answers");
+        let permit = account.permit().expect("a lease");
         let id = BlockId::new(ObjectId::random(), 7);
         let mut group = c.benchmark_group(name);
         for size in SIZES {

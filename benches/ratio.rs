@@ -10,13 +10,17 @@
 )]
 
 use std::fmt;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use aws_lc_rs::aead;
-use strongroom::testing::UnmanagedAccount;
-use strongroom::{Aad, BlockId, Detached, Engine, ObjectId, OpenJob, Permit, SealJob};
+use strongroom::provider::{Kek, KeyOptions, LocalKms};
+use strongroom::{
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Detached, Engine, ObjectId, OpenJob, Permit,
+    SealJob,
+};
+use tempfile::TempDir;
 
 const KIB: usize = 1024;
 const SIZES: [usize; 7] = [512, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, KIB * KIB];
@@ -32,10 +36,10 @@ const VOLUME: usize = 256 * KIB * KIB;
 const AAD: Aad<'static> = Aad::EMPTY;
 
 fn main() {
-    let aws_lc = Bench { raw: Raw::AwsLc(aws_lc_key()), ours: account(Engine::Fastest), volume: VOLUME };
+    let aws_lc = Bench { raw: Raw::AwsLc(aws_lc_key()), ours: Managed::new(Engine::Fastest), volume: VOLUME };
     let portable = Bench {
         raw: Raw::AesGcm(Box::new(aes_gcm_key())),
-        ours: account(Engine::Portable),
+        ours: Managed::new(Engine::Portable),
         volume: VOLUME / 8,
     };
 
@@ -77,7 +81,7 @@ fn main() {
 /// A cipher alone, and the whole path over the same cipher.
 struct Bench {
     raw: Raw,
-    ours: UnmanagedAccount,
+    ours: Managed,
     /// Bytes to seal for a measurement.
     volume: usize,
 }
@@ -85,7 +89,7 @@ struct Bench {
 impl Bench {
     /// Six rows: raw against ours and against ours in a batch, sealing and opening.
     fn measure(&self, size: usize) -> Vec<Row> {
-        let permit = self.ours.permit().expect("its lease lasts a day");
+        let permit = self.ours.account.permit().expect("a lease");
         let object = ObjectId::random();
         let count = batch(size);
         let mut memory = vec![0x5A; count * size];
@@ -121,6 +125,29 @@ impl Bench {
             Row { size, op: Op::SealBatch, raw: raw_seal, ours: seal_batch },
             Row { size, op: Op::OpenBatch, raw: raw_open, ours: open_batch },
         ]
+    }
+}
+
+/// An account as a user has it: its KMS is a file, and its keeper refreshes the lease in the background.
+struct Managed {
+    account: Account,
+    _cache: AekCache,
+    _folder: TempDir,
+}
+
+impl Managed {
+    fn new(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().expect("a writable temporary folder");
+        let kms = LocalKms::create(folder.path().join("kms.json")).expect("a new file");
+        kms.create_key("bench", KeyOptions::default()).expect("a new key");
+        let cache = AekCache::builder()
+            .engine(engine)
+            .refresh_every(Duration::from_secs(60))
+            .build()
+            .expect("threads");
+        let spec = AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("bench"));
+        let account = cache.create(spec).expect("the KMS answers");
+        Self { account, _cache: cache, _folder: folder }
     }
 }
 
@@ -186,7 +213,7 @@ fn two_thread_gains(bench: &Bench, size: usize) -> (f64, f64) {
         (0..PASSES).for_each(|nonce| bench.raw.seal(nonce, memory, size, &mut tags));
     };
     let ours = |memory: &mut [u8]| {
-        let permit = bench.ours.permit().expect("its lease lasts a day");
+        let permit = bench.ours.account.permit().expect("a lease");
         let object = ObjectId::random();
         let mut detached = Vec::with_capacity(memory.len() / size);
         (0..PASSES).for_each(|_| seal(&permit, object, memory, size, &mut detached));
@@ -289,10 +316,6 @@ fn time(work: impl FnOnce()) -> Duration {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-fn account(engine: Engine) -> UnmanagedAccount {
-    UnmanagedAccount::new(engine).expect("there is memory for a key")
 }
 
 fn aws_lc_key() -> aead::LessSafeKey {

@@ -80,7 +80,14 @@ impl GenerationKeys {
         &self.prk
     }
 
-    /// Encrypts `data` in place. The head and the tag are for the caller to store.
+    /// The head of one write at `place`, with a fresh `R`. Intentionally apart from sealing, which copies less that way; one
+    /// head is for one seal.
+    #[inline]
+    pub(crate) fn fresh_head(&self, place: &Place<'_>, now: Moment) -> Head {
+        self.head(place, self.prk.fresh_nonce(now))
+    }
+
+    /// Encrypts `data` in place, under a head that no other data was sealed under. The tag is for the caller to store.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or [`MAX_AAD`], with `data` untouched, or when
@@ -89,11 +96,12 @@ impl GenerationKeys {
     pub(crate) fn seal_in_place(
         &self,
         place: &Place<'_>,
-        now: Moment,
+        head: &Head,
         data: &mut [u8],
-    ) -> Result<(Head, Tag), Error> {
+    ) -> Result<Tag, Error> {
         place.check(data.len())?;
-        self.seal_with(place, self.prk.fresh_nonce(now), data)
+        let sealed = self.with_bound(head, place, |dek, bound| self.engine.seal_in_place(dek, bound, data));
+        wipe_unless_ok(sealed, data)
     }
 
     /// As [`Self::seal_in_place`], from `plain` to `out`, which is as long.
@@ -104,22 +112,13 @@ impl GenerationKeys {
     pub(crate) fn seal_to(
         &self,
         place: &Place<'_>,
-        now: Moment,
+        head: &Head,
         plain: &[u8],
         out: &mut [u8],
-    ) -> Result<(Head, Tag), Error> {
+    ) -> Result<Tag, Error> {
         place.check(plain.len())?;
-        let head = self.head(place, self.prk.fresh_nonce(now));
-        let sealed = self.with_bound(&head, place, |dek, bound| self.engine.seal_to(dek, bound, plain, out));
-        wipe_unless_ok(sealed, out).map(|tag| (head, tag))
-    }
-
-    /// Sealing with an `R` of the caller's choice, which must be fresh.
-    #[inline]
-    fn seal_with(&self, place: &Place<'_>, r: Nonce24, data: &mut [u8]) -> Result<(Head, Tag), Error> {
-        let head = self.head(place, r);
-        let sealed = self.with_bound(&head, place, |dek, bound| self.engine.seal_in_place(dek, bound, data));
-        wipe_unless_ok(sealed, data).map(|tag| (head, tag))
+        let sealed = self.with_bound(head, place, |dek, bound| self.engine.seal_to(dek, bound, plain, out));
+        wipe_unless_ok(sealed, out)
     }
 
     /// As [`Self::seal_with`], for vectors with an `R` that never changes.
@@ -130,7 +129,8 @@ impl GenerationKeys {
         r: Nonce24,
         data: &mut [u8],
     ) -> Result<(Head, Tag), Error> {
-        self.seal_with(place, r, data)
+        let head = self.head(place, r);
+        self.seal_in_place(place, &head, data).map(|tag| (head, tag))
     }
 
     /// Verifies and decrypts `data` in place, then asks `release`.
@@ -305,12 +305,16 @@ impl KeyRing {
     }
 }
 
+/// Takes the result apart, rather than pass it on whole: an error is large, and copying it costs most where there is none.
 #[inline]
 fn wipe_unless_ok<T>(result: Result<T, Error>, data: &mut [u8]) -> Result<T, Error> {
-    if result.is_err() {
-        wipe(data);
+    match result {
+        Ok(done) => Ok(done),
+        Err(error) => {
+            wipe(data);
+            Err(error)
+        }
     }
-    result
 }
 
 /// Zeroes `data` so that no compiler leaves it out.

@@ -220,9 +220,7 @@ impl Prk {
     /// bytes, so that neither a fork nor a cloned machine repeats it.
     #[inline]
     pub(crate) fn fresh_nonce(&self, now: Moment) -> Nonce24 {
-        let mut bytes = [0; Nonce24::LEN];
-        random::fill_fast(&mut bytes);
-        let mut words: [u64; 3] = transmute!(bytes);
+        let mut words: [u64; 3] = random::fast_words();
         let salt = self.slot.load::<{ SALT_WORDS.start }, 3>();
         for (word, salt) in words.iter_mut().zip(salt) {
             *word ^= salt;
@@ -318,14 +316,14 @@ impl Hmac {
     /// `outer` becomes the HMAC, once `inner` is the inner hash.
     #[inline]
     fn finish_outer(&mut self) {
-        let mut block = Zeroizing::new([0_u32; 16]);
+        let mut block = OUTER_BLOCK;
         for (to, word) in block.iter_mut().zip(&*words_of(&mut self.inner)) {
             *to = word.to_be();
         }
-        block[8] = 0x8000_0000_u32.to_be();
-        block[15] = (8_u32 * (64 + 32)).to_be();
-        let bytes: &[u8; 64] = transmute_ref!(&*block);
+        let bytes: &[u8; 64] = transmute_ref!(&block);
         compress256(words_of(&mut self.outer), std::slice::from_ref(bytes));
+        // Behind the hash there is padding only.
+        block[..8].zeroize();
         for word in words_of(&mut self.outer) {
             *word = word.to_be();
         }
@@ -419,6 +417,14 @@ const FIRST_OUTPUT_BLOCK: u8 = 1;
 /// FIPS 180-4, section 5.3.3.
 const SHA256_INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// The block that the outer hash ends with: room for the inner hash, then the padding of 64 + 32 bytes.
+const OUTER_BLOCK: [u32; 16] = {
+    let mut block = [0; 16];
+    block[8] = 0x8000_0000_u32.to_be();
+    block[15] = (8_u32 * (64 + 32)).to_be();
+    block
+};
 
 // The DEK's info: label4 || suite1 || kind1 || object16 || index_be8 || R24.
 const INFO_LABEL: Range<usize> = 0..4;

@@ -171,10 +171,11 @@ mod aws_lc {
     use super::{Bound, Dek, Error, Tag, engine_failed};
 
     pub(super) fn seal_in_place(dek: &Dek, bound: Bound<'_>, data: &mut [u8]) -> Result<Tag, Error> {
-        let tag = key(dek)?
-            .seal_in_place_separate_tag(nonce(bound), Aad::from(bound.aad), data)
+        let mut tag = [0; Tag::LEN];
+        key(dek)?
+            .seal_in_place_scatter(nonce(bound), Aad::from(bound.aad), data, &[], &mut tag)
             .map_err(|_| engine_failed())?;
-        Ok(Tag(tag.as_ref().try_into().expect("AES-GCM tags are 16 bytes")))
+        Ok(Tag(tag))
     }
 
     pub(super) fn seal_to(dek: &Dek, bound: Bound<'_>, plain: &[u8], out: &mut [u8]) -> Result<Tag, Error> {

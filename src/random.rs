@@ -16,9 +16,10 @@ pub(crate) fn fill(bytes: &mut [u8]) {
     SysRng.try_fill_bytes(bytes).expect("the operating system gives randomness");
 }
 
-/// Fills `bytes` from the thread's own generator: no system call, no lock.
+/// Words from the thread's own generator: no system call, no lock.
 #[inline]
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub(crate) fn fill_fast(bytes: &mut [u8]) {
-    rand::rng().fill_bytes(bytes);
+pub(crate) fn fast_words<const N: usize>() -> [u64; N] {
+    let mut generator = rand::rng();
+    std::array::from_fn(|_| generator.next_u64())
 }

@@ -109,8 +109,11 @@ impl Permit<'_> {
         let now = guard.check_lease()?;
         let sealed = jobs.iter_mut().enumerate().try_for_each(|(index, job)| {
             let place = Place::block(job.id, job.aad);
-            let (head, tag) =
-                guard.newest().seal_in_place(&place, now, job.data).map_err(|e| e.with_batch_index(index))?;
+            let head = guard.newest().fresh_head(&place, now);
+            let tag = guard
+                .newest()
+                .seal_in_place(&place, &head, job.data)
+                .map_err(|e| e.with_batch_index(index))?;
             job.sealed = Some(Detached { head, tag });
             Ok(())
         });

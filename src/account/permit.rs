@@ -150,9 +150,10 @@ impl<'a> Permit<'a> {
         out.resize(start + frame::head_len(Kind::Block), 0);
         parts.iter().for_each(|part| out.extend_from_slice(part));
         let (head_bytes, data) = out[start..].split_at_mut(frame::head_len(Kind::Block));
-        let sealed = guard.newest().seal_in_place(&place, now, data);
-        match sealed.and_then(|sealed| guard.check_epoch().map(|()| sealed)) {
-            Ok((head, tag)) => {
+        let head = guard.newest().fresh_head(&place, now);
+        let sealed = guard.newest().seal_in_place(&place, &head, data);
+        match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
+            Ok(tag) => {
                 head.write(head_bytes);
                 out.extend_from_slice(&tag.0);
                 Ok(())
@@ -173,7 +174,9 @@ impl<'a> Permit<'a> {
     pub fn seal_detached(&self, id: BlockId, aad: Aad<'_>, data: &mut [u8]) -> Result<Detached, Error> {
         let guard = self.enter()?;
         let now = guard.check_lease()?;
-        let (head, tag) = guard.newest().seal_in_place(&Place::block(id, aad), now, data)?;
+        let place = Place::block(id, aad);
+        let head = guard.newest().fresh_head(&place, now);
+        let tag = guard.newest().seal_in_place(&place, &head, data)?;
         guard.check_epoch().inspect_err(|_| wipe(data))?;
         Ok(Detached { head, tag })
     }
@@ -308,9 +311,10 @@ impl<'a> Permit<'a> {
         }
         let (head_bytes, rest) = out[start..].split_at_mut(head_len);
         let (data, tag_bytes) = rest.split_at_mut(plain.len());
-        let sealed = guard.newest().seal_to(place, now, plain, data);
-        match sealed.and_then(|sealed| guard.check_epoch().map(|()| sealed)) {
-            Ok((head, tag)) => {
+        let head = guard.newest().fresh_head(place, now);
+        let sealed = guard.newest().seal_to(place, &head, plain, data);
+        match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
+            Ok(tag) => {
                 head.write(head_bytes);
                 tag_bytes.copy_from_slice(&tag.0);
                 Ok(())

@@ -24,6 +24,11 @@ fn release() -> Result<(), Error> {
     Ok(())
 }
 
+fn seal(keys: &GenerationKeys, place: &Place<'_>, data: &mut [u8]) -> Result<(Head, Tag), Error> {
+    let head = keys.fresh_head(place, NOW);
+    keys.seal_in_place(place, &head, data).map(|tag| (head, tag))
+}
+
 proptest! {
     #[test]
     fn both_engines_seal_to_the_same_bytes(
@@ -35,7 +40,7 @@ proptest! {
             let sealed = ENGINES.map(|engine| {
                 let mut data = plain.clone();
                 let (head, tag) =
-                    keys(1, 2, engine).seal_with(&place, Nonce24::from_bytes(r), &mut data).unwrap();
+                    keys(1, 2, engine).seal_with_for_tests(&place, Nonce24::from_bytes(r), &mut data).unwrap();
                 prop_assert_eq!(head.r.as_bytes(), &r);
                 Ok((head.header.to_bytes(), head.commitment, data, tag.0))
             });
@@ -51,7 +56,9 @@ proptest! {
         let place = Place::block(id(0), Aad::new(&aad));
         for (sealer, opener) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let mut sealed = vec![0; plain.len()];
-            let (head, tag) = keys(1, 2, ENGINES[sealer]).seal_to(&place, NOW, &plain, &mut sealed).unwrap();
+            let sealer = keys(1, 2, ENGINES[sealer]);
+            let head = sealer.fresh_head(&place, NOW);
+            let tag = sealer.seal_to(&place, &head, &plain, &mut sealed).unwrap();
             let opener = keys(1, 2, ENGINES[opener]);
             let mut out = vec![0; plain.len()];
             opener.open_to(&place, &head, &tag, &sealed, &mut out, release).unwrap();
@@ -69,22 +76,19 @@ fn f2_blocks_and_aad_are_bounded_before_anything_is_touched() {
         let long = [0; MAX_AAD + 1];
         let mut data = *b"data";
         let place = Place::block(id(0), Aad::new(&long));
-        assert_eq!(
-            keys.seal_in_place(&place, NOW, &mut data).map(|_| ()).unwrap_err().kind(),
-            ErrorKind::Limit
-        );
+        assert_eq!(seal(&keys, &place, &mut data).map(drop).unwrap_err().kind(), ErrorKind::Limit);
         assert_eq!(&data, b"data");
         let place = Place::block(id(0), Aad::new(&long[..MAX_AAD]));
-        let (head, tag) = keys.seal_in_place(&place, NOW, &mut data).expect("the longest AAD");
+        let (head, tag) = seal(&keys, &place, &mut data).expect("the longest AAD");
         keys.open_in_place(&place, &head, &tag, &mut data, release).expect("opens");
         assert_eq!(&data, b"data");
     }
     let mut large = vec![1; MAX_BLOCK + 1];
     let place = Place::block(id(0), Aad::EMPTY);
     let keys = keys(1, 2, Engine::Fastest);
-    assert_eq!(keys.seal_in_place(&place, NOW, &mut large).map(|_| ()).unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(seal(&keys, &place, &mut large).map(drop).unwrap_err().kind(), ErrorKind::Limit);
     assert!(large.iter().all(|byte| *byte == 1));
-    keys.seal_in_place(&place, NOW, &mut large[..MAX_BLOCK]).expect("the longest block");
+    seal(&keys, &place, &mut large[..MAX_BLOCK]).expect("the longest block");
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn d4_a_refused_release_wipes_the_output() {
         let keys = keys(1, 2, engine);
         let place = Place::block(id(0), Aad::EMPTY);
         let mut sealed = vec![7; 1000];
-        let (head, tag) = keys.seal_in_place(&place, NOW, &mut sealed).expect("seals");
+        let (head, tag) = seal(&keys, &place, &mut sealed).expect("seals");
         let refuse = || Err(Error::new(ErrorKind::Revoked, "meanwhile"));
         let mut out = vec![9; 1000];
         let error = keys.open_to(&place, &head, &tag, &sealed, &mut out, refuse).expect_err("not released");
@@ -108,7 +112,7 @@ fn a5_a_wrong_aek_is_told_from_damaged_data_and_before_decryption() {
     for engine in ENGINES {
         let place = Place::block(id(0), Aad::EMPTY);
         let mut sealed = vec![7; 100];
-        let (head, tag) = keys(1, 2, engine).seal_in_place(&place, NOW, &mut sealed).expect("seals");
+        let (head, tag) = seal(&keys(1, 2, engine), &place, &mut sealed).expect("seals");
 
         // Another AEK of the same account, and the same secret under another account.
         for other in [keys(1, 3, engine), keys(2, 2, engine)] {
@@ -140,7 +144,7 @@ fn f5_a_frame_built_to_open_under_two_accounts_is_refused() {
 
             let keystreams = mallory.each_ref().map(|keys| {
                 let mut zeros = [0; 32];
-                keys.seal_with(&place, r, &mut zeros).expect("seals");
+                keys.seal_with_for_tests(&place, r, &mut zeros).expect("seals");
                 zeros
             });
             // Under both keys, the tag of the ciphertext "this block is chosen" || free.
@@ -150,7 +154,7 @@ fn f5_a_frame_built_to_open_under_two_accounts_is_refused() {
                 let tags = [0, 1].map(|i| {
                     let mut data = ciphertext;
                     data.iter_mut().zip(keystreams[i]).for_each(|(byte, key)| *byte ^= key);
-                    let (_, tag) = mallory[i].seal_with(&place, r, &mut data).expect("seals");
+                    let (_, tag) = mallory[i].seal_with_for_tests(&place, r, &mut data).expect("seals");
                     assert_eq!(data, ciphertext);
                     u128::from_be_bytes(tag.0)
                 });

@@ -116,7 +116,8 @@ const fn other(kind: Kind) -> Kind {
 fn sealed(kind: Kind) -> Vec<u8> {
     let mut data = PLAIN.to_vec();
     let now = Moment::from_nanos(1, 1);
-    let (head, tag) = KEYS.seal_in_place(&place(kind), now, &mut data).expect("is short");
+    let head = KEYS.fresh_head(&place(kind), now);
+    let tag = KEYS.seal_in_place(&place(kind), &head, &mut data).expect("is short");
     let mut frame = vec![0; head_len(kind)];
     head.write(&mut frame);
     frame.extend_from_slice(&data);

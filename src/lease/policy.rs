@@ -29,7 +29,7 @@ impl Policy {
     }
 
     /// G: how long a lease may outlive F while the KMS is silent.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn grace(&self) -> Duration {
         self.grace
     }

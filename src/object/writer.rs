@@ -170,11 +170,15 @@ impl<W: Write> ObjectWriter<W> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        operation(self).inspect_err(|error| {
+        // It counts as failed until it returns: a sink that panics may have taken half of what it was given.
+        self.failed = Some(Error::new(ErrorKind::Io, "the sink panicked in an earlier call"));
+        let done = operation(self);
+        self.failed = done.as_ref().err().cloned();
+        if done.is_err() {
             self.held = Zeroizing::new(Vec::new());
             self.out = Vec::new();
-            self.failed = Some(error.clone());
-        })
+        }
+        done
     }
 }
 

@@ -29,7 +29,8 @@ pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverabi
 ///
 /// Implement these three calls, name your [`Authority`], and run `testing::conformance` over the result (feature
 /// `testing`). Keep calls shorter than the cache's call deadline where the KMS allows it: a call that
-/// outlives the deadline counts as silence, and its late answer never renews a lease.
+/// outlives the deadline counts as silence, and its late answer never renews a lease. See to it that it ends at all,
+/// by a timeout of your own: an authority that holds four calls which never return is not asked again until one does.
 ///
 /// A KMS of one key, in a process's own memory; `docs/PROVIDER.md` in the repository has one before a client.
 ///

@@ -5,10 +5,8 @@ pub mod conformance;
 mod memory_kms;
 mod script;
 mod scripted;
-mod unmanaged;
 pub mod virtual_time;
 
 pub use crate::clock::ManualClock;
 pub use script::{Answer, Call};
 pub use scripted::{CallRecord, ReleaseOnDrop, ScriptedProvider};
-pub use unmanaged::UnmanagedAccount;

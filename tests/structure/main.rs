@@ -157,6 +157,26 @@ fn each_door_is_named_by_one_file_only() {
     assert_eq!(doors(&[Source::new("engine.rs", "use aes_gcm::A; use rand::R;")]).len(), 1);
 }
 
+/// What only tests use is a dev-dependency: users build and audit the others.
+fn dependencies_of_tests_only(manifest: &str, files: &[Source]) -> Vec<String> {
+    let section = manifest.split("\n[").find_map(|section| section.strip_prefix("dependencies]"));
+    let names = section.into_iter().flat_map(str::lines).filter_map(|line| line.split_once(" = "));
+    let used = |name: &str| {
+        let named = |file: &Source| file.production(Without::Tests).iter().any(|token| token.is_word(name));
+        files.iter().any(named)
+    };
+    let idle = names.map(|(name, _)| name.replace('-', "_")).filter(|name| !used(name));
+    idle.map(|name| format!("Cargo.toml: no file but tests uses {name}")).collect()
+}
+
+#[test]
+fn what_only_tests_use_is_a_dev_dependency() {
+    none(&dependencies_of_tests_only(include_str!("../../Cargo.toml"), &src()));
+    let manifest = "[package]\n\n[dependencies]\nsha2 = \"1\"\n\n[dev-dependencies]\nhmac = \"1\"\n";
+    let rule = |files: &[Source]| dependencies_of_tests_only(manifest, files);
+    planted(rule, "derive.rs", "#[cfg(test)] mod t { use sha2::Sha256; }", "use sha2::Sha256;");
+}
+
 /// `SystemTime` is a type of the public surface; asking it for the time is what has one door.
 fn wall_clock_reads(files: &[Source]) -> Vec<String> {
     let mut out = Vec::new();

@@ -5,6 +5,41 @@ use std::io;
 
 use super::*;
 
+/// Takes everything, and panics once where it is told to.
+struct PanickingSink<'a> {
+    bytes: &'a mut Vec<u8>,
+    good: usize,
+}
+
+impl Write for PanickingSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        self.good = self.good.wrapping_sub(1);
+        assert!(self.good != usize::MAX, "the sink's own panic");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn r14_a_sink_that_panics_latches_the_writer() {
+    let customer = Customer::new();
+    let plain = pattern(3 * BLOCK + 5);
+    for good in 0..2 {
+        let mut arrived = Vec::new();
+        let mut writer = customer.writer(PanickingSink { bytes: &mut arrived, good });
+        let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            plain.chunks(2 * BLOCK).try_for_each(|piece| writer.write_all(piece))
+        }));
+        assert!(written.is_err(), "it panicked");
+        assert!(writer.write(b"more").is_err() && writer.flush().is_err());
+        assert_eq!(writer.finish().map(drop).unwrap_err().kind(), ErrorKind::Io, "what arrived is no object");
+    }
+}
+
 /// Writes a few bytes at a time, and fails for ever from operation `good` on.
 struct FailingSink<'a> {
     bytes: &'a mut Vec<u8>,

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -60,10 +60,10 @@ pub(super) struct Version {
     material: Material,
 }
 
-/// 256 random bits: the KEK itself.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(transparent)]
-struct Material(#[serde(with = "hex")] [u8; 32]);
+/// 256 random bits: the KEK itself. Wiped when dropped, and on the heap: a document's vectors move their elements as
+/// they grow, and what moves leaves a copy behind that nobody wipes.
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Material(Box<[u8; 32]>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +142,17 @@ impl Document {
         if bytes.len() > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
     }
 
+    /// Makes sure that all of it can be closed without passing the limit of a file, though what is closed takes more
+    /// bytes: a full file must not keep a key from being taken away.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        let versions: usize = self.keys.iter().map(|key| key.versions.len()).sum();
+        let growth = self.keys.len() * KEY_GROWTH + versions * VERSION_GROWTH;
+        if self.to_bytes()?.len() + growth > MAX_FILE { Err(too_large()) } else { Ok(()) }
+    }
+
     /// Which file this is, wherever it lies: the endpoint in its keys' URIs.
     pub(super) fn id(&self) -> String {
         hex::Hex(&self.id).to_string()
@@ -203,9 +214,10 @@ impl Key {
 impl Version {
     /// A new random KEK.
     pub(super) fn generate(created_at: u64) -> Self {
-        let mut version = Self { id: [0; 16], enabled: true, created_at, material: Material([0; 32]) };
+        let mut version =
+            Self { id: [0; 16], enabled: true, created_at, material: Material(Box::new([0; 32])) };
         random::fill(&mut version.id);
-        random::fill(&mut version.material.0);
+        random::fill(&mut *version.material.0);
         version
     }
 
@@ -214,12 +226,24 @@ impl Version {
     }
 
     /// The KEK. It never leaves this provider.
-    pub(super) const fn material(&self) -> &[u8; 32] {
+    pub(super) fn material(&self) -> &[u8; 32] {
         &self.material.0
     }
 
     fn is(&self, name: &KekVersion) -> bool {
         hex::decode(name.as_str()) == Some(self.id)
+    }
+}
+
+impl Serialize for Material {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        hex::serialize(&self.0, out)
+    }
+}
+
+impl<'de> Deserialize<'de> for Material {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        hex::deserialize(from).map(|bytes| Self(Box::new(bytes)))
     }
 }
 
@@ -331,6 +355,10 @@ const MAX_ESCAPE: usize = 6;
 /// More than a key takes beside its name and versions, and more than a version takes.
 const KEY_ROOM: usize = 256;
 const VERSION_ROOM: usize = 256;
+/// `false` for `true`, which is all that a version can grow by.
+const VERSION_GROWTH: usize = 1;
+/// The same, and the 20 digits of 2^64 - 1 for `null`.
+const KEY_GROWTH: usize = VERSION_GROWTH + 16;
 
 #[cfg(test)]
 mod tests {
@@ -340,16 +368,20 @@ mod tests {
         let mut document = Document::new();
         for name in ["orders", "team/\"bills\"", "ключ"] {
             let versions = vec![Version::generate(1), Version::generate(u64::MAX)];
-            document.keys.push(Key {
-                name: name.to_owned(),
-                enabled: true,
-                purge_protection: true,
-                retention_seconds: MIN_RETENTION,
-                deleted_at: Some(7),
-                versions,
-            });
+            document.keys.push(Key { deleted_at: Some(7), versions, ..key(name, 0) });
         }
         document
+    }
+
+    fn key(name: &str, versions: usize) -> Key {
+        Key {
+            name: name.to_owned(),
+            enabled: true,
+            purge_protection: true,
+            retention_seconds: MIN_RETENTION,
+            deleted_at: None,
+            versions: (0..versions).map(|_| Version::generate(1)).collect(),
+        }
     }
 
     fn with_head(head: &str, body: &str) -> Vec<u8> {
@@ -445,6 +477,30 @@ mod tests {
     }
 
     #[test]
+    fn b2_d1_a_full_file_can_still_be_closed() {
+        let of = |versions: usize| {
+            let mut document = Document::new();
+            document.keys = (0..8_u8).map(|name| key(&name.to_string(), versions)).collect();
+            document
+        };
+        let close = |mut document: Document| {
+            for key in &mut document.keys {
+                (key.enabled, key.deleted_at) = (false, Some(u64::MAX));
+                key.versions.iter_mut().for_each(|version| version.enabled = false);
+            }
+            document.to_bytes().map(drop)
+        };
+        let counts: Vec<usize> = (1..=MAX_VERSIONS).collect();
+        let fits = counts.partition_point(|versions| of(*versions).to_bytes().is_ok());
+        let may_grow_to = counts.partition_point(|versions| of(*versions).check_room().is_ok());
+        assert!(
+            close(of(fits)).is_err_and(|error| error.kind() == ErrorKind::Limit),
+            "the reserve is needed"
+        );
+        close(of(may_grow_to)).expect("the reserve is enough");
+    }
+
+    #[test]
     fn f2_format_md_has_every_limit_of_the_file_with_its_value() {
         let format = include_str!("../../../docs/FORMAT.md");
         for (name, value) in [
@@ -457,6 +513,16 @@ mod tests {
             let row = format!("| `{name}` | {value} |");
             assert!(format.contains(&row), "{row}");
         }
+    }
+
+    #[test]
+    fn d3_a_key_stays_in_its_place_when_its_version_moves() {
+        let version = Version::generate(1);
+        let place = version.material().as_ptr();
+        let mut moved = Vec::with_capacity(1);
+        moved.push(version);
+        moved.reserve(1000);
+        assert_eq!(moved[0].material().as_ptr(), place, "a move leaves no copy behind");
     }
 
     #[test]

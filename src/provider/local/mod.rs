@@ -179,7 +179,7 @@ impl LocalKms {
         }
         let version = Version::generate(self.now());
         let made = version.name();
-        self.update(|document| match document.key(name) {
+        self.grow(|document| match document.key(name) {
             Some(key) if key.deleted_at.is_some() => {
                 Err(misuse("a deleted key has that name; recover it, or purge it first", name))
             }
@@ -202,8 +202,8 @@ impl LocalKms {
     pub fn rotate_key(&self, name: &str) -> Result<KekVersion, Error> {
         let version = Version::generate(self.now());
         let made = version.name();
-        self.change_live_key(name, |key| {
-            key.versions.push(version);
+        self.grow(|document| {
+            live_key(document, name)?.versions.push(version);
             Ok(made)
         })
     }
@@ -294,12 +294,15 @@ impl LocalKms {
         name: &str,
         change: impl FnOnce(&mut Key) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.update(|document| change(live_key(document, name)?))
+    }
+
+    /// A change that needs room of its own, beyond what is kept for closing what is there.
+    fn grow<T>(&self, change: impl FnOnce(&mut Document) -> Result<T, Error>) -> Result<T, Error> {
         self.update(|document| {
-            let key = find(document, name)?;
-            if key.deleted_at.is_some() {
-                return Err(misuse("the key is deleted; recover it first", name));
-            }
-            change(key)
+            let changed = change(document)?;
+            document.check_room().map_err(|error| self.file.name(error))?;
+            Ok(changed)
         })
     }
 
@@ -446,6 +449,11 @@ fn find<'d>(document: &'d mut Document, name: &str) -> Result<&'d mut Key, Error
     document.key_mut(name).ok_or_else(|| misuse("there is no such key", name))
 }
 
+fn live_key<'d>(document: &'d mut Document, name: &str) -> Result<&'d mut Key, Error> {
+    let key = find(document, name)?;
+    if key.deleted_at.is_some() { Err(misuse("the key is deleted; recover it first", name)) } else { Ok(key) }
+}
+
 fn misuse(message: &'static str, name: &str) -> Error {
     Error::new(ErrorKind::Misuse, message).with_detail(name.escape_debug().to_string())
 }
@@ -456,3 +464,42 @@ fn time(seconds: u64) -> SystemTime {
 }
 
 const ALGORITHM: &str = "AES-256-GCM";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b2_d1_what_would_fill_the_file_is_not_made_and_what_is_there_can_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let kms = LocalKms::create(folder.path().join("kms.json")).unwrap();
+        kms.create_key("last", KeyOptions::default()).unwrap();
+        let fill = |document: &mut Document| {
+            for name in 0..6 {
+                let versions = (0..document::MAX_VERSIONS).map(|_| Version::generate(u64::MAX)).collect();
+                document.keys.push(Key {
+                    name: name.to_string(),
+                    enabled: true,
+                    purge_protection: true,
+                    retention_seconds: document::MIN_RETENTION,
+                    deleted_at: None,
+                    versions,
+                });
+            }
+            while document.check_room().is_ok() {
+                find(document, "last")?.versions.extend((0..20).map(|_| Version::generate(u64::MAX)));
+            }
+            while document.check_room().is_err() {
+                find(document, "last")?.versions.pop();
+            }
+            Ok(())
+        };
+        kms.update(fill).unwrap();
+        assert_eq!(kms.rotate_key("last").unwrap_err().kind(), ErrorKind::Limit);
+        assert_eq!(kms.create_key("more", KeyOptions::default()).unwrap_err().kind(), ErrorKind::Limit);
+        for KeySummary { name, .. } in kms.keys().unwrap() {
+            kms.disable_key(&name).unwrap();
+            kms.delete_key(&name).unwrap();
+        }
+    }
+}
