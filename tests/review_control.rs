@@ -31,11 +31,13 @@ fn cache(clock: &ManualClock, threads: usize) -> AekCache {
     builder.kms_threads(threads).manual(clock).build().unwrap()
 }
 
+type Forgery = fn(&mut [u8]);
+
 /// Forges what it loads, while told to.
 #[derive(Debug, Default)]
 struct Forger {
     store: MemoryRecordStore,
-    forge: Mutex<Option<fn(&mut Vec<u8>)>>,
+    forge: Mutex<Option<Forgery>>,
 }
 
 impl RecordStore for Forger {
@@ -58,13 +60,13 @@ impl RecordStore for Forger {
 }
 
 /// The sequence stands after magic, version and account.
-fn highest_sequence(record: &mut Vec<u8>) {
+fn highest_sequence(record: &mut [u8]) {
     let at = record.len().min(MAGIC_LEN + 1 + 16);
     record[at..at + 8].copy_from_slice(&(u64::MAX - 1).to_be_bytes());
 }
 
 /// The version of the KEK follows its URI: a length in two bytes, then the text.
-fn other_version(record: &mut Vec<u8>) {
+fn other_version(record: &mut [u8]) {
     let uri = b"scripted://test/kek";
     let at = record.windows(uri.len()).position(|window| window == uri).unwrap() + uri.len();
     let digit = record[at..].iter().position(|byte| *byte == b'1').unwrap();
