@@ -145,6 +145,10 @@ fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Retire, 
         RotateTo::Latest => work.latest()?,
     };
     if target == *work.newest.record.kek_version() {
+        // What nobody has authenticated yet may claim any version.
+        if work.newest.verified.is_none() {
+            work.unwrap(work.newest.record.wrapped()).map_err(Refreshed::into_failure)?;
+        }
         return Ok(Retire::AlreadyCurrent);
     }
     let standby = work.newest.record.standby().filter(|wrap| *wrap.version() == target).cloned();

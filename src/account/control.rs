@@ -163,7 +163,7 @@ impl AccountInner {
     pub(crate) fn replace_known(&self, known: Known) {
         let mut control = self.lock_control();
         // A refresh may have brought a newer one meanwhile.
-        if known.record.sequence() > control.known.record.sequence() {
+        if control.known.yields_to(&known) {
             control.known = known;
         }
     }
@@ -239,10 +239,12 @@ impl AccountInner {
             }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
-            Refreshed::Deleted(known) => {
+            Refreshed::Deleted(known) if control.known.yields_to(&known) => {
                 control.known = known;
                 (Event::Delete, None)
             }
+            // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
+            Refreshed::Deleted(_) => (Event::Answered(attempt, Answer::Transient), None),
         };
         if current {
             control.ended += 1;
@@ -274,9 +276,12 @@ impl AccountInner {
         }
     }
 
-    /// Brings the first key into use, of an account that was just created.
+    /// Brings the first key into use, of an account that was just created, unless a shutdown has locked it already.
     pub(crate) fn adopt_first(&self, now: Moment, adopt: Adopt) {
         let mut control = self.lock_control();
+        if control.lease.is_locked() {
+            return;
+        }
         let attempt = control.lease.begin(now);
         let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
         let effects = control.lease.on(now, Event::Answered(attempt, answer));
@@ -289,7 +294,7 @@ impl AccountInner {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
                 // A rotation may have brought a newer record since this unwrap began; the AEK is the same.
-                if adopt.known.record.sequence() >= control.known.record.sequence() {
+                if control.known.yields_to(&adopt.known) {
                     control.known = adopt.known;
                 }
                 let epoch = control.lease.epoch();
@@ -325,7 +330,8 @@ impl AccountInner {
         for waiter in std::mem::take(&mut control.waiters) {
             let result = if waiter.unlock {
                 match &unlocked {
-                    Some(None) => Some(Ok(())),
+                    // Unwrapped; and yet not open when the record says deleted, or when it took too long.
+                    Some(None) => Some(refusal.clone().map_or(Ok(()), Err)),
                     Some(Some(failure)) => Some(Err(failure.clone())),
                     // Locked again meanwhile: the attempt was overtaken.
                     None if !control.lease.unlock_under_way() => refusal.clone().map(Err),
@@ -333,7 +339,7 @@ impl AccountInner {
                 }
             } else if matches!(status, Status::Fresh { .. } | Status::Grace { .. }) {
                 Some(Ok(()))
-            } else if control.lease.is_locked() || control.ended > waiter.since {
+            } else if is_hopeless(status) || control.ended > waiter.since {
                 refusal.clone().map(Err)
             } else {
                 None
@@ -368,8 +374,7 @@ impl AccountInner {
             return Pending::ready(Ok(()));
         }
         // Where asking can change nothing, or the budget for asking is spent, what is known is the answer.
-        let hopeless = matches!(status, Status::Locked | Status::Deleted);
-        if (hopeless || !control.lease.ask(now))
+        if (is_hopeless(status) || !control.lease.ask(now))
             && let Some(refusal) = self.refusal_to_wait(&control, status)
         {
             return Pending::ready(Err(refusal));
@@ -381,7 +386,8 @@ impl AccountInner {
         let now = self.state.clock().now();
         let mut control = self.lock_control();
         if !control.lease.is_locked() {
-            return Pending::ready(Ok(()));
+            let deleted = self.state.status() == Status::Deleted;
+            return Pending::ready(if deleted { self.state.enter(None).map(drop) } else { Ok(()) });
         }
         let effects = control.lease.on(now, Event::Unlock);
         self.apply(&mut control, effects, None);
@@ -397,8 +403,16 @@ impl AccountInner {
         }
         let (pending, completer) = Pending::new();
         let since = control.ended;
+        // Swept whenever the list would have to grow: an outage is long, and whoever polls with a timeout leaves
+        // a wait behind each time. Dropped outside of the lock, because a waker may be left in it.
+        let mut given_up = Vec::new();
+        if control.waiters.len() == control.waiters.capacity() {
+            let waiters = std::mem::take(&mut control.waiters);
+            (given_up, control.waiters) = waiters.into_iter().partition(|w| w.completer.is_given_up());
+        }
         control.waiters.push(Waiter { completer, unlock, since });
         drop(control);
+        drop(given_up);
         self.poke();
         self.parts.keeper.waiting(pending)
     }
@@ -420,6 +434,11 @@ impl fmt::Debug for AccountInner {
     }
 }
 
+/// Whether no attempt will be made before somebody says so.
+const fn is_hopeless(status: Status) -> bool {
+    matches!(status, Status::Locked | Status::Deleted)
+}
+
 const fn keyless(why: Closed) -> Keyless {
     match why {
         Closed::NotReady => Keyless::NotReady,
@@ -428,5 +447,85 @@ const fn keyless(why: Closed) -> Keyless {
         Closed::Revoked(refusal) => Keyless::Revoked(refusal),
         Closed::Locked => Keyless::Locked,
         Closed::Deleted => Keyless::Deleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::account::Account;
+    use crate::cache::{AccountSpec, AekCache};
+    use crate::clock::ManualClock;
+    use crate::error::ErrorKind;
+    use crate::provider::Kek;
+    use crate::testing::{Answer as Script, Call, ScriptedProvider};
+
+    fn account(clock: &ManualClock) -> (AekCache, Arc<ScriptedProvider>, Account) {
+        let kms = Arc::new(ScriptedProvider::on_virtual_time());
+        let cache = AekCache::builder().manual(clock).build().unwrap();
+        let spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest(ScriptedProvider::KEK));
+        let account = cache.create(spec).unwrap();
+        (cache, kms, account)
+    }
+
+    #[test]
+    fn an_account_that_a_shutdown_has_locked_is_not_opened_by_its_creation() {
+        let clock = ManualClock::new();
+        let (_cache, _kms, account) = account(&clock);
+        let inner = account.inner();
+        let Refreshed::Verified(adopt) = inner.refresh(inner.clock(), &|_| {}) else { panic!("verified") };
+        inner.retire();
+        inner.adopt_first(clock.moment(), *adopt);
+        assert_eq!(account.status(), Status::Locked);
+    }
+
+    #[test]
+    fn d5_an_unlock_that_finds_the_account_deleted_does_not_say_done() {
+        let clock = ManualClock::new();
+        let (_cache, _kms, account) = account(&clock);
+        account.lock();
+        let (inner, now) = (account.inner(), clock.moment());
+        let unlocking = inner.begin_unlock();
+        let attempt = inner.begin_attempt(now).expect("of the unlock");
+        inner.take_refreshed(now, attempt, Refreshed::Deleted(inner.known()));
+        assert_eq!(unlocking.wait().unwrap_err().kind(), ErrorKind::Deleted);
+        assert_eq!(account.unlock().unwrap_err().kind(), ErrorKind::Deleted);
+    }
+
+    #[test]
+    fn e7_a_late_answer_that_tells_of_a_deletion_ends_the_waits() {
+        let clock = ManualClock::new();
+        let (_cache, kms, account) = account(&clock);
+        kms.always(Call::Unwrap, Script::Hang);
+        let (inner, now) = (account.inner(), clock.moment());
+        inner.feed(now, Event::Delete);
+        inner.feed(now, Event::Recover);
+        clock.advance(Duration::from_secs(10));
+        let now = clock.moment();
+        let late = inner.begin_attempt(now).expect("due");
+        inner.feed(now, Event::Answered(late, Answer::Transient));
+        let (pending, completer) = Pending::new();
+        let since = inner.lock_control().ended;
+        inner.lock_control().waiters.push(Waiter { completer, unlock: false, since });
+        inner.take_refreshed(now, late, Refreshed::Deleted(inner.known()));
+        let ended = pending.wait_timeout(Duration::from_secs(5));
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Deleted);
+    }
+
+    #[test]
+    fn waits_that_were_given_up_are_not_kept_for_the_length_of_an_outage() {
+        let clock = ManualClock::new();
+        let (_cache, kms, account) = account(&clock);
+        kms.always(Call::Unwrap, Script::Transient);
+        account.inner().feed(clock.moment(), Event::Delete);
+        account.inner().feed(clock.moment(), Event::Recover);
+        let kept: Vec<_> = (0..10).map(|_| account.ready()).collect();
+        for _ in 0..1000 {
+            drop(account.ready());
+        }
+        let waiters = account.inner().lock_control().waiters.len();
+        assert!((kept.len()..100).contains(&waiters), "{waiters} are kept");
     }
 }

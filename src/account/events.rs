@@ -96,7 +96,13 @@ impl Iterator for Events {
 /// Where a cache posts.
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
-    queues: Mutex<Vec<Weak<Queue>>>,
+    readers: Mutex<Readers>,
+}
+
+#[derive(Debug, Default)]
+struct Readers {
+    queues: Vec<Weak<Queue>>,
+    closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +121,9 @@ struct Waiting {
 impl Bus {
     pub(crate) fn subscribe(&self) -> Events {
         let queue = Arc::new(Queue::default());
-        self.lock().push(Arc::downgrade(&queue));
+        let mut readers = self.lock();
+        queue.lock().closed = readers.closed;
+        readers.queues.push(Arc::downgrade(&queue));
         Events { queue }
     }
 
@@ -128,12 +136,14 @@ impl Bus {
         });
     }
 
+    /// Nothing more will come: no reader, present or future, waits for it.
     pub(crate) fn close(&self) {
+        self.lock().closed = true;
         self.each(|queue| queue.lock().closed = true);
     }
 
     fn each(&self, act: impl Fn(&Queue)) {
-        self.lock().retain(|queue| {
+        self.lock().queues.retain(|queue| {
             let Some(queue) = queue.upgrade() else { return false };
             act(&queue);
             queue.posted.notify_all();
@@ -141,8 +151,15 @@ impl Bus {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Queue>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Bus {
+    /// The cache and all its accounts are gone, without a shutdown.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -193,5 +210,19 @@ mod tests {
         bus.post(&transition(1, Epoch::FIRST));
         bus.close();
         assert!(events.next().is_some() && events.next().is_none() && events.is_closed());
+    }
+
+    #[test]
+    fn a_reader_of_a_bus_that_is_gone_does_not_wait() {
+        let bus = Bus::default();
+        let before = bus.subscribe();
+        bus.close();
+        assert!(bus.subscribe().is_closed(), "subscribed after the end");
+        drop(bus);
+        assert!(before.is_closed());
+        let bus = Bus::default();
+        let events = bus.subscribe();
+        drop(bus);
+        assert!(events.is_closed(), "the cache was dropped without a shutdown");
     }
 }

@@ -52,6 +52,14 @@ pub(crate) struct Known {
     pub(crate) verified: Option<Arc<VerifiedRecord>>,
 }
 
+impl Known {
+    /// Whether `next`, which is authentic, replaces this: unless this is, and is newer. What nobody authenticated yet
+    /// may claim any sequence.
+    pub(super) fn yields_to(&self, next: &Self) -> bool {
+        self.verified.is_none() || next.record.sequence() >= self.record.sequence()
+    }
+}
+
 /// An AEK that was unwrapped and matches its record.
 pub(crate) struct Unwrapped {
     pub(crate) started: Moment,

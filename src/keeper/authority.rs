@@ -86,6 +86,11 @@ impl Bulkhead {
         }
     }
 
+    /// A call begins that a person asked for. It does not put off the next probe, which earns the accounts their grace.
+    pub(crate) fn begin_asked(&mut self) {
+        self.in_flight += 1;
+    }
+
     pub(crate) fn begin(&mut self, now: Moment) {
         self.in_flight += 1;
         if let Standing::Suspect { probe_at } = &mut self.standing {
@@ -93,20 +98,20 @@ impl Bulkhead {
         }
     }
 
-    /// A call under way returned before its deadline. `silent` is false for any answer, refusals included, and `None`
-    /// where the authority was not asked.
-    pub(crate) fn finish(&mut self, now: Moment, silent: Option<bool>) {
+    /// A call under way, begun at `begun`, returned before its deadline. `silent` is false for any answer, refusals
+    /// included, and `None` where the authority was not asked.
+    pub(crate) fn finish(&mut self, begun: Moment, silent: Option<bool>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(silent) = silent {
-            self.judge(now, silent);
+            self.judge(begun, silent);
         }
     }
 
     /// A call passed its deadline: silence, and its worker is held until it returns.
-    pub(crate) fn abandon(&mut self, now: Moment) {
+    pub(crate) fn abandon(&mut self, begun: Moment) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.abandoned += 1;
-        self.judge(now, true);
+        self.judge(begun, true);
     }
 
     /// An abandoned call returned after all. It proves nothing about now.
@@ -126,10 +131,12 @@ impl Bulkhead {
         self.in_flight == 0 && self.abandoned == 0
     }
 
-    fn judge(&mut self, now: Moment, silent: bool) {
+    /// The next probe keeps its distance from the *start* of the call that failed: F leaves no more room than that
+    /// for the second attempt.
+    fn judge(&mut self, begun: Moment, silent: bool) {
         self.standing = match (silent, self.standing) {
             (false, _) => Standing::Proven,
-            (true, Standing::Proven) => Standing::Suspect { probe_at: Some(now.plus(Self::PROBE_SPACING)) },
+            (true, Standing::Proven) => Standing::Suspect { probe_at: Some(begun.plus(Self::PROBE_SPACING)) },
             (true, suspect) => suspect,
         };
     }

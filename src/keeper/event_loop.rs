@@ -5,14 +5,15 @@
 //! `clock`, `lease`, `provider`, `error`, `account`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Bulkhead, Caps};
+use super::authority::Caps;
 use super::executor::Executor;
+use super::lane::Lane;
 use super::{Abandon, CallId, ControlCall, Counters, Message, Met};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
@@ -32,6 +33,8 @@ pub(crate) struct EventLoop {
     lanes: BTreeMap<Authority, Lane>,
     calls: HashMap<CallId, Call>,
     next_call: u64,
+    /// The authority that a call was last started at.
+    served: Option<Authority>,
     last_step: Option<Moment>,
     counters: Arc<Counters>,
 }
@@ -42,15 +45,6 @@ struct Tracked {
     queued: bool,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
     timer: Option<u64>,
-}
-
-/// What waits and runs at one authority.
-struct Lane {
-    bulkhead: Bulkhead,
-    accounts: HashSet<AccountKey>,
-    /// Accounts whose attempt is due, first come first served.
-    due: VecDeque<AccountKey>,
-    controls: VecDeque<(Moment, ControlCall)>,
 }
 
 struct Call {
@@ -94,6 +88,7 @@ impl EventLoop {
             lanes: BTreeMap::new(),
             calls: HashMap::new(),
             next_call: 0,
+            served: None,
             last_step: None,
             counters,
         }
@@ -109,7 +104,7 @@ impl EventLoop {
             Message::Control(call) => self.queue_control(now, call),
             Message::RefusedPending(id, refusal) => self.on_pending_refusal(now, id, refusal),
             Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
-            Message::ControlDone(id, met) => self.on_control_done(now, id, met),
+            Message::ControlDone(id, met) => self.on_control_done(id, met),
             // The service stops the loop.
             Message::Shutdown => {}
         }
@@ -269,11 +264,15 @@ impl EventLoop {
             };
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lane(&authority).bulkhead.abandon(now);
+            self.lane(&authority).bulkhead.abandon(begun);
             match ended {
                 Ended::Refresh(account, attempt, refreshed) => {
+                    // Where the KMS has refused, it is the record store that is late.
+                    let silent = matches!(refreshed, Refreshed::Silent(_));
                     self.end_attempt(now, account, attempt, refreshed);
-                    self.share_silence(now, &authority, begun);
+                    if silent {
+                        self.share_silence(now, &authority, begun);
+                    }
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
                 Ended::Control(None) => {}
@@ -316,7 +315,7 @@ impl EventLoop {
             _ => Some(if silent { Met::Silence } else { Met::Answers }),
         };
         let refused = matches!(refreshed, Refreshed::Refused(..));
-        self.end_call(now, &call.authority, call.abandoned, met);
+        self.end_call(&call, met);
         Counters::add(match &refreshed {
             Refreshed::Verified(_) | Refreshed::Deleted(_) => &self.counters.verified,
             Refreshed::Silent(_) | Refreshed::NoRecord(_) => &self.counters.transient,
@@ -329,29 +328,32 @@ impl EventLoop {
         }
         if silent {
             self.share_silence(now, &call.authority, call.begun);
-        } else if refused && newly_revoked {
+        } else if refused
+            && newly_revoked
+            && self.lanes.get_mut(&call.authority).is_some_and(|lane| lane.tells_of_refusal(now))
+        {
             self.tell_neighbours(now, &call.authority, key, Event::AuthorityRefused);
         }
     }
 
-    fn on_control_done(&mut self, now: Moment, id: CallId, met: Met) {
+    fn on_control_done(&mut self, id: CallId, met: Met) {
         let Some(call) = self.calls.remove(&id) else { return };
-        self.end_call(now, &call.authority, call.abandoned, Some(met));
+        self.end_call(&call, Some(met));
     }
 
     /// `met` is `None` where the authority was not asked after all.
-    fn end_call(&mut self, now: Moment, authority: &Authority, abandoned: bool, met: Option<Met>) {
-        if abandoned {
+    fn end_call(&mut self, call: &Call, met: Option<Met>) {
+        if call.abandoned {
             self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
-        let lane = self.lane(authority);
-        if abandoned {
+        let lane = self.lane(&call.authority);
+        if call.abandoned {
             lane.bulkhead.returned();
         } else {
-            lane.bulkhead.finish(now, met.map(|met| met == Met::Silence));
+            lane.bulkhead.finish(call.begun, met.map(|met| met == Met::Silence));
         }
         if lane.is_unused() {
-            self.lanes.remove(authority);
+            self.lanes.remove(&call.authority);
         }
     }
 
@@ -382,13 +384,20 @@ impl EventLoop {
         self.drop_overdue_controls(now);
         loop {
             let mut started = false;
-            let authorities: Vec<_> =
+            let mut authorities: Vec<_> =
                 self.lanes.iter().filter(|(_, lane)| lane.has_work()).map(|(a, _)| a.clone()).collect();
+            // Goes on after the one that was served last: where workers are short, the first in order would take
+            // each one that comes free, and the last in order none.
+            let next = authorities.partition_point(|authority| Some(authority) <= self.served.as_ref());
+            authorities.rotate_left(next);
             for authority in authorities {
                 if self.executor.free() == 0 {
                     return;
                 }
-                started |= self.start_one(now, &authority);
+                if self.start_one(now, &authority) {
+                    self.served = Some(authority);
+                    started = true;
+                }
             }
             if !started {
                 return;
@@ -399,19 +408,30 @@ impl EventLoop {
     fn start_one(&mut self, now: Moment, authority: &Authority) -> bool {
         let held: usize = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
         let caps = self.caps;
-        let lane = self.lane(authority);
-        if lane.bulkhead.admits_asked(caps, held)
-            && let Some((deadline, call)) = lane.controls.pop_front()
-        {
-            self.start_control(now, authority, deadline, call);
+        // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
+        let refresh_first = self.lanes.get(authority).is_some_and(|lane| lane.control_was_last);
+        if !refresh_first && self.start_queued_control(now, authority, held) {
             return true;
         }
         while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, held)) {
             if self.start_refresh(now, authority, key) {
+                self.lane(authority).control_was_last = false;
                 return true;
             }
         }
-        false
+        refresh_first && self.start_queued_control(now, authority, held)
+    }
+
+    fn start_queued_control(&mut self, now: Moment, authority: &Authority, held: usize) -> bool {
+        let caps = self.caps;
+        let Some(lane) = self.lanes.get_mut(authority) else { return false };
+        if !lane.bulkhead.admits_asked(caps, held) {
+            return false;
+        }
+        let Some((_, call)) = lane.controls.pop_front() else { return false };
+        lane.control_was_last = true;
+        self.start_control(now, authority, call);
+        true
     }
 
     fn start_refresh(&mut self, now: Moment, authority: &Authority, key: AccountKey) -> bool {
@@ -449,8 +469,10 @@ impl EventLoop {
         true
     }
 
-    fn start_control(&mut self, now: Moment, authority: &Authority, deadline: Moment, call: ControlCall) {
-        let ControlCall { run, abandon, .. } = call;
+    fn start_control(&mut self, now: Moment, authority: &Authority, call: ControlCall) {
+        let ControlCall { run, abandon, deadline, authority: _ } = call;
+        // From here on it has all of its time: what it spent in the queue is not the KMS's silence.
+        let deadline = now.plus(deadline);
         let kind = CallKind::Control { abandon: Some(abandon) };
         let id = self.begin_call(now, authority, deadline, kind);
         let run = self.executor.run(Box::new(move || {
@@ -459,19 +481,24 @@ impl EventLoop {
             Message::ControlDone(id, met)
         }));
         if let Err(error) = run {
-            if let Some(Call { kind: CallKind::Control { abandon: Some(abandon) }, .. }) =
-                self.calls.remove(&id)
+            let Some(mut call) = self.calls.remove(&id) else { return };
+            self.end_call(&call, Some(Met::Silence));
+            if let CallKind::Control { abandon } = &mut call.kind
+                && let Some(abandon) = abandon.take()
             {
                 abandon(error);
             }
-            self.end_call(now, authority, false, Some(Met::Silence));
         }
     }
 
     fn begin_call(&mut self, now: Moment, authority: &Authority, deadline: Moment, kind: CallKind) -> CallId {
         let id = CallId(self.next_call);
         self.next_call += 1;
-        self.lane(authority).bulkhead.begin(now);
+        let bulkhead = &mut self.lane(authority).bulkhead;
+        match &kind {
+            CallKind::Refresh { .. } => bulkhead.begin(now),
+            CallKind::Control { .. } => bulkhead.begin_asked(),
+        }
         let call = Call { authority: authority.clone(), begun: now, deadline, kind, abandoned: false };
         self.calls.insert(id, call);
         id
@@ -522,32 +549,6 @@ impl EventLoop {
 enum Ended {
     Refresh(AccountKey, AttemptId, Refreshed),
     Control(Option<Abandon>),
-}
-
-impl Lane {
-    fn new() -> Self {
-        Self {
-            bulkhead: Bulkhead::new(),
-            accounts: HashSet::new(),
-            due: VecDeque::new(),
-            controls: VecDeque::new(),
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.controls.is_empty()
-    }
-
-    fn is_unused(&self) -> bool {
-        self.accounts.is_empty() && !self.has_work() && self.bulkhead.is_idle()
-    }
-
-    fn admit_due(&mut self, now: Moment, caps: Caps, held: usize) -> Option<AccountKey> {
-        if self.due.is_empty() || !self.bulkhead.admits(now, caps, held) {
-            return None;
-        }
-        self.due.pop_front()
-    }
 }
 
 fn duration_nanos(duration: Duration) -> u64 {

@@ -131,8 +131,12 @@ impl Pool {
     fn close(&self, deadline: Duration) -> bool {
         let mut state = self.shared.lock();
         state.closed = true;
-        state.queue.clear();
+        let dropped = std::mem::take(&mut state.queue);
         self.shared.work_or_close.notify_all();
+        // Providers and waits are somebody else's code: not under the lock.
+        drop(state);
+        drop(dropped);
+        let state = self.shared.lock();
         let (state, _) = self
             .shared
             .gone

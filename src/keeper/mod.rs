@@ -12,6 +12,7 @@ mod event_loop;
 mod executor;
 #[cfg(any(test, feature = "testing"))]
 mod inline;
+mod lane;
 mod pending;
 mod service;
 

@@ -121,9 +121,13 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Wakers are cloned and dropped outside of the lock: either may run code that comes back here.
+        let waker = context.waker().clone();
         let mut slot = self.shared.lock();
-        if let Slot::Waiting(waker) = &mut *slot {
-            *waker = Some(context.waker().clone());
+        if let Slot::Waiting(waiting) = &mut *slot {
+            let before = waiting.replace(waker);
+            drop(slot);
+            drop(before);
             return Poll::Pending;
         }
         Poll::Ready(
@@ -142,6 +146,11 @@ impl<T: Send + 'static> Completer<T> {
 }
 
 impl<T> Completer<T> {
+    /// Whether nobody waits any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+
     pub(crate) fn complete(self, result: Result<T, Error>) {
         self.shared.finish(result);
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(any(test, feature = "testing"))]
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,6 +113,7 @@ impl Keeper {
 
     /// In a forked child: there is no thread to wait for.
     pub(crate) fn forget_threads(&self) {
+        self.handle.closed.store(true, Ordering::SeqCst);
         match &self.runner {
             Runner::Thread { thread, .. } => {
                 *thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -128,6 +131,10 @@ impl Keeper {
                 let Some(thread) = taken else { return true };
                 *patience.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
                 drop(self.handle.outbox.send(Message::Shutdown));
+                if thread.thread().id() == thread::current().id() {
+                    // The last handle was dropped by what ran on the keeper's own thread, which cannot wait for itself.
+                    return false;
+                }
                 let all_gone = closed.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(true);
                 drop(thread.join());
                 all_gone
@@ -179,7 +186,12 @@ impl KeeperHandle {
 
     /// Has `call` run; its own completer answers the waiter.
     pub(crate) fn control<T>(&self, pending: Pending<T>, call: ControlCall) -> Pending<T> {
-        self.send(Message::Control(call));
+        if self.is_closed() {
+            // Its completer ends the wait. A forked child has no loop that would ever take the message.
+            drop(call);
+        } else {
+            self.send(Message::Control(call));
+        }
         self.waiting(pending)
     }
 
@@ -234,7 +246,12 @@ impl Manual {
     }
 
     fn close(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.close(Duration::ZERO)
+        match self.state.try_lock() {
+            Ok(mut state) => state.0.close(Duration::ZERO),
+            Err(TryLockError::Poisoned(state)) => state.into_inner().0.close(Duration::ZERO),
+            // Dropped from within `drive`, which cannot wait for itself.
+            Err(TryLockError::WouldBlock) => false,
+        }
     }
 }
 
@@ -251,3 +268,35 @@ impl fmt::Debug for KeeperHandle {
 }
 
 const BURST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::Met;
+    use super::*;
+    use crate::provider::Authority;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it waits for a real thread")]
+    fn the_last_handle_may_drop_on_the_keepers_own_thread() {
+        let counters = Arc::new(Counters::default());
+        let setup =
+            Setup { call_deadline: Duration::from_secs(1), threads: 2, counters: Arc::clone(&counters) };
+        let keeper = Keeper::start(setup).unwrap();
+        let handle = keeper.handle().clone();
+        let call = ControlCall {
+            authority: Authority::new("scripted", "test"),
+            deadline: Duration::from_secs(60),
+            run: Box::new(|| Met::Answers),
+            // Never called: dropped by the loop once the call has ended, and the keeper with it.
+            abandon: Box::new(move |_| drop(keeper)),
+        };
+        handle.send(Message::Control(call));
+        let patience = Instant::now() + Duration::from_secs(10);
+        while Arc::strong_count(&counters) > 1 {
+            assert!(Instant::now() < patience, "the keeper's thread waits for itself");
+            thread::yield_now();
+        }
+    }
+}
