@@ -105,7 +105,8 @@ fn system_now() -> Moment {
 #[cfg(target_os = "linux")]
 #[inline]
 fn timespec_nanos(seconds: i64, nanos: i64) -> u64 {
-    // A clock before its epoch reads as zero: everything then looks old, so it fails closed.
+    // A clock before its epoch reads as zero. A wall clock that does so expires nothing; the boot-time clock
+    // never does, and binds all the same.
     let seconds = u64::try_from(seconds).unwrap_or(0);
     let nanos = u64::try_from(nanos).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)

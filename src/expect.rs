@@ -280,7 +280,7 @@ mod tests {
             ("vault", "abc", "orders"),
             ("local", "abd", "orders"),
             ("local", "abc", "order"),
-            ("local", "abc/orders", "x"),
+            ("local", "abc", "orders/x"),
         ] {
             refused(&Expect::account(ACCOUNT).kek(kms(provider, endpoint), name), "another KEK");
         }

@@ -59,7 +59,9 @@ pub enum RotateTo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retire {
-    /// The record was under that version already; nothing was changed.
+    /// The record was under that version already; nothing was changed. Who changed it may have done so just now,
+    /// this process before a crash among them: unless you know better, disable the old version no earlier than
+    /// 71 s from now.
     AlreadyCurrent,
     /// Persisted. After this time every machine has seen the new record, or will see it before it asks the KMS
     /// again: the old version can be disabled then.
@@ -78,7 +80,8 @@ impl Account {
     /// # Errors
     /// [`ErrorKind::Conflict`] when another process changed the record meanwhile: retry.
     /// [`ErrorKind::Revoked`], [`ErrorKind::Unavailable`], [`ErrorKind::Untrusted`] or [`ErrorKind::Misuse`] for what the KMS
-    /// answered, and [`ErrorKind::Io`] for the record store: the old record then stays the one to go by.
+    /// answered, and [`ErrorKind::Io`] for the record store, which then has the old record or the new one:
+    /// either opens the account. After any other error the old record stays the one to go by.
     pub fn rotate_kek(&self, to: RotateTo) -> Result<Retire, Error> {
         self.begin_rotate_kek(to).wait()
     }

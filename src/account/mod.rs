@@ -173,6 +173,7 @@ impl Account {
     /// # Errors
     /// What that unwrap met: [`ErrorKind::Revoked`] or [`ErrorKind::Unavailable`]; the account then stays locked.
     /// After three calls in a row the next one waits for its unwrap, one in 6 s.
+    /// An endpoint that takes no calls at all keeps this waiting; [`Self::begin_unlock`] can be waited for with a bound.
     pub fn unlock(&self) -> Result<(), Error> {
         self.begin_unlock().wait()
     }

@@ -92,7 +92,11 @@ impl AekCache {
     /// [`ErrorKind::Misuse`] for a KEK that could not be recovered after a deletion, and for an account that is attached
     /// already. [`ErrorKind::Revoked`] for a missing permission or a disabled key, [`ErrorKind::Unavailable`] for a silent KMS,
     /// [`ErrorKind::Untrusted`] for an answer of it that cannot be right. [`ErrorKind::Conflict`] when the
-    /// store has a record of this account. Nothing was persisted then, unless the error is [`ErrorKind::Io`].
+    /// store has a record of this account.
+    ///
+    /// After [`ErrorKind::Io`] and [`ErrorKind::Unavailable`] the record may have been persisted all the same, by a call
+    /// that ended too late: a retry then meets [`ErrorKind::Conflict`], and [`Self::attach_stored`] brings the account
+    /// into use. After any other error nothing was persisted.
     pub fn create(&self, spec: AccountSpec) -> Result<Account, Error> {
         self.begin_create(spec).wait()
     }
