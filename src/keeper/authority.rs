@@ -2,8 +2,9 @@
 //!
 //! Calls are grouped by authority. Each has its own cap on calls in flight and its own circuit breaker. Until
 //! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one call at a
-//! time, and all suspects together get at most half of the threads. A refusal is an answer. Pure: no clock, no
-//! thread. Imports: `clock`.
+//! time, and all suspects together get at most half of the threads, those with calls that hang three quarters of that. The
+//! last quarter of the threads is for authorities that hold none: several that answered until just now and fall silent together
+//! cannot take it. A refusal is an answer. Pure: no clock, no thread. Imports: `clock`.
 
 use std::time::Duration;
 
@@ -33,7 +34,21 @@ pub(crate) struct Caps {
     pub(crate) threads: usize,
 }
 
+/// How the workers of the pool are taken up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Workers that all suspects together hold.
+    pub(crate) suspects: usize,
+    /// Workers that could take a call now.
+    pub(crate) free: usize,
+}
+
 impl Caps {
+    /// Workers that only authorities without any may take.
+    const fn reserve(self) -> usize {
+        self.threads / 4
+    }
+
     /// Calls in flight at one proven authority.
     const fn per_authority(self) -> usize {
         let quarter = self.threads / 4;
@@ -57,23 +72,27 @@ impl Bulkhead {
         Self { standing: Standing::Suspect { probe_at: None }, in_flight: 0, abandoned: 0 }
     }
 
-    /// Whether a call may start now. `suspect_workers` is the number that all suspects hold together.
-    pub(crate) fn admits(&self, now: Moment, caps: Caps, suspect_workers: usize) -> bool {
+    /// Whether a call may start now.
+    pub(crate) fn admits(&self, now: Moment, caps: Caps, load: Load) -> bool {
         let timely = match self.standing {
             Standing::Proven => true,
             Standing::Suspect { probe_at } => probe_at.is_none_or(|at| now.reached(at)),
         };
-        timely && self.admits_asked(caps, suspect_workers)
+        timely && self.admits_asked(caps, load)
     }
 
     /// The same for what a person asks for: it does not wait for the next probe.
-    pub(crate) fn admits_asked(&self, caps: Caps, suspect_workers: usize) -> bool {
+    pub(crate) fn admits_asked(&self, caps: Caps, load: Load) -> bool {
+        let holds = self.in_flight + self.abandoned;
+        if holds > 0 && load.free <= caps.reserve() {
+            return false;
+        }
+        // Those that hang already leave room for those that nobody has heard of yet.
+        let share = if self.abandoned > 0 { caps.suspects() - caps.suspects() / 4 } else { caps.suspects() };
         match self.standing {
-            Standing::Proven => self.in_flight + self.abandoned < caps.per_authority(),
+            Standing::Proven => holds < caps.per_authority(),
             Standing::Suspect { .. } => {
-                self.in_flight == 0
-                    && self.abandoned < Self::MOST_ABANDONED
-                    && suspect_workers < caps.suspects()
+                self.in_flight == 0 && self.abandoned < Self::MOST_ABANDONED && load.suspects < share
             }
         }
     }
@@ -149,18 +168,25 @@ mod tests {
 
     const CAPS: Caps = Caps { threads: 32 };
 
+    const fn load(suspects: usize) -> Load {
+        Load { suspects, free: 32 - suspects }
+    }
+
     #[test]
     fn b12_a_silent_authority_gets_single_probes_at_intervals() {
         let clock = ManualClock::new();
         let mut bulkhead = Bulkhead::new();
-        assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+        assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
         bulkhead.begin(clock.moment());
-        assert!(!bulkhead.admits(clock.moment(), CAPS, 1), "one probe at a time");
+        assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "one probe at a time");
         bulkhead.abandon(clock.moment());
-        assert!(!bulkhead.admits(clock.moment(), CAPS, 1), "not again at once");
+        assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "not again at once");
         clock.advance(Duration::from_secs(6));
-        assert!(bulkhead.admits(clock.moment(), CAPS, 1));
-        assert!(!bulkhead.admits(clock.moment(), CAPS, 16), "suspects hold at most half of the threads");
+        assert!(bulkhead.admits(clock.moment(), CAPS, load(1)));
+        assert!(
+            !bulkhead.admits(clock.moment(), CAPS, load(16)),
+            "suspects hold at most half of the threads"
+        );
     }
 
     #[test]
@@ -170,10 +196,10 @@ mod tests {
         bulkhead.begin(clock.moment());
         bulkhead.finish(clock.moment(), Some(false));
         for _ in 0..8 {
-            assert!(bulkhead.admits(clock.moment(), CAPS, 32));
+            assert!(bulkhead.admits(clock.moment(), CAPS, load(16)));
             bulkhead.begin(clock.moment());
         }
-        assert!(!bulkhead.admits(clock.moment(), CAPS, 0));
+        assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
     }
 
     #[test]
@@ -181,13 +207,56 @@ mod tests {
         let clock = ManualClock::new();
         let mut bulkhead = Bulkhead::new();
         for _ in 0..Bulkhead::MOST_ABANDONED {
-            assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+            assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
             bulkhead.begin(clock.moment());
             bulkhead.abandon(clock.moment());
             clock.advance(Duration::from_secs(60));
         }
-        assert!(!bulkhead.admits(clock.moment(), CAPS, 0));
+        assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
         bulkhead.returned();
-        assert!(bulkhead.admits(clock.moment(), CAPS, 0));
+        assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
+    }
+
+    #[test]
+    fn b12_authorities_that_fall_silent_together_leave_workers_to_the_others() {
+        let clock = ManualClock::new();
+        let now = clock.moment();
+        let mut free = CAPS.threads;
+        let mut proven: Vec<_> = (0..20).map(|_| Bulkhead::new()).collect();
+        for bulkhead in &mut proven {
+            bulkhead.begin(now);
+            bulkhead.finish(now, Some(false));
+        }
+        // Ten of them get all the calls that they want, and none of these returns.
+        let (dark, healthy) = proven.split_at_mut(10);
+        for _ in 0..CAPS.threads {
+            for bulkhead in dark.iter_mut() {
+                if free > 0 && bulkhead.admits(now, CAPS, Load { suspects: 0, free }) {
+                    bulkhead.begin(now);
+                    free -= 1;
+                }
+            }
+        }
+        assert_eq!(free, CAPS.reserve());
+        assert!(healthy.iter().all(|bulkhead| bulkhead.admits(now, CAPS, Load { suspects: 0, free })));
+    }
+
+    #[test]
+    fn b12_suspects_that_hang_leave_room_for_those_that_nobody_has_heard_of_yet() {
+        let clock = ManualClock::new();
+        let mut suspects = 0;
+        let mut hanging: Vec<_> = (0..10).map(|_| Bulkhead::new()).collect();
+        for _ in 0..10 {
+            for bulkhead in &mut hanging {
+                if bulkhead.admits(clock.moment(), CAPS, load(suspects)) {
+                    bulkhead.begin(clock.moment());
+                    bulkhead.abandon(clock.moment());
+                    suspects += 1;
+                }
+            }
+            clock.advance(Duration::from_secs(60));
+        }
+        assert!(suspects < CAPS.suspects(), "{suspects}");
+        assert!(Bulkhead::new().admits(clock.moment(), CAPS, load(suspects)));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::Caps;
+use super::authority::{Caps, Load};
 use super::executor::Executor;
 use super::lane::Lane;
 use super::{Abandon, CallId, ControlCall, Counters, Message, Met};
@@ -406,26 +406,27 @@ impl EventLoop {
     }
 
     fn start_one(&mut self, now: Moment, authority: &Authority) -> bool {
-        let held: usize = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
+        let suspects = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
+        let load = Load { suspects, free: self.executor.free() };
         let caps = self.caps;
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
         let refresh_first = self.lanes.get(authority).is_some_and(|lane| lane.control_was_last);
-        if !refresh_first && self.start_queued_control(now, authority, held) {
+        if !refresh_first && self.start_queued_control(now, authority, load) {
             return true;
         }
-        while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, held)) {
+        while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, load)) {
             if self.start_refresh(now, authority, key) {
                 self.lane(authority).control_was_last = false;
                 return true;
             }
         }
-        refresh_first && self.start_queued_control(now, authority, held)
+        refresh_first && self.start_queued_control(now, authority, load)
     }
 
-    fn start_queued_control(&mut self, now: Moment, authority: &Authority, held: usize) -> bool {
+    fn start_queued_control(&mut self, now: Moment, authority: &Authority, load: Load) -> bool {
         let caps = self.caps;
         let Some(lane) = self.lanes.get_mut(authority) else { return false };
-        if !lane.bulkhead.admits_asked(caps, held) {
+        if !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
         let Some((_, call)) = lane.controls.pop_front() else { return false };

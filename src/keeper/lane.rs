@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::ControlCall;
-use super::authority::{Bulkhead, Caps};
+use super::authority::{Bulkhead, Caps, Load};
 use crate::account::AccountKey;
 use crate::clock::Moment;
 use crate::lease::MIN_SPACING;
@@ -52,8 +52,8 @@ impl Lane {
         tells
     }
 
-    pub(super) fn admit_due(&mut self, now: Moment, caps: Caps, held: usize) -> Option<AccountKey> {
-        if self.due.is_empty() || !self.bulkhead.admits(now, caps, held) {
+    pub(super) fn admit_due(&mut self, now: Moment, caps: Caps, load: Load) -> Option<AccountKey> {
+        if self.due.is_empty() || !self.bulkhead.admits(now, caps, load) {
             return None;
         }
         self.due.pop_front()
