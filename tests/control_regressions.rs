@@ -174,3 +174,24 @@ fn after_a_fork_no_call_waits_for_threads_that_are_not_there() {
     assert!(ends.iter().all(|error| error.kind() == ErrorKind::Unavailable), "{ends:?}");
     assert!(kms.log().is_empty(), "ended by the call itself, not by a keeper that the child does not have");
 }
+
+#[test]
+fn c5_grace_lasts_as_long_as_it_may_while_every_call_hangs() {
+    for refresh in [6, 30, 60] {
+        let clock = ManualClock::new();
+        let kms = Arc::new(ScriptedProvider::on_virtual_time());
+        let builder =
+            AekCache::builder().refresh_every(secs(refresh)).outage_grace(OutageGrace::For(secs(600)));
+        let cache = builder.manual(&clock).build().unwrap();
+        let account = cache.create(spec(AccountId::random(), &kms)).unwrap();
+        kms.always(Call::Unwrap, Answer::Hang);
+        // The lease began with `create`; the last second is left to the steps of the loop below.
+        let usable = cache.usable_for() - secs(1);
+        for second in 0..usable.as_secs() {
+            cache.run_for(secs(1));
+            account.permit().unwrap_or_else(|error| panic!("{second} s, r = {refresh} s: {error}"));
+        }
+        cache.run_for(secs(3));
+        assert_eq!(account.permit().expect_err("F + G is over").kind(), ErrorKind::Unavailable);
+    }
+}

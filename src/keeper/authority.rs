@@ -97,6 +97,20 @@ impl Bulkhead {
         }
     }
 
+    /// Whether a probe is due that cannot be made, because as many calls hang here as may. They are unanswered still:
+    /// that is the silence which the probe would have met. The next one is due at its usual distance.
+    pub(crate) fn is_silent_still(&mut self, now: Moment) -> bool {
+        match &mut self.standing {
+            Standing::Suspect { probe_at: Some(at) }
+                if self.abandoned >= Self::MOST_ABANDONED && self.in_flight == 0 && now.reached(*at) =>
+            {
+                *at = now.plus(Self::PROBE_SPACING);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// When a call that is not admitted now may be, if that is a matter of time.
     pub(crate) fn probe_at(&self) -> Option<Moment> {
         match self.standing {
@@ -213,7 +227,10 @@ mod tests {
             clock.advance(Duration::from_secs(60));
         }
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
+        assert!(bulkhead.is_silent_still(clock.moment()), "in the place of a probe");
+        assert!(!bulkhead.is_silent_still(clock.moment()), "at the distance of probes");
         bulkhead.returned();
+        clock.advance(Duration::from_secs(6));
         assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
     }
 

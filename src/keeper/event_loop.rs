@@ -119,6 +119,7 @@ impl EventLoop {
         }
         self.catch_up_with_wall_clock(now);
         self.give_up_late_calls(now);
+        self.share_lasting_silence(now);
         self.fire_timers(now);
         self.start_calls(now);
         self.last_step = Some(now);
@@ -362,6 +363,21 @@ impl EventLoop {
         let keys: Vec<_> = lane.accounts.iter().copied().collect();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
+        }
+    }
+
+    /// Where as many calls hang as may, no probe tells of the silence any more; the hanging calls do. Without this an
+    /// outage in which calls hang for long would end the grace that it earns.
+    fn share_lasting_silence(&mut self, now: Moment) {
+        let silent: Vec<_> = self
+            .lanes
+            .iter_mut()
+            .filter_map(|(authority, lane)| {
+                (lane.has_work() && lane.bulkhead.is_silent_still(now)).then(|| authority.clone())
+            })
+            .collect();
+        for authority in silent {
+            self.share_silence(now, &authority, now);
         }
     }
 
