@@ -3,15 +3,29 @@
 //! A provider is called on the library's own threads only; it may block, may hold a runtime
 //! of its own, may hang. It never sees data, only the 56 bytes that carry an AEK. Imports: `id`, `error`.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
+#[cfg(feature = "aws-kms")]
+pub mod aws_kms;
+#[cfg(feature = "azure-keyvault")]
+pub mod azure_keyvault;
+mod call;
 mod error;
 mod kek;
 #[cfg(unix)]
 mod local;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 mod preflight;
+#[cfg(feature = "vault")]
+pub mod vault;
 mod wrap;
 
 use std::fmt;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncKeyProvider, OnTokio};
+pub use call::Asynchronous;
 pub use error::{ErrorClass, ProviderError};
 pub use kek::{Authority, Kek, KekInfo, KekUri, KekVersion};
 pub use wrap::{WrapAlgorithm, WrapContext, WrapInput, WrapRole, Wrapped};
@@ -102,5 +116,12 @@ pub trait KeyProvider: fmt::Debug + Send + Sync + 'static {
     /// False for public-key wraps such as RSA-OAEP, where anyone can mint one.
     fn wrap_is_authentic(&self) -> bool {
         true
+    }
+
+    /// The same calls without a thread each, where the provider is asynchronous underneath. Not to be implemented:
+    /// nobody outside of this crate can make an [`Asynchronous`]; wrap your `AsyncKeyProvider` in an `OnTokio` (feature `tokio`).
+    #[doc(hidden)]
+    fn asynchronous(&self) -> Option<Asynchronous<'_>> {
+        None
     }
 }

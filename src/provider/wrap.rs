@@ -161,6 +161,14 @@ impl WrapInput {
         &self.0
     }
 
+    /// For a call that outlives the borrow it was made with.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn copy_of(other: &Self) -> Self {
+        let mut input = Self::empty();
+        input.0.copy_from_slice(other.0.as_slice());
+        input
+    }
+
     /// Where bytes are to be filled in, at the place that they will keep.
     fn empty() -> Self {
         Self(Box::new([0; Self::LEN]))

@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 32] = [
+const UNITS: [Unit; 38] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -25,7 +25,8 @@ const UNITS: [Unit; 32] = [
     unit("engine", 1, &["secret"]),
     unit("clock", 1, &[]),
     unit("atomic_file", 1, &[]),
-    unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap"]),
+    unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap", "provider/call"]),
+    unit("provider/call", 1, &["provider", "provider/error", "provider/kek", "provider/wrap"]),
     unit("provider/error", 1, &[]),
     unit("provider/kek", 1, &["provider/error", "provider"]),
     unit("provider/wrap", 1, &["provider/error", "provider/kek", "provider"]),
@@ -40,7 +41,12 @@ const UNITS: [Unit; 32] = [
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
     unit("lease", 3, &[]),
+    unit("provider/asynchronous", 3, &[]),
+    unit("provider/aws_kms", 3, &[]),
+    unit("provider/azure_keyvault", 3, &[]),
     unit("provider/local", 3, &[]),
+    unit("provider/pkcs11", 3, &[]),
+    unit("provider/vault", 3, &[]),
     unit("provider/preflight", 3, &[]),
     unit("record_store", 3, &[]),
     unit("expect", 3, &[]),

@@ -1,0 +1,1 @@
+//! AWS KMS (contract B4). Imports: `provider`, `error`.

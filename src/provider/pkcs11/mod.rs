@@ -1,0 +1,1 @@
+//! HSMs through PKCS#11 (contract B6). Imports: `provider`, `error`.

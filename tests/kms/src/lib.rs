@@ -1,0 +1,2 @@
+//! What the tests of the providers stand on: real servers on loopback, a proxy that breaks connections, canned
+//! answers, and the story that every provider has to live through.
