@@ -1,2 +1,9 @@
 //! What the tests of the providers stand on: real servers on loopback, a proxy that breaks connections, canned
 //! answers, and the story that every provider has to live through.
+
+pub mod canned;
+pub mod http;
+pub mod install;
+pub mod process;
+pub mod proxy;
+pub mod wait;
