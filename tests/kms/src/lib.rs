@@ -6,4 +6,5 @@ pub mod http;
 pub mod install;
 pub mod process;
 pub mod proxy;
+pub mod story;
 pub mod wait;
