@@ -6,5 +6,6 @@ pub mod http;
 pub mod install;
 pub mod process;
 pub mod proxy;
+pub mod runtimes;
 pub mod story;
 pub mod wait;
