@@ -19,7 +19,7 @@ use crate::format::policy::VersionPolicy;
 use crate::format::record::VerifiedRecord;
 use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
-use crate::provider::{Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
+use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
 
 /// Where a rotation leads. [`Retire`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,15 +92,15 @@ impl Account {
         let abandon = completer.abandoner();
         let inner = Arc::clone(self.inner());
         let keeper = inner.keeper().clone();
-        let authority = inner.authority().clone();
+        let destination = inner.destination().clone();
         let deadline = inner.settings().policy.call_deadline() * CALLS;
-        let run = Box::new(move || {
-            let result = rotate(&inner, inner.clock(), &to);
+        let run = Box::pin(async move {
+            let result = rotate(&inner, inner.clock(), &to).await;
             let met = met(&result);
             completer.complete(result);
             met
         });
-        keeper.control(pending, ControlCall { authority, deadline, run, abandon })
+        keeper.control(pending, ControlCall { destination, deadline, run, abandon })
     }
 }
 
@@ -109,22 +109,25 @@ impl AccountInner {
     /// background: what fails is tried again at the next look.
     pub(crate) fn begin_follow_versions(self: &Arc<Self>) {
         let inner = Arc::downgrade(self);
-        let run = Box::new(move || match inner.upgrade() {
-            Some(inner) => met(&follow(&inner, inner.clock())),
-            None => Met::Answers,
+        let run = Box::pin(async move {
+            match inner.upgrade() {
+                Some(inner) => met(&follow(&inner, inner.clock()).await),
+                None => Met::Answers,
+            }
         });
         let deadline = self.settings().policy.call_deadline() * CALLS;
-        let authority = self.authority().clone();
-        let call = ControlCall { authority, deadline, run, abandon: Box::new(drop) };
+        let destination = self.destination().clone();
+        let call = ControlCall { destination, deadline, run, abandon: Box::new(drop) };
         self.keeper().send(crate::keeper::Message::Control(call));
     }
 }
 
-fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
+async fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
     let known = inner.known();
     let Some(verified) = &known.verified else { return Ok(()) };
     let (provider, kek) = provider_and_kek(inner, &known)?;
-    let latest = provider.describe(&kek).map_err(ProviderError::into_error)?.version;
+    let caller = Caller::awaiting(provider.as_ref());
+    let latest = caller.describe(&kek).await.map_err(ProviderError::into_error)?.version;
     let record = &known.record;
     if latest == *record.kek_version() || record.standby_version() == Some(&latest) {
         inner.announce_newer_version(false);
@@ -136,38 +139,38 @@ fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
         return Ok(());
     }
     match verified.policy().version_policy() {
-        VersionPolicy::Latest => rotate(inner, clock, &RotateTo::Latest).map(drop),
-        VersionPolicy::Pinned => add_standby(inner, clock, &latest),
+        VersionPolicy::Latest => rotate(inner, clock, &RotateTo::Latest).await.map(drop),
+        VersionPolicy::Pinned => add_standby(inner, clock, &latest).await,
     }
 }
 
-fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Retire, Error> {
+async fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Retire, Error> {
     let work = Rewrap::begin(inner, clock)?;
     let target = match to {
         RotateTo::Version(version) => version.clone(),
-        RotateTo::Latest => work.latest()?,
+        RotateTo::Latest => work.latest().await?,
     };
     if target == *work.newest.record.kek_version() {
         // What nobody has authenticated yet may claim any version.
         if work.newest.verified.is_none() {
-            work.unwrap(work.newest.record.wrapped()).map_err(Refreshed::into_failure)?;
+            work.unwrap(work.newest.record.wrapped()).await.map_err(Refreshed::into_failure)?;
         }
         return Ok(Retire::AlreadyCurrent);
     }
     let standby = work.newest.record.standby().filter(|wrap| *wrap.version() == target).cloned();
     let current = work.newest.record.wrapped().clone();
-    let unwrapped = match (work.unwrap(&current), &standby) {
+    let unwrapped = match (work.unwrap(&current).await, &standby) {
         // The pinned version is disabled: what was wrapped under the newer one while it worked is what saves the
         // account (E2).
-        (Err(Refreshed::Refused(..)), Some(standby)) => work.unwrap(standby),
+        (Err(Refreshed::Refused(..)), Some(standby)) => work.unwrap(standby).await,
         (unwrapped, _) => unwrapped,
     }
     .map_err(Refreshed::into_failure)?;
     let wrapped = match standby {
         Some(standby) => standby,
-        None => work.wrap(&target, &unwrapped)?,
+        None => work.wrap(&target, &unwrapped).await?,
     };
-    work.compare(&wrapped, &unwrapped)?;
+    work.compare(&wrapped, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
     draft.wrapped = wrapped;
     draft.standby = None;
@@ -182,12 +185,12 @@ fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Retire, 
 }
 
 /// While the pinned version still works, wraps the AEK under the newer one too.
-fn add_standby(inner: &AccountInner, clock: &Clock, version: &KekVersion) -> Result<(), Error> {
+async fn add_standby(inner: &AccountInner, clock: &Clock, version: &KekVersion) -> Result<(), Error> {
     let work = Rewrap::begin(inner, clock)?;
     let current = work.newest.record.wrapped().clone();
-    let unwrapped = work.unwrap(&current).map_err(Refreshed::into_failure)?;
-    let standby = work.wrap(version, &unwrapped)?;
-    work.compare(&standby, &unwrapped)?;
+    let unwrapped = work.unwrap(&current).await.map_err(Refreshed::into_failure)?;
+    let standby = work.wrap(version, &unwrapped).await?;
+    work.compare(&standby, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
     draft.standby = Some(standby);
     let record = draft.seal(unwrapped.keys.prk())?;
@@ -214,19 +217,23 @@ impl<'a> Rewrap<'a> {
         Ok(Self { inner, clock, provider, kek, known, newest })
     }
 
-    fn latest(&self) -> Result<KekVersion, Error> {
-        Ok(self.provider.describe(&self.kek).map_err(ProviderError::into_error)?.version)
+    fn caller(&self) -> Caller<'_> {
+        Caller::awaiting(self.provider.as_ref())
     }
 
-    fn unwrap(&self, wrap: &Wrapped) -> Result<Unwrapped, Refreshed> {
-        self.inner.unwrap_wrap(self.clock, self.provider.as_ref(), wrap, &self.known, &self.newest)
+    async fn latest(&self) -> Result<KekVersion, Error> {
+        Ok(self.caller().describe(&self.kek).await.map_err(ProviderError::into_error)?.version)
     }
 
-    fn wrap(&self, version: &KekVersion, unwrapped: &Unwrapped) -> Result<Wrapped, Error> {
+    async fn unwrap(&self, wrap: &Wrapped) -> Result<Unwrapped, Refreshed> {
+        self.inner.unwrap_wrap(self.clock, self.caller(), wrap, &self.known, &self.newest).await
+    }
+
+    async fn wrap(&self, version: &KekVersion, unwrapped: &Unwrapped) -> Result<Wrapped, Error> {
         let kek = Kek::pinned(self.kek.name(), version.clone());
         let context = self.newest.record.wrap_context();
         let wrapped =
-            self.provider.wrap(&kek, &context, &unwrapped.input).map_err(ProviderError::into_error)?;
+            self.caller().wrap(&kek, &context, &unwrapped.input).await.map_err(ProviderError::into_error)?;
         if wrapped.kek() != self.newest.record.kek() || wrapped.version() != version {
             return Err(self.wrong("the KMS wrapped under another key or version than it was asked to"));
         }
@@ -234,9 +241,9 @@ impl<'a> Rewrap<'a> {
     }
 
     /// Nothing is persisted that was not unwrapped again and found to be the same AEK.
-    fn compare(&self, wrapped: &Wrapped, unwrapped: &Unwrapped) -> Result<(), Error> {
+    async fn compare(&self, wrapped: &Wrapped, unwrapped: &Unwrapped) -> Result<(), Error> {
         let context = self.newest.record.wrap_context();
-        let again = self.provider.unwrap(wrapped, &context).map_err(ProviderError::into_error)?;
+        let again = self.caller().unwrap(wrapped, &context).await.map_err(ProviderError::into_error)?;
         if bool::from(again.expose().ct_eq(unwrapped.input.expose())) {
             Ok(())
         } else {

@@ -15,9 +15,8 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::id::AccountId;
-use crate::keeper::{Completer, KeeperHandle, Message, Pending};
+use crate::keeper::{Completer, Destination, KeeperHandle, Message, Pending};
 use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, Publish};
-use crate::provider::Authority;
 use crate::record_store::RecordStore;
 
 /// Names an account within its cache's life: an id can be attached, dropped and attached again.
@@ -29,7 +28,7 @@ pub(crate) struct AccountInner {
     pub(super) state: AccountState,
     key: AccountKey,
     parts: Parts,
-    authority: Authority,
+    destination: Destination,
     control: Mutex<Control>,
 }
 
@@ -113,7 +112,7 @@ impl AccountInner {
             state: AccountState::new(control.known.record.account(), clock),
             key,
             parts,
-            authority: provider.authority(),
+            destination: Destination::of(provider.as_ref()),
             control: Mutex::new(control),
         })
     }
@@ -126,8 +125,8 @@ impl AccountInner {
         self.key
     }
 
-    pub(crate) const fn authority(&self) -> &Authority {
-        &self.authority
+    pub(crate) const fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     pub(crate) const fn expect(&self) -> &Expect {
@@ -460,6 +459,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::error::ErrorKind;
     use crate::provider::Kek;
+    use crate::provider::block_on;
     use crate::testing::{Answer as Script, Call, ScriptedProvider};
 
     fn account(clock: &ManualClock) -> (AekCache, Arc<ScriptedProvider>, Account) {
@@ -475,7 +475,8 @@ mod tests {
         let clock = ManualClock::new();
         let (_cache, _kms, account) = account(&clock);
         let inner = account.inner();
-        let Refreshed::Verified(adopt) = inner.refresh(inner.clock(), &|_| {}) else { panic!("verified") };
+        let refreshed = block_on(inner.refresh(inner.clock(), &|_| {}));
+        let Refreshed::Verified(adopt) = refreshed else { panic!("verified") };
         inner.retire();
         inner.adopt_first(clock.moment(), *adopt);
         assert_eq!(account.status(), Status::Locked);

@@ -14,7 +14,7 @@ use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
-use crate::provider::{ErrorClass, KeyProvider, ProviderError, WrapInput, Wrapped};
+use crate::provider::{Caller, ErrorClass, ProviderError, WrapInput, Wrapped};
 use crate::record_store::{Loaded, RecordTag};
 
 /// What came of a refresh.
@@ -71,20 +71,24 @@ pub(crate) struct Unwrapped {
 impl AccountInner {
     /// Refreshes once. `pending` is told of a refusal before the newest record is compared, so that reads
     /// close first.
-    pub(crate) fn refresh(&self, clock: &Clock, pending: &dyn Fn(Refusal)) -> Refreshed {
-        self.try_refresh(clock, pending).unwrap_or_else(|failed| failed)
+    pub(crate) async fn refresh(&self, clock: &Clock, pending: &(dyn Fn(Refusal) + Sync)) -> Refreshed {
+        self.try_refresh(clock, pending).await.unwrap_or_else(|failed| failed)
     }
 
-    fn try_refresh(&self, clock: &Clock, pending: &dyn Fn(Refusal)) -> Result<Refreshed, Refreshed> {
+    async fn try_refresh(
+        &self,
+        clock: &Clock,
+        pending: &(dyn Fn(Refusal) + Sync),
+    ) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
-        let first = match self.unwrap_newest(clock, &known, &newest) {
+        let first = match self.unwrap_newest(clock, &known, &newest).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
                 pending(refusal);
                 // Another machine may have re-wrapped under a version that this one does not know yet.
                 match self.newest(&newest) {
                     Ok(again) if again.record.wrapped() != newest.record.wrapped() => {
-                        let unwrapped = self.unwrap_newest(clock, &known, &again)?;
+                        let unwrapped = self.unwrap_newest(clock, &known, &again).await?;
                         return Ok(self.adopt(unwrapped, again.tag));
                     }
                     _ => return Err(Refreshed::Refused(refusal, error)),
@@ -117,16 +121,22 @@ impl AccountInner {
         }
     }
 
-    fn unwrap_newest(&self, clock: &Clock, known: &Known, newest: &Known) -> Result<Unwrapped, Refreshed> {
+    async fn unwrap_newest(
+        &self,
+        clock: &Clock,
+        known: &Known,
+        newest: &Known,
+    ) -> Result<Unwrapped, Refreshed> {
         let provider = self.expect().admit(&newest.record).map_err(Refreshed::Wrong)?;
-        self.unwrap_wrap(clock, provider.as_ref(), newest.record.wrapped(), known, newest)
+        let caller = Caller::awaiting(provider.as_ref());
+        self.unwrap_wrap(clock, caller, newest.record.wrapped(), known, newest).await
     }
 
     /// Unwraps `wrap`, one of `newest`'s, and believes `newest` by what comes out. `known` is what this process went by so far.
-    pub(crate) fn unwrap_wrap(
+    pub(crate) async fn unwrap_wrap(
         &self,
         clock: &Clock,
-        provider: &dyn KeyProvider,
+        provider: Caller<'_>,
         wrap: &Wrapped,
         known: &Known,
         newest: &Known,
@@ -134,7 +144,7 @@ impl AccountInner {
         let record = &newest.record;
         let context = record.wrap_context();
         let started = clock.now();
-        let input = provider.unwrap(wrap, &context).map_err(classify)?;
+        let input = provider.unwrap(wrap, &context).await.map_err(classify)?;
         let Some(secret) = input.secret_for(&context) else {
             return Err(Refreshed::Wrong(self.untrusted("the KMS unwrapped the AEK of something else")));
         };

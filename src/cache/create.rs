@@ -17,9 +17,10 @@ use crate::format::record::{
     GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Timestamp, VerifiedRecord,
 };
 use crate::id::{AccountId, Generation, Suite};
-use crate::keeper::{ControlCall, Message, Pending};
+use crate::keeper::{ControlCall, Destination, Message, Met, Pending};
 use crate::provider::{
-    Kek, KeyProvider, ProviderError, Recoverability, WrapContext, WrapInput, WrapRole, Wrapped, preflight_at,
+    Caller, Kek, KeyProvider, PreflightReport, ProviderError, Recoverability, Verdict, WrapContext,
+    WrapInput, WrapRole, Wrapped, preflight_at,
 };
 use crate::random;
 use crate::record_store::RecordStore;
@@ -105,33 +106,58 @@ impl AekCache {
     pub fn begin_create(&self, spec: AccountSpec) -> Pending<Account> {
         let (pending, completer) = Pending::new();
         let abandon = completer.abandoner();
-        let authority = spec.provider.authority();
+        let destination = Destination::of(spec.provider.as_ref());
         let deadline = self.shared.settings.policy.call_deadline() * CALLS;
         let shared = Arc::downgrade(&self.shared);
-        let run = Box::new(move || {
-            let result = create(&shared, spec);
+        let run = Box::pin(async move {
+            let result = create(&shared, spec).await;
             let met = met(&result);
             completer.complete(result);
             met
         });
-        self.shared.keeper.handle().control(pending, ControlCall { authority, deadline, run, abandon })
+        self.shared.keeper.handle().control(pending, ControlCall { destination, deadline, run, abandon })
     }
 }
 
-fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Error> {
+impl AekCache {
+    /// [`preflight`](crate::provider::preflight()) as a future: on the cache's own threads, or on the provider's runtime,
+    /// behind the same bulkheads as every call, and with a bound on its time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when not all of it was answered in time, or the cache is shut down. What the KMS
+    /// answered is in the report.
+    pub fn begin_preflight(&self, provider: Arc<dyn KeyProvider>, kek: Kek) -> Pending<PreflightReport> {
+        let (pending, completer) = Pending::new();
+        let abandon = completer.abandoner();
+        let destination = Destination::of(provider.as_ref());
+        let deadline = self.shared.settings.policy.call_deadline() * CALLS;
+        let clock = self.shared.clock.clone();
+        let run = Box::pin(async move {
+            let report = preflight_at(Caller::awaiting(provider.as_ref()), &kek, clock.now()).await;
+            let met =
+                if matches!(report.verdict(), Verdict::Silent(_)) { Met::Silence } else { Met::Answers };
+            completer.complete(Ok(report));
+            met
+        });
+        self.shared.keeper.handle().control(pending, ControlCall { destination, deadline, run, abandon })
+    }
+}
+
+async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Error> {
     let gone = || Error::new(ErrorKind::Unavailable, "the cache is shut down");
     let shared = shared.upgrade().ok_or_else(gone)?;
     let clock = &shared.clock;
-    let report = preflight_at(spec.provider.as_ref(), &spec.kek, clock.now());
+    let provider = Caller::awaiting(spec.provider.as_ref());
+    let report = preflight_at(provider, &spec.kek, clock.now()).await;
     report.require(spec.recoverability).map_err(|error| error.with_account(spec.id))?;
 
     let context = WrapContext::new(spec.id, Generation::FIRST, Suite::Aes256Gcm, WrapRole::Inner);
     let mut secret = Zeroizing::new([0; 32]);
     random::fill(&mut *secret);
     let input = context.input(&secret);
-    let wrapped = spec.provider.wrap(&spec.kek, &context, &input).map_err(ProviderError::into_error)?;
+    let wrapped = provider.wrap(&spec.kek, &context, &input).await.map_err(ProviderError::into_error)?;
     let started = clock.now();
-    unwrap_again(&spec, &context, &wrapped, &input)?;
+    unwrap_again(&spec, &context, &wrapped, &input).await?;
 
     let settings = &shared.settings;
     let keys =
@@ -160,7 +186,7 @@ fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Error> {
 }
 
 /// Nothing is persisted that does not come back as it went.
-fn unwrap_again(
+async fn unwrap_again(
     spec: &AccountSpec,
     context: &WrapContext,
     wrapped: &Wrapped,
@@ -168,7 +194,8 @@ fn unwrap_again(
 ) -> Result<(), Error> {
     let uri = spec.provider.authority().uri_of(spec.kek.name()).map_err(ProviderError::into_error)?;
     let pinned = spec.kek.version();
-    let again = spec.provider.unwrap(wrapped, context).map_err(ProviderError::into_error)?;
+    let provider = Caller::awaiting(spec.provider.as_ref());
+    let again = provider.unwrap(wrapped, context).await.map_err(ProviderError::into_error)?;
     let same = bool::from(again.expose().ct_eq(input.expose()));
     if !same || *wrapped.kek() != uri || pinned.is_some_and(|version| version != wrapped.version()) {
         let error = Error::new(ErrorKind::Untrusted, "the KMS did not wrap what and as it was asked to");

@@ -4,11 +4,35 @@
 //! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one call at a
 //! time, and all suspects together get at most half of the threads, those with calls that hang three quarters of that. The
 //! last quarter of the threads is for authorities that hold none: several that answered until just now and fall silent together
-//! cannot take it. A refusal is an answer. Pure: no clock, no thread. Imports: `clock`.
+//! cannot take it. A refusal is an answer.
+//!
+//! A call to an asynchronous provider holds a thread only while it reads the record and while it takes in the answer. Such an
+//! authority is held to the same breaker, and to a bound of its own on calls in flight. Pure: no clock, no thread.
+//! Imports: `clock`, `provider`.
 
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::provider::{Authority, KeyProvider};
+
+/// Where calls go: an authority, and in which form. The two forms have little but the endpoint in common, so each has its
+/// own bulkhead.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Destination {
+    authority: Authority,
+    /// Whether a call holds a thread until it is answered.
+    holds_threads: bool,
+}
+
+impl Destination {
+    pub(crate) fn of(provider: &dyn KeyProvider) -> Self {
+        Self { authority: provider.authority(), holds_threads: provider.asynchronous().is_none() }
+    }
+
+    pub(crate) const fn holds_threads(&self) -> bool {
+        self.holds_threads
+    }
+}
 
 /// What the keeper knows of one authority.
 #[derive(Debug)]
@@ -18,6 +42,7 @@ pub(crate) struct Bulkhead {
     in_flight: usize,
     /// Calls given up that have not returned: each holds a worker.
     abandoned: usize,
+    holds_threads: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +66,8 @@ pub(crate) struct Load {
     pub(crate) suspects: usize,
     /// Workers that could take a call now.
     pub(crate) free: usize,
+    /// Workers that calls to this authority hold, where its calls do not hold one all the time.
+    pub(crate) held: usize,
 }
 
 impl Caps {
@@ -65,11 +92,13 @@ impl Caps {
 impl Bulkhead {
     /// How many hanging calls one authority may hold before it is not probed again until one returns.
     const MOST_ABANDONED: usize = 4;
+    /// Calls in flight at one proven authority that hold no thread. A bound for the KMS's sake, and for memory's.
+    const MOST_AWAITED: usize = 1024;
     /// A silent authority is probed at most this often, whatever the number of its accounts.
     const PROBE_SPACING: Duration = Duration::from_secs(6);
 
-    pub(crate) const fn new() -> Self {
-        Self { standing: Standing::Suspect { probe_at: None }, in_flight: 0, abandoned: 0 }
+    pub(crate) const fn new(holds_threads: bool) -> Self {
+        Self { standing: Standing::Suspect { probe_at: None }, in_flight: 0, abandoned: 0, holds_threads }
     }
 
     /// Whether a call may start now.
@@ -83,16 +112,19 @@ impl Bulkhead {
 
     /// The same for what a person asks for: it does not wait for the next probe.
     pub(crate) fn admits_asked(&self, caps: Caps, load: Load) -> bool {
-        let holds = self.in_flight + self.abandoned;
-        if holds > 0 && load.free <= caps.reserve() {
+        let calls = self.in_flight + self.abandoned;
+        let held = if self.holds_threads { calls } else { load.held };
+        if held > 0 && load.free <= caps.reserve() {
             return false;
         }
         // Those that hang already leave room for those that nobody has heard of yet.
         let share = if self.abandoned > 0 { caps.suspects() - caps.suspects() / 4 } else { caps.suspects() };
         match self.standing {
-            Standing::Proven => holds < caps.per_authority(),
+            Standing::Proven if self.holds_threads => calls < caps.per_authority(),
+            Standing::Proven => calls < Self::MOST_AWAITED,
             Standing::Suspect { .. } => {
-                self.in_flight == 0 && self.abandoned < Self::MOST_ABANDONED && load.suspects < share
+                let room = !self.holds_threads || load.suspects < share;
+                self.in_flight == 0 && self.abandoned < Self::MOST_ABANDONED && room
             }
         }
     }
@@ -152,9 +184,11 @@ impl Bulkhead {
         self.abandoned = self.abandoned.saturating_sub(1);
     }
 
-    /// Workers that this authority holds while it does not answer.
-    pub(crate) fn suspect_workers(&self) -> usize {
+    /// Workers that this authority holds while it does not answer; `held` as in [`Load`].
+    pub(crate) fn suspect_workers(&self, held: usize) -> usize {
         match self.standing {
+            Standing::Proven if !self.holds_threads => 0,
+            Standing::Suspect { .. } if !self.holds_threads => held,
             Standing::Proven => self.abandoned,
             Standing::Suspect { .. } => self.in_flight + self.abandoned,
         }
@@ -183,13 +217,13 @@ mod tests {
     const CAPS: Caps = Caps { threads: 32 };
 
     const fn load(suspects: usize) -> Load {
-        Load { suspects, free: 32 - suspects }
+        Load { suspects, free: 32 - suspects, held: 0 }
     }
 
     #[test]
     fn b12_a_silent_authority_gets_single_probes_at_intervals() {
         let clock = ManualClock::new();
-        let mut bulkhead = Bulkhead::new();
+        let mut bulkhead = Bulkhead::new(true);
         assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
         bulkhead.begin(clock.moment());
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "one probe at a time");
@@ -206,7 +240,7 @@ mod tests {
     #[test]
     fn b12_an_answer_opens_the_bulkhead_up_to_its_cap() {
         let clock = ManualClock::new();
-        let mut bulkhead = Bulkhead::new();
+        let mut bulkhead = Bulkhead::new(true);
         bulkhead.begin(clock.moment());
         bulkhead.finish(clock.moment(), Some(false));
         for _ in 0..8 {
@@ -219,7 +253,7 @@ mod tests {
     #[test]
     fn b11_calls_that_never_return_are_bounded() {
         let clock = ManualClock::new();
-        let mut bulkhead = Bulkhead::new();
+        let mut bulkhead = Bulkhead::new(true);
         for _ in 0..Bulkhead::MOST_ABANDONED {
             assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
             bulkhead.begin(clock.moment());
@@ -239,7 +273,7 @@ mod tests {
         let clock = ManualClock::new();
         let now = clock.moment();
         let mut free = CAPS.threads;
-        let mut proven: Vec<_> = (0..20).map(|_| Bulkhead::new()).collect();
+        let mut proven: Vec<_> = (0..20).map(|_| Bulkhead::new(true)).collect();
         for bulkhead in &mut proven {
             bulkhead.begin(now);
             bulkhead.finish(now, Some(false));
@@ -248,21 +282,25 @@ mod tests {
         let (dark, healthy) = proven.split_at_mut(10);
         for _ in 0..CAPS.threads {
             for bulkhead in dark.iter_mut() {
-                if free > 0 && bulkhead.admits(now, CAPS, Load { suspects: 0, free }) {
+                if free > 0 && bulkhead.admits(now, CAPS, Load { suspects: 0, free, held: 0 }) {
                     bulkhead.begin(now);
                     free -= 1;
                 }
             }
         }
         assert_eq!(free, CAPS.reserve());
-        assert!(healthy.iter().all(|bulkhead| bulkhead.admits(now, CAPS, Load { suspects: 0, free })));
+        assert!(healthy.iter().all(|bulkhead| bulkhead.admits(
+            now,
+            CAPS,
+            Load { suspects: 0, free, held: 0 }
+        )));
     }
 
     #[test]
     fn b12_suspects_that_hang_leave_room_for_those_that_nobody_has_heard_of_yet() {
         let clock = ManualClock::new();
         let mut suspects = 0;
-        let mut hanging: Vec<_> = (0..10).map(|_| Bulkhead::new()).collect();
+        let mut hanging: Vec<_> = (0..10).map(|_| Bulkhead::new(true)).collect();
         for _ in 0..10 {
             for bulkhead in &mut hanging {
                 if bulkhead.admits(clock.moment(), CAPS, load(suspects)) {
@@ -274,6 +312,6 @@ mod tests {
             clock.advance(Duration::from_secs(60));
         }
         assert!(suspects < CAPS.suspects(), "{suspects}");
-        assert!(Bulkhead::new().admits(clock.moment(), CAPS, load(suspects)));
+        assert!(Bulkhead::new(true).admits(clock.moment(), CAPS, load(suspects)));
     }
 }

@@ -6,20 +6,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Caps, Load};
-use super::executor::Executor;
+use super::authority::{Caps, Destination, Load};
+use super::executor::{Executor, Job};
 use super::lane::Lane;
-use super::{Abandon, CallId, ControlCall, Counters, Message, Met};
+use super::{Abandon, CallId, CatchPanic, ControlCall, Counters, Message, Met};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::lease::{Answer, AttemptId, Event};
-use crate::provider::{Authority, ProviderError};
+use crate::provider::ProviderError;
 
 /// The state of one cache's control plane.
 pub(crate) struct EventLoop {
@@ -30,25 +29,25 @@ pub(crate) struct EventLoop {
     call_deadline: Duration,
     accounts: HashMap<AccountKey, Tracked>,
     timers: BinaryHeap<Reverse<(u64, AccountKey)>>,
-    lanes: BTreeMap<Authority, Lane>,
+    lanes: BTreeMap<Destination, Lane>,
     calls: HashMap<CallId, Call>,
     next_call: u64,
     /// The authority that a call was last started at.
-    served: Option<Authority>,
+    served: Option<Destination>,
     last_step: Option<Moment>,
     counters: Arc<Counters>,
 }
 
 struct Tracked {
     account: Weak<AccountInner>,
-    authority: Authority,
+    destination: Destination,
     queued: bool,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
     timer: Option<u64>,
 }
 
 struct Call {
-    authority: Authority,
+    destination: Destination,
     begun: Moment,
     deadline: Moment,
     kind: CallKind,
@@ -105,6 +104,7 @@ impl EventLoop {
             Message::RefusedPending(id, refusal) => self.on_pending_refusal(now, id, refusal),
             Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
             Message::ControlDone(id, met) => self.on_control_done(id, met),
+            Message::Dropped(id) => self.on_dropped(id),
             // The service stops the loop.
             Message::Shutdown => {}
         }
@@ -153,26 +153,26 @@ impl EventLoop {
     }
 
     fn attach(&mut self, account: &Arc<AccountInner>) {
-        let authority = account.authority().clone();
+        let destination = account.destination().clone();
         let key = account.key();
         let tracked = Tracked {
             account: Arc::downgrade(account),
-            authority: authority.clone(),
+            destination: destination.clone(),
             queued: false,
             timer: None,
         };
         self.accounts.insert(key, tracked);
-        self.lane(&authority).accounts.insert(key);
+        self.lane(&destination).accounts.insert(key);
         self.look_at(self.clock.now(), key);
     }
 
     fn detach(&mut self, key: AccountKey) {
         let Some(tracked) = self.accounts.remove(&key) else { return };
-        if let Some(lane) = self.lanes.get_mut(&tracked.authority) {
+        if let Some(lane) = self.lanes.get_mut(&tracked.destination) {
             lane.accounts.remove(&key);
             lane.due.retain(|due| *due != key);
             if lane.is_unused() {
-                self.lanes.remove(&tracked.authority);
+                self.lanes.remove(&tracked.destination);
             }
         }
     }
@@ -184,8 +184,8 @@ impl EventLoop {
         let schedule = account.schedule(now);
         if schedule.wants_attempt && !tracked.queued {
             tracked.queued = true;
-            let authority = tracked.authority.clone();
-            self.lane(&authority).due.push_back(key);
+            let destination = tracked.destination.clone();
+            self.lane(&destination).due.push_back(key);
         }
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
@@ -250,7 +250,7 @@ impl EventLoop {
         for id in late {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             call.abandoned = true;
-            let (authority, begun) = (call.authority.clone(), call.begun);
+            let (destination, begun) = (call.destination.clone(), call.begun);
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
@@ -263,16 +263,18 @@ impl EventLoop {
                 }
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
+            // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
+            self.executor.cancel(id);
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lane(&authority).bulkhead.abandon(begun);
+            self.lane(&destination).bulkhead.abandon(begun);
             match ended {
                 Ended::Refresh(account, attempt, refreshed) => {
                     // Where the KMS has refused, it is the record store that is late.
                     let silent = matches!(refreshed, Refreshed::Silent(_));
                     self.end_attempt(now, account, attempt, refreshed);
                     if silent {
-                        self.share_silence(now, &authority, begun);
+                        self.share_silence(now, &destination, begun);
                     }
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
@@ -328,12 +330,12 @@ impl EventLoop {
             return;
         }
         if silent {
-            self.share_silence(now, &call.authority, call.begun);
+            self.share_silence(now, &call.destination, call.begun);
         } else if refused
             && newly_revoked
-            && self.lanes.get_mut(&call.authority).is_some_and(|lane| lane.tells_of_refusal(now))
+            && self.lanes.get_mut(&call.destination).is_some_and(|lane| lane.tells_of_refusal(now))
         {
-            self.tell_neighbours(now, &call.authority, key, Event::AuthorityRefused);
+            self.tell_neighbours(now, &call.destination, key, Event::AuthorityRefused);
         }
     }
 
@@ -342,24 +344,31 @@ impl EventLoop {
         self.end_call(&call, Some(met));
     }
 
+    fn on_dropped(&mut self, id: CallId) {
+        // OK because only what was given up is dropped: its waiter was answered then.
+        if let Some(call) = self.calls.remove(&id) {
+            self.end_call(&call, None);
+        }
+    }
+
     /// `met` is `None` where the authority was not asked after all.
     fn end_call(&mut self, call: &Call, met: Option<Met>) {
         if call.abandoned {
             self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
-        let lane = self.lane(&call.authority);
+        let lane = self.lane(&call.destination);
         if call.abandoned {
             lane.bulkhead.returned();
         } else {
             lane.bulkhead.finish(call.begun, met.map(|met| met == Met::Silence));
         }
         if lane.is_unused() {
-            self.lanes.remove(&call.authority);
+            self.lanes.remove(&call.destination);
         }
     }
 
-    fn share_silence(&mut self, now: Moment, authority: &Authority, begun: Moment) {
-        let Some(lane) = self.lanes.get(authority) else { return };
+    fn share_silence(&mut self, now: Moment, destination: &Destination, begun: Moment) {
+        let Some(lane) = self.lanes.get(destination) else { return };
         let keys: Vec<_> = lane.accounts.iter().copied().collect();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
@@ -372,17 +381,17 @@ impl EventLoop {
         let silent: Vec<_> = self
             .lanes
             .iter_mut()
-            .filter_map(|(authority, lane)| {
-                (lane.has_work() && lane.bulkhead.is_silent_still(now)).then(|| authority.clone())
+            .filter_map(|(destination, lane)| {
+                (lane.has_work() && lane.bulkhead.is_silent_still(now)).then(|| destination.clone())
             })
             .collect();
-        for authority in silent {
-            self.share_silence(now, &authority, now);
+        for destination in silent {
+            self.share_silence(now, &destination, now);
         }
     }
 
-    fn tell_neighbours(&mut self, now: Moment, authority: &Authority, but: AccountKey, event: Event) {
-        let Some(lane) = self.lanes.get(authority) else { return };
+    fn tell_neighbours(&mut self, now: Moment, destination: &Destination, but: AccountKey, event: Event) {
+        let Some(lane) = self.lanes.get(destination) else { return };
         let keys: Vec<_> = lane.accounts.iter().copied().filter(|key| *key != but).collect();
         for key in keys {
             self.feed(now, key, event);
@@ -390,9 +399,9 @@ impl EventLoop {
     }
 
     fn queue_control(&mut self, now: Moment, call: ControlCall) {
-        let authority = call.authority.clone();
+        let destination = call.destination.clone();
         let deadline = now.plus(call.deadline);
-        self.lane(&authority).controls.push_back((deadline, call));
+        self.lane(&destination).controls.push_back((deadline, call));
     }
 
     /// Starts what may start: one call per authority and round, so that no authority goes first for long.
@@ -400,18 +409,18 @@ impl EventLoop {
         self.drop_overdue_controls(now);
         loop {
             let mut started = false;
-            let mut authorities: Vec<_> =
+            let mut destinations: Vec<_> =
                 self.lanes.iter().filter(|(_, lane)| lane.has_work()).map(|(a, _)| a.clone()).collect();
             // Goes on after the one that was served last: where workers are short, the first in order would take
             // each one that comes free, and the last in order none.
-            let next = authorities.partition_point(|authority| Some(authority) <= self.served.as_ref());
-            authorities.rotate_left(next);
-            for authority in authorities {
+            let next = destinations.partition_point(|destination| Some(destination) <= self.served.as_ref());
+            destinations.rotate_left(next);
+            for destination in destinations {
                 if self.executor.free() == 0 {
                     return;
                 }
-                if self.start_one(now, &authority) {
-                    self.served = Some(authority);
+                if self.start_one(now, &destination) {
+                    self.served = Some(destination);
                     started = true;
                 }
             }
@@ -421,37 +430,39 @@ impl EventLoop {
         }
     }
 
-    fn start_one(&mut self, now: Moment, authority: &Authority) -> bool {
-        let suspects = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers()).sum();
-        let load = Load { suspects, free: self.executor.free() };
+    fn start_one(&mut self, now: Moment, destination: &Destination) -> bool {
+        let suspects = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers(lane.held())).sum();
+        let held = self.lanes.get(destination).map_or(0, Lane::held);
+        let load = Load { suspects, free: self.executor.free(), held };
         let caps = self.caps;
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
-        let refresh_first = self.lanes.get(authority).is_some_and(|lane| lane.control_was_last);
-        if !refresh_first && self.start_queued_control(now, authority, load) {
+        let refresh_first = self.lanes.get(destination).is_some_and(|lane| lane.control_was_last);
+        if !refresh_first && self.start_queued_control(now, destination, load) {
             return true;
         }
-        while let Some(key) = self.lanes.get_mut(authority).and_then(|lane| lane.admit_due(now, caps, load)) {
-            if self.start_refresh(now, authority, key) {
-                self.lane(authority).control_was_last = false;
+        while let Some(key) = self.lanes.get_mut(destination).and_then(|lane| lane.admit_due(now, caps, load))
+        {
+            if self.start_refresh(now, destination, key) {
+                self.lane(destination).control_was_last = false;
                 return true;
             }
         }
-        refresh_first && self.start_queued_control(now, authority, load)
+        refresh_first && self.start_queued_control(now, destination, load)
     }
 
-    fn start_queued_control(&mut self, now: Moment, authority: &Authority, load: Load) -> bool {
+    fn start_queued_control(&mut self, now: Moment, destination: &Destination, load: Load) -> bool {
         let caps = self.caps;
-        let Some(lane) = self.lanes.get_mut(authority) else { return false };
+        let Some(lane) = self.lanes.get_mut(destination) else { return false };
         if !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
         let Some((_, call)) = lane.controls.pop_front() else { return false };
         lane.control_was_last = true;
-        self.start_control(now, authority, call);
+        self.start_control(now, destination, call);
         true
     }
 
-    fn start_refresh(&mut self, now: Moment, authority: &Authority, key: AccountKey) -> bool {
+    fn start_refresh(&mut self, now: Moment, destination: &Destination, key: AccountKey) -> bool {
         let Some(tracked) = self.accounts.get_mut(&key) else { return false };
         tracked.queued = false;
         let Some(account) = tracked.account.upgrade() else {
@@ -466,37 +477,44 @@ impl EventLoop {
         Counters::add(&self.counters.refreshes);
         let id = self.begin_call(
             now,
-            authority,
+            destination,
             now.plus(self.call_deadline),
             CallKind::Refresh { account: key, attempt, refused: None },
         );
         let outbox = self.outbox.clone();
         let clock = self.clock.clone();
-        let run = self.executor.run(Box::new(move || {
+        let refresh = async move {
             let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
-            let refreshed = catch_unwind(AssertUnwindSafe(|| account.refresh(&clock, &pending)))
+            account.refresh(&clock, &pending).await
+            // The keys go with the message, not with this call's hold on the account.
+        };
+        let work = async move {
+            let refreshed = CatchPanic(Box::pin(refresh))
+                .await
                 .unwrap_or_else(|_| Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
-            // The keys go with the message, not with this worker's hold on the account.
-            drop(account);
             Message::Refreshed(id, Box::new(refreshed))
-        }));
+        };
+        let held = Arc::clone(&self.lane(destination).held);
+        let run = self.executor.run(Job { id, held, work: Box::pin(work) });
         if let Err(error) = run {
             self.take(Message::Refreshed(id, Box::new(Refreshed::Silent(error))));
         }
         true
     }
 
-    fn start_control(&mut self, now: Moment, authority: &Authority, call: ControlCall) {
-        let ControlCall { run, abandon, deadline, authority: _ } = call;
+    fn start_control(&mut self, now: Moment, destination: &Destination, call: ControlCall) {
+        let ControlCall { run, abandon, deadline, destination: _ } = call;
         // From here on it has all of its time: what it spent in the queue is not the KMS's silence.
         let deadline = now.plus(deadline);
         let kind = CallKind::Control { abandon: Some(abandon) };
-        let id = self.begin_call(now, authority, deadline, kind);
-        let run = self.executor.run(Box::new(move || {
+        let id = self.begin_call(now, destination, deadline, kind);
+        let work = async move {
             // A panic drops the completer that `run` owns, which ends the wait with an error.
-            let met = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Met::Silence);
+            let met = CatchPanic(run).await.unwrap_or(Met::Silence);
             Message::ControlDone(id, met)
-        }));
+        };
+        let held = Arc::clone(&self.lane(destination).held);
+        let run = self.executor.run(Job { id, held, work: Box::pin(work) });
         if let Err(error) = run {
             let Some(mut call) = self.calls.remove(&id) else { return };
             self.end_call(&call, Some(Met::Silence));
@@ -508,15 +526,21 @@ impl EventLoop {
         }
     }
 
-    fn begin_call(&mut self, now: Moment, authority: &Authority, deadline: Moment, kind: CallKind) -> CallId {
+    fn begin_call(
+        &mut self,
+        now: Moment,
+        destination: &Destination,
+        deadline: Moment,
+        kind: CallKind,
+    ) -> CallId {
         let id = CallId(self.next_call);
         self.next_call += 1;
-        let bulkhead = &mut self.lane(authority).bulkhead;
+        let bulkhead = &mut self.lane(destination).bulkhead;
         match &kind {
             CallKind::Refresh { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         }
-        let call = Call { authority: authority.clone(), begun: now, deadline, kind, abandoned: false };
+        let call = Call { destination: destination.clone(), begun: now, deadline, kind, abandoned: false };
         self.calls.insert(id, call);
         id
     }
@@ -558,8 +582,8 @@ impl EventLoop {
         self.accounts.get(&key)?.account.upgrade()
     }
 
-    fn lane(&mut self, authority: &Authority) -> &mut Lane {
-        self.lanes.entry(authority.clone()).or_insert_with(Lane::new)
+    fn lane(&mut self, destination: &Destination) -> &mut Lane {
+        self.lanes.entry(destination.clone()).or_insert_with(|| Lane::new(destination))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Work on virtual time: it runs at once on the thread that drives, and its result arrives when the scripted
-//! latency has passed on the test's clock. Imports: `clock`, `testing`.
+//! latency has passed on the test's clock. Imports: `clock`, `provider`, `testing`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use super::Message;
 use super::executor::Work;
 use crate::clock::{ManualClock, Moment};
+use crate::provider::block_on;
 use crate::testing::virtual_time::{self, Latency};
 
 /// An executor without threads.
@@ -39,7 +40,7 @@ impl Inline {
         let begun = self.clock.moment();
         // What an earlier caller left must not delay this call.
         let _ = virtual_time::take();
-        let message = work();
+        let message = block_on(work);
         match virtual_time::take() {
             None => drop(self.results.send(message)),
             Some(Latency::For(latency)) => {

@@ -1,9 +1,11 @@
 //! What waits and runs at one authority. Imports: `clock`, `lease`, `account` (for its keys).
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ControlCall;
-use super::authority::{Bulkhead, Caps, Load};
+use super::authority::{Bulkhead, Caps, Destination, Load};
 use crate::account::AccountKey;
 use crate::clock::Moment;
 use crate::lease::MIN_SPACING;
@@ -11,6 +13,8 @@ use crate::lease::MIN_SPACING;
 /// What waits and runs at one authority.
 pub(super) struct Lane {
     pub(super) bulkhead: Bulkhead,
+    /// Workers that this authority's calls hold now, kept by the executor.
+    pub(super) held: Arc<AtomicUsize>,
     pub(super) accounts: HashSet<AccountKey>,
     /// Accounts whose attempt is due, first come first served.
     pub(super) due: VecDeque<AccountKey>,
@@ -22,15 +26,20 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(destination: &Destination) -> Self {
         Self {
-            bulkhead: Bulkhead::new(),
+            bulkhead: Bulkhead::new(destination.holds_threads()),
+            held: Arc::default(),
             accounts: HashSet::new(),
             due: VecDeque::new(),
             controls: VecDeque::new(),
             control_was_last: false,
             refusal_told: None,
         }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -68,7 +77,8 @@ mod tests {
     #[test]
     fn b12_accounts_that_are_refused_together_tell_the_others_once() {
         let clock = ManualClock::new();
-        let mut lane = Lane::new();
+        let provider = crate::testing::ScriptedProvider::new();
+        let mut lane = Lane::new(&Destination::of(&provider));
         assert!(lane.tells_of_refusal(clock.moment()));
         assert!((0..1000).all(|_| !lane.tells_of_refusal(clock.moment())));
         clock.advance(MIN_SPACING);

@@ -16,17 +16,36 @@ mod lane;
 mod pending;
 mod service;
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::error::{Error, Refusal};
-use crate::provider::Authority;
 
+pub(crate) use authority::Destination;
 pub(crate) use pending::Completer;
 pub use pending::Pending;
 pub(crate) use service::{Keeper, KeeperHandle, Setup};
+
+/// A future that answers with a panic of `F` instead of passing it on.
+pub(crate) struct CatchPanic<F: ?Sized>(pub(crate) Pin<Box<F>>);
+
+impl<F: Future + ?Sized> Future for CatchPanic<F> {
+    type Output = std::thread::Result<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
 
 /// What the event loop is told.
 pub(crate) enum Message {
@@ -39,15 +58,17 @@ pub(crate) enum Message {
     RefusedPending(CallId, Refusal),
     Refreshed(CallId, Box<Refreshed>),
     ControlDone(CallId, Met),
+    /// A call that was given up has been dropped: it will not answer any more.
+    Dropped(CallId),
     Shutdown,
 }
 
 /// What a person asked for: a piece of work made of several provider calls.
 pub(crate) struct ControlCall {
-    pub(crate) authority: Authority,
+    pub(crate) destination: Destination,
     /// How long all of its provider calls together may take.
     pub(crate) deadline: Duration,
-    pub(crate) run: Box<dyn FnOnce() -> Met + Send>,
+    pub(crate) run: Pin<Box<dyn Future<Output = Met> + Send>>,
     /// Answers the waiter when the work could not be run, or not in time.
     pub(crate) abandon: Abandon,
 }

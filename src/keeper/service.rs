@@ -273,9 +273,10 @@ const BURST: usize = 1024;
 mod tests {
     use std::time::Instant;
 
+    use super::super::Destination;
     use super::super::Met;
     use super::*;
-    use crate::provider::Authority;
+    use crate::testing::ScriptedProvider;
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "it waits for a real thread")]
@@ -286,9 +287,9 @@ mod tests {
         let keeper = Keeper::start(setup).unwrap();
         let handle = keeper.handle().clone();
         let call = ControlCall {
-            authority: Authority::new("scripted", "test"),
+            destination: Destination::of(&ScriptedProvider::new()),
             deadline: Duration::from_secs(60),
-            run: Box::new(|| Met::Answers),
+            run: Box::pin(async { Met::Answers }),
             // Never called: dropped by the loop once the call has ended, and the keeper with it.
             abandon: Box::new(move |_| drop(keeper)),
         };

@@ -1,13 +1,14 @@
-//! A provider call as the control plane makes it: awaited, whichever form the provider has. Imports: `provider`.
+//! A provider call as the control plane makes it: awaited, whichever form the provider has.
 //!
 //! A synchronous provider runs inside of the poll, on one of the library's own threads, and may block there. An
-//! asynchronous one runs on its runtime, and no thread waits for it.
-
-#![allow(dead_code)] // Used by the executor, next.
+//! asynchronous one runs on its runtime, and no thread waits for it. Imports: `provider`.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use super::{Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
 
@@ -26,38 +27,106 @@ pub(crate) trait Calls: Send + Sync {
 /// An answer on its way. Dropping it gives the call up.
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send>>;
 
-pub(crate) async fn wrap(
-    provider: &dyn KeyProvider,
-    kek: &Kek,
-    context: &WrapContext,
-    secret: &WrapInput,
-) -> Result<Wrapped, ProviderError> {
-    match provider.asynchronous() {
-        Some(Asynchronous(calls)) => calls.wrap(kek, context, secret).await,
-        None => provider.wrap(kek, context, secret),
+/// A provider, in the form in which it is to be called.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    provider: &'a dyn KeyProvider,
+    calls: Option<&'a dyn Calls>,
+}
+
+impl<'a> Caller<'a> {
+    /// Holds a thread during a call only where the provider has no other form.
+    pub(crate) fn awaiting(provider: &'a dyn KeyProvider) -> Self {
+        Self { provider, calls: provider.asynchronous().map(|Asynchronous(calls)| calls) }
+    }
+
+    /// Holds the thread that polls, whatever the provider is: its futures are ready at once.
+    pub(crate) const fn blocking(provider: &'a dyn KeyProvider) -> Self {
+        Self { provider, calls: None }
+    }
+
+    pub(crate) const fn provider(self) -> &'a dyn KeyProvider {
+        self.provider
+    }
+
+    pub(crate) async fn wrap(
+        self,
+        kek: &Kek,
+        context: &WrapContext,
+        secret: &WrapInput,
+    ) -> Result<Wrapped, ProviderError> {
+        match self.calls {
+            Some(calls) => calls.wrap(kek, context, secret).await,
+            None => self.provider.wrap(kek, context, secret),
+        }
+    }
+
+    pub(crate) async fn unwrap(
+        self,
+        wrapped: &Wrapped,
+        context: &WrapContext,
+    ) -> Result<WrapInput, ProviderError> {
+        match self.calls {
+            Some(calls) => calls.unwrap(wrapped, context).await,
+            None => self.provider.unwrap(wrapped, context),
+        }
+    }
+
+    pub(crate) async fn describe(self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        match self.calls {
+            Some(calls) => calls.describe(kek).await,
+            None => self.provider.describe(kek),
+        }
     }
 }
 
-pub(crate) async fn unwrap(
-    provider: &dyn KeyProvider,
-    wrapped: &Wrapped,
-    context: &WrapContext,
-) -> Result<WrapInput, ProviderError> {
-    match provider.asynchronous() {
-        Some(Asynchronous(calls)) => calls.unwrap(wrapped, context).await,
-        None => provider.unwrap(wrapped, context),
-    }
-}
+/// Polls on this thread until `future` is ready, and waits in between.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
 
-pub(crate) async fn describe(provider: &dyn KeyProvider, kek: &Kek) -> Result<KekInfo, ProviderError> {
-    match provider.asynchronous() {
-        Some(Asynchronous(calls)) => calls.describe(kek).await,
-        None => provider.describe(kek),
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            // A wake that came meanwhile is kept; one for nothing costs a poll.
+            Poll::Pending => thread::park(),
+        }
     }
 }
 
 impl fmt::Debug for Asynchronous<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Asynchronous(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_on_waits_for_a_wake_from_another_thread() {
+        let (send, receive) = std::sync::mpsc::channel::<Waker>();
+        let mut sent = false;
+        let future = std::future::poll_fn(move |context| {
+            if sent {
+                return Poll::Ready(7);
+            }
+            sent = true;
+            send.send(context.waker().clone()).unwrap();
+            Poll::Pending
+        });
+        thread::scope(|scope| {
+            scope.spawn(move || receive.recv().unwrap().wake());
+            assert_eq!(block_on(future), 7);
+        });
     }
 }

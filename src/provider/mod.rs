@@ -26,6 +26,7 @@ use std::fmt;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncKeyProvider, OnTokio};
 pub use call::Asynchronous;
+pub(crate) use call::{Caller, block_on};
 pub use error::{ErrorClass, ProviderError};
 pub use kek::{Authority, Kek, KekInfo, KekUri, KekVersion};
 pub use wrap::{WrapAlgorithm, WrapContext, WrapInput, WrapRole, Wrapped};

@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    Authority, ErrorClass, Kek, KekInfo, KekUri, KekVersion, KeyProvider, ProviderError, WrapContext,
-    WrapRole, Wrapped,
+    Authority, Caller, ErrorClass, Kek, KekInfo, KekUri, KekVersion, KeyProvider, ProviderError, WrapContext,
+    WrapRole, Wrapped, block_on,
 };
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -34,7 +34,7 @@ use crate::random;
 /// ```
 #[must_use]
 pub fn preflight(provider: &dyn KeyProvider, kek: &Kek) -> PreflightReport {
-    preflight_at(provider, kek, Clock::System.now())
+    block_on(preflight_at(Caller::blocking(provider), kek, Clock::System.now()))
 }
 
 /// What [`preflight`] found. `Display` shows it to a person, on several lines: each step, the verdict, what to do.
@@ -109,17 +109,17 @@ pub enum Recoverability {
 }
 
 /// [`preflight`] at a given time, which decides about expiry.
-pub(crate) fn preflight_at(provider: &dyn KeyProvider, kek: &Kek, now: Moment) -> PreflightReport {
+pub(crate) async fn preflight_at(provider: Caller<'_>, kek: &Kek, now: Moment) -> PreflightReport {
     let mut report = PreflightReport {
         kek: kek.clone(),
-        authority: provider.authority(),
+        authority: provider.provider().authority(),
         get: Err(ProviderError::transient("not asked")),
         wrap: PreflightOutcome::NotTried,
         unwrap: PreflightOutcome::NotTried,
         compare: PreflightOutcome::NotTried,
         now: UNIX_EPOCH + Duration::from_nanos(now.wall_nanos()),
     };
-    report.get = provider.describe(kek).and_then(|info| report.check_info(info));
+    report.get = provider.describe(kek).await.and_then(|info| report.check_info(info));
     if matches!(&report.get, Err(error) if error.class() == ErrorClass::Transient) {
         // A silent KMS would only be waited for twice more.
         return report;
@@ -130,10 +130,11 @@ pub(crate) fn preflight_at(provider: &dyn KeyProvider, kek: &Kek, now: Moment) -
     random::fill(&mut *secret);
     let input = context.input(&secret);
 
-    let wrapped = provider.wrap(kek, &context, &input).and_then(|wrapped| report.check_wrapped(wrapped));
+    let wrapped = provider.wrap(kek, &context, &input).await;
+    let wrapped = wrapped.and_then(|wrapped| report.check_wrapped(wrapped));
     report.wrap = PreflightOutcome::of(&wrapped);
     let Ok(wrapped) = wrapped else { return report };
-    let unwrapped = provider.unwrap(&wrapped, &context);
+    let unwrapped = provider.unwrap(&wrapped, &context).await;
     report.unwrap = PreflightOutcome::of(&unwrapped);
     let Ok(unwrapped) = unwrapped else { return report };
     report.compare = if bool::from(unwrapped.expose().ct_eq(input.expose())) {
