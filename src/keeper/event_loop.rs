@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::authority::{Caps, Destination};
 use super::executor::Executor;
 use super::lane::Lane;
-use super::{Abandon, CallId, CatchPanic, ControlCall, Counters, Message, Met};
+use super::{Abandon, CallId, Counters, Message, Met};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -107,8 +107,8 @@ impl EventLoop {
             Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
             Message::ControlDone(id, met) => self.on_control_done(id, met),
             Message::Dropped(id) => self.on_dropped(id),
-            // The service stops the loop.
-            Message::Shutdown => {}
+            // The step that follows starts what waits for a worker; the service stops the loop.
+            Message::Parked | Message::Shutdown => {}
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) enum Message {
     RefusedPending(CallId, Refusal),
     Refreshed(CallId, Box<Refreshed>),
     ControlDone(CallId, Met),
+    /// A call waits for its answer, and its worker is free for another.
+    Parked,
     /// A call that was given up has been dropped: it will not answer any more.
     Dropped(CallId),
     Shutdown,
