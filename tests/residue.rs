@@ -25,21 +25,31 @@ use std::time::Duration;
 
 use strongroom::Engine;
 
+use child::Form;
 use needles::{Needle, Needles, from_hex, to_hex};
 
 #[test]
 fn d3_r12_no_key_is_left_in_memory_by_the_fastest_engine() {
-    no_key_is_left("d3_r12_no_key_is_left_in_memory_by_the_fastest_engine", Engine::Fastest);
+    let test = "d3_r12_no_key_is_left_in_memory_by_the_fastest_engine";
+    no_key_is_left(test, Engine::Fastest, Form::Blocking);
 }
 
 #[test]
 fn d3_r12_no_key_is_left_in_memory_by_the_portable_engine() {
-    no_key_is_left("d3_r12_no_key_is_left_in_memory_by_the_portable_engine", Engine::Portable);
+    let test = "d3_r12_no_key_is_left_in_memory_by_the_portable_engine";
+    no_key_is_left(test, Engine::Portable, Form::Blocking);
 }
 
-fn no_key_is_left(test: &str, engine: Engine) {
+#[cfg(feature = "tokio")]
+#[test]
+fn d3_r12_no_key_is_left_in_memory_by_an_asynchronous_provider() {
+    let test = "d3_r12_no_key_is_left_in_memory_by_an_asynchronous_provider";
+    no_key_is_left(test, Engine::Fastest, Form::Awaited);
+}
+
+fn no_key_is_left(test: &str, engine: Engine, form: Form) {
     if std::env::var_os(child::VARIABLE).is_some() {
-        return child::live(engine);
+        return child::live(engine, form);
     }
     let mut subject = Subject::start(test);
 

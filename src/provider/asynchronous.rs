@@ -3,7 +3,7 @@
 //! ```text
 //! keeper ── call ──► OnTokio ── spawn ──► a tokio runtime: the user's or one of its own ──► AsyncKeyProvider
 //! ```
-//! Nothing of the library waits on a thread meanwhile: a thousand slow calls hold none. Imports: `provider`.
+//! Nothing of the library waits on a thread meanwhile: a thousand slow calls hold none. Imports: `provider`, `secret`.
 
 use std::fmt;
 use std::future::Future;
@@ -17,6 +17,8 @@ use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 use super::call::{Answer, Asynchronous, Calls};
+use crate::secret::wash_stack;
+
 use super::{Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
 
 /// A connection to a KMS whose client is asynchronous: [`KeyProvider`]'s calls as futures.
@@ -175,12 +177,12 @@ impl<P: AsyncKeyProvider> Calls for OnTokio<P> {
     fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Answer<Wrapped> {
         let (provider, kek, context, secret) =
             (Arc::clone(&self.provider), kek.clone(), *context, WrapInput::copy_of(secret));
-        self.spawn(async move { provider.wrap(&kek, &context, &secret).await })
+        self.spawn(washed(async move { provider.wrap(&kek, &context, &secret).await }))
     }
 
     fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Answer<WrapInput> {
         let (provider, wrapped, context) = (Arc::clone(&self.provider), wrapped.clone(), *context);
-        self.spawn(async move { provider.unwrap(&wrapped, &context).await })
+        self.spawn(washed(async move { provider.unwrap(&wrapped, &context).await }))
     }
 
     fn describe(&self, kek: &Kek) -> Answer<KekInfo> {
@@ -213,6 +215,13 @@ impl<P: AsyncKeyProvider> KeyProvider for OnTokio<P> {
     fn asynchronous(&self) -> Option<Asynchronous<'_>> {
         Some(Asynchronous(self))
     }
+}
+
+/// An AEK passed through the thread that ends `call`, which is the runtime's.
+async fn washed<T>(call: impl Future<Output = T>) -> T {
+    let answer = call.await;
+    wash_stack::<WASHED>();
+    answer
 }
 
 /// A call on the runtime. Dropping it ends the call there.
@@ -257,5 +266,7 @@ impl<P: fmt::Debug> fmt::Debug for OnTokio<P> {
     }
 }
 
+/// Less than on threads of ours, whose stacks are larger than a runtime's may be.
+const WASHED: usize = 32 * 1024;
 const GONE: &str = "the runtime of the KMS client was shut down";
 const WAITS_FOR_ITSELF: &str = "a blocking call on the only thread of the runtime that has to serve it: await instead, or give the provider a runtime of its own";

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
+use strongroom::provider::{AsyncKeyProvider, OnTokio};
 use strongroom::provider::{
     Authority, Kek, KekInfo, KeyOptions, KeyProvider, LocalKms, ProviderError, WrapContext, WrapInput,
     Wrapped,
@@ -20,13 +22,26 @@ use crate::needles::to_hex;
 /// Set for this process.
 pub(crate) const VARIABLE: &str = "STRONGROOM_RESIDUE_CHILD";
 
+/// How the provider is called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    Blocking,
+    #[cfg(feature = "tokio")]
+    Awaited,
+}
+
 /// Lives until it is told to end. What the parent has to know it prints on lines that begin with `@`.
-pub(crate) fn live(engine: Engine) {
+pub(crate) fn live(engine: Engine, form: Form) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kms.json");
     let kms = LocalKms::create(&file).expect("creates");
     kms.create_key("orders", KeyOptions::default()).expect("creates");
-    let kms: Arc<dyn KeyProvider> = Arc::new(Telltale { kms, unwraps: AtomicU32::new(0) });
+    let telltale = Telltale { kms, unwraps: AtomicU32::new(0) };
+    let kms: Arc<dyn KeyProvider> = match form {
+        Form::Blocking => Arc::new(telltale),
+        #[cfg(feature = "tokio")]
+        Form::Awaited => Arc::new(OnTokio::with_own_runtime(Awaited(telltale)).expect("a runtime")),
+    };
     let cache = AekCache::builder()
         .refresh_every(Duration::from_secs(6))
         .call_deadline(Duration::from_secs(5))
@@ -108,6 +123,35 @@ impl KeyProvider for Telltale {
 
     fn authority(&self) -> Authority {
         self.kms.authority()
+    }
+}
+
+/// The same on a runtime.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+struct Awaited(Telltale);
+
+#[cfg(feature = "tokio")]
+impl AsyncKeyProvider for Awaited {
+    async fn wrap(
+        &self,
+        kek: &Kek,
+        context: &WrapContext,
+        secret: &WrapInput,
+    ) -> Result<Wrapped, ProviderError> {
+        self.0.wrap(kek, context, secret)
+    }
+
+    async fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+        self.0.unwrap(wrapped, context)
+    }
+
+    async fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        self.0.describe(kek)
+    }
+
+    fn authority(&self) -> Authority {
+        self.0.authority()
     }
 }
 
