@@ -7,5 +7,7 @@ pub mod install;
 pub mod process;
 pub mod proxy;
 pub mod runtimes;
+#[cfg(feature = "pkcs11")]
+pub mod softhsm;
 pub mod story;
 pub mod wait;

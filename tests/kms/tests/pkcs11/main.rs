@@ -1,0 +1,4 @@
+//! PKCS#11 against SoftHSM: each test in a process of its own, with a token of its own.
+
+mod conformance;
+mod world;
