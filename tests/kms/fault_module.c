@@ -5,7 +5,8 @@
  *   C_Decrypt delay 3000 1      the first call takes three seconds, and then forwards
  *   * answer 0xe0 1000          every function
  *
- * The file is read at each call; the count begins anew when it changes. */
+ * The file is read at each call; the count begins anew when it changes. The name of each function that is called is added to
+ * the file in STRONGROOM_CALLS. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,8 +28,18 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char last[256];
 static long calls;
 
+static void note(const char *name) {
+    const char *path = getenv("STRONGROOM_CALLS");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (!file)
+        return;
+    fprintf(file, "%s\n", name);
+    fclose(file);
+}
+
 /* Nonzero: the answer. */
 static word fault(const char *name) {
+    note(name);
     char line[256] = "", wanted[64], what[16];
     long value, times;
     const char *path = getenv("STRONGROOM_FAULTS");

@@ -74,6 +74,15 @@ impl Fault {
         }
     }
 
+    /// Whether it says that the key is not there.
+    pub(super) fn says_gone(&self) -> bool {
+        match self {
+            Self::Absent(_) => true,
+            Self::Answer(Answer::Pkcs11(code, _)) => class_of(code) == ErrorClass::Refused(Refusal::KeyGone),
+            _ => false,
+        }
+    }
+
     /// Codes that say "it did not work" and nothing else. SoftHSM says one of them of a wrap that was tampered with.
     pub(super) const fn says_nothing(&self) -> bool {
         matches!(

@@ -13,7 +13,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 
 use super::super::ProviderError;
 use super::classify::{Again, Fault};
-use super::login::{Credential, LoginMemory, log_in};
+use super::login::{Credential, LoginMemory, is_logged_in, log_in};
 use super::module::{Module, lock};
 
 /// Which token is meant: never by a slot number, which moves.
@@ -102,7 +102,25 @@ impl Token {
             Some(Again::Session) => self.close_idle(),
             Some(Again::Token) => self.forget(),
         }
-        self.run_once(self.connected().and_then(|link| self.open(link)), &work)
+        self.run_once(self.connected().and_then(|link| self.open(link)), |session, link| {
+            work(session, link).map_err(|fault| match fault.says_gone() {
+                true => self.doubt(session, link).err().unwrap_or(fault),
+                false => fault,
+            })
+        })
+    }
+
+    /// Whether "there is no such key" can be believed: a session that was logged out does not see private keys, and a module whose
+    /// token went away may answer as if the token were empty.
+    fn doubt(&self, session: &Session, link: &Link) -> Result<(), Fault> {
+        let token = self.module.context.get_token_info(link.slot)?;
+        if !self.selector.fits(&token) {
+            return Err(ProviderError::transient("another token is in the slot").into());
+        }
+        if token.login_required() && !is_logged_in(session)? {
+            return Err(ProviderError::transient("another part of this process logged out meanwhile").into());
+        }
+        Ok(())
     }
 
     fn run_once<T>(

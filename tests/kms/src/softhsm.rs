@@ -65,9 +65,17 @@ impl SoftHsm {
     /// # Panics
     /// When it says no.
     pub fn pkcs11_tool(&self, arguments: &[&str]) {
+        self.pkcs11_tool_with_pin(Self::PIN, arguments);
+    }
+
+    /// The same with another PIN.
+    ///
+    /// # Panics
+    /// When it says no.
+    pub fn pkcs11_tool_with_pin(&self, pin: &str, arguments: &[&str]) {
         let mut command = self.command(&program("pkcs11-tool"));
         command.arg("--module").arg(module());
-        command.args(["--token-label", Self::LABEL, "--login", "--pin", Self::PIN]).args(arguments);
+        command.args(["--token-label", Self::LABEL, "--login", "--pin", pin]).args(arguments);
         expect_success(&command.output().expect("pkcs11-tool runs"));
     }
 
@@ -420,8 +428,23 @@ impl Faults {
         Self { module: hsm.folder().join("fault_module.so"), control: hsm.folder().join("faults") }
     }
 
-    fn environment(&self) -> [(&'static str, PathBuf); 2] {
-        [("STRONGROOM_FAULTS", self.control.clone()), ("STRONGROOM_REAL_MODULE", module())]
+    fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("STRONGROOM_FAULTS", self.control.clone()),
+            ("STRONGROOM_CALLS", self.calls_file()),
+            ("STRONGROOM_REAL_MODULE", module()),
+        ]
+    }
+
+    fn calls_file(&self) -> PathBuf {
+        self.control.with_extension("calls")
+    }
+
+    /// How often `function` was called so far.
+    #[must_use]
+    pub fn calls(&self, function: &str) -> usize {
+        let calls = fs::read_to_string(self.calls_file()).unwrap_or_default();
+        calls.lines().filter(|name| *name == function).count()
     }
 
     /// The module to load.

@@ -1,4 +1,6 @@
 //! PKCS#11 against SoftHSM: each test in a process of its own, with a token of its own.
 
+mod answers;
 mod conformance;
+mod life;
 mod world;
