@@ -4,6 +4,10 @@
 pub mod canned;
 pub mod http;
 pub mod install;
+#[cfg(feature = "aws-kms")]
+pub mod ministack;
+#[cfg(feature = "aws-kms")]
+pub mod moto;
 pub mod process;
 pub mod proxy;
 pub mod runtimes;
