@@ -7,7 +7,7 @@
 use super::answer::Errors;
 use super::client::Reply;
 use crate::error::Refusal;
-use crate::provider::{ErrorClass, ProviderError};
+use crate::provider::ProviderError;
 
 /// What was asked for: the same words may be an answer to one request and an absurdity as an answer to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +117,4 @@ pub(super) fn permission_removed() -> ProviderError {
 
 fn with_status(error: &ProviderError, status: u16) -> ProviderError {
     ProviderError::new(error.class(), &format!("{} (HTTP {status})", error.message()))
-}
-
-/// Whether an error is Vault's own no, as opposed to its silence.
-pub(super) const fn is_refusal(error: &ProviderError) -> bool {
-    matches!(error.class(), ErrorClass::Refused(_))
 }

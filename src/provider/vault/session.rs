@@ -14,12 +14,12 @@ use ureq::http::{HeaderValue, Method};
 use zeroize::Zeroizing;
 
 use super::answer::{Auth, Data, Granted, TokenFacts, parse};
-use super::classify::{Asked, Outcome, Sealed, classify, is_refusal};
+use super::classify::{Asked, Outcome, Sealed, classify};
 use super::client::{Ask, Client, Reply};
 use super::login::{Kind, Login};
 use crate::clock::{Clock, Moment};
 use crate::error::Refusal;
-use crate::provider::ProviderError;
+use crate::provider::{ErrorClass, ProviderError};
 
 /// Who we are at Vault, for as long as a provider lives.
 pub(super) struct Session {
@@ -197,7 +197,8 @@ impl Session {
                         return Ok(Arc::new(renewed));
                     }
                 }
-                Outcome::Failed(error) if !is_refusal(&error) => return Err(error),
+                Outcome::Failed(error) if error.class() == ErrorClass::Transient => return Err(error),
+                // Revoked, or not renewable after all.
                 Outcome::Denied | Outcome::Failed(_) => {}
             }
         }

@@ -8,6 +8,8 @@ pub mod install;
 pub mod ministack;
 #[cfg(feature = "aws-kms")]
 pub mod moto;
+#[cfg(feature = "vault")]
+pub mod openbao;
 pub mod process;
 pub mod proxy;
 pub mod runtimes;

@@ -1,0 +1,1 @@
+//! Of the provider's tests.
