@@ -136,8 +136,8 @@ trait EndsWithWords {
 impl EndsWithWords for [Token] {
     fn ends_with_words(&self, words: &[&str]) -> bool {
         let Some((last, before)) = words.split_last() else { return true };
-        let [rest @ .., name, first, second] = self else { return false };
-        first.is_punct(':') && second.is_punct(':') && name.is_word(last) && rest.ends_with_words(before)
+        let [rest @ .., name, separator] = self else { return false };
+        separator.kind == Kind::PathSeparator && name.is_word(last) && rest.ends_with_words(before)
     }
 }
 

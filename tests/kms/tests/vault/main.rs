@@ -9,8 +9,6 @@ mod secrets;
 mod server;
 mod story;
 
-use std::time::Duration;
-
 use strongroom::provider::vault::{Login, SecretText, VaultTransit, VaultTransitBuilder};
 use strongroom::provider::{
     ErrorClass, Kek, KekVersion, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
@@ -53,5 +51,3 @@ fn class<T>(answer: Result<T, ProviderError>) -> ErrorClass {
 fn version(text: &str) -> KekVersion {
     KekVersion::new(text).unwrap()
 }
-
-const SECOND: Duration = Duration::from_secs(1);

@@ -27,13 +27,16 @@ fn world() -> (OpenBao, String) {
 }
 
 fn conforms(bao: &OpenBao, provider: &dyn KeyProvider, key: &str, policy: &str) {
-    let done = |()| Ok::<(), String>(());
+    let hook = |act: &dyn Fn()| {
+        act();
+        Ok::<(), String>(())
+    };
     let subject = Subject::new(provider, key)
-        .on_rotate(|| done(bao.rotate_key(key)))
-        .on_disable(|| done(bao.deny(policy)))
-        .on_enable(|| done(bao.allow(policy, key)))
-        .on_delete(|| done(bao.soft_delete_key(key)))
-        .on_recover(|| done(bao.restore_key(key)));
+        .on_rotate(|| hook(&|| bao.rotate_key(key)))
+        .on_disable(|| hook(&|| bao.deny(policy)))
+        .on_enable(|| hook(&|| bao.allow(policy, key)))
+        .on_delete(|| hook(&|| bao.soft_delete_key(key)))
+        .on_recover(|| hook(&|| bao.restore_key(key)));
     let report = conformance::run(&subject);
     println!("{report}");
     assert!(report.is_complete(), "{report}");
