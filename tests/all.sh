@@ -17,6 +17,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 logs=$root/target/gate
 fuzz_seconds=${FUZZ_SECONDS:-5}
+# The providers' tests are a workspace of their own.
+kms=(--manifest-path tests/kms/Cargo.toml)
 only=("$@")
 passed=0
 failed=0
@@ -31,31 +33,44 @@ main() {
   mkdir -p "$logs"
   local begun=$SECONDS
   section "tools" none install_tools
-  section "format" none cargo fmt --all --check
+  section "format" none format
   lints
   section "tests, default features" cargo_tests cargo test --locked --no-fail-fast --features testing --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
+  section "tests, asynchronous providers" cargo_tests \
+    cargo test --locked --no-fail-fast --all-features --test asynchronous
   # What optimised code leaves on stacks is not what debug code leaves there.
-  section "residue in memory, release" cargo_tests cargo test --locked --no-fail-fast --release --test residue
-  section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --features testing --doc
+  section "residue in memory, release" cargo_tests \
+    cargo test --locked --no-fail-fast --release --features tokio --test residue
+  section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --all-features --doc
   section "documentation, public" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
   section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
   section "benches compile" none cargo bench --locked --no-run --features testing --benches
   examples
+  key_services
   fuzz
   report "$begun"
 }
 
-# The feature sets that exist: each of `aws-lc` and `testing`, none, and both. Without `testing` only
-# what needs none of it is checked; the tests are checked with it.
+format() {
+  cargo fmt --all --check && cargo fmt --manifest-path tests/kms/Cargo.toml --check
+}
+
+# The feature sets that exist: each of `aws-lc` and `testing`, none, and all. Without `testing` only
+# what needs none of it is checked; the tests are checked with it. Each key service by itself, without the rest.
 lints() {
-  local warnings=(-- -D warnings)
+  local warnings=(-- -D warnings) feature
   section "clippy, no features" none cargo clippy --locked --no-default-features --lib --bins --examples "${warnings[@]}"
   section "clippy, aws-lc" none cargo clippy --locked --lib --bins --examples "${warnings[@]}"
   section "clippy, testing" none \
     cargo clippy --locked --no-default-features --features testing --all-targets "${warnings[@]}"
-  section "clippy, aws-lc and testing" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
+  section "clippy, all features" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
+  for feature in tokio vault aws-kms azure-keyvault pkcs11; do
+    section "clippy, $feature alone" none \
+      cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
+  done
+  section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
 }
 
 # Examples check their own claims and end with status 0 only if every step held.
@@ -70,13 +85,34 @@ examples() {
   done
 }
 
+# The providers against real servers, which are installed here and started by the tests: what cannot be installed fails. Each
+# test binary, one after the other, because each measures time. Then the examples, which start the same servers.
+key_services() {
+  local name
+  section "servers" none tests/kms/install.sh
+  section "key services, unit tests" cargo_tests cargo test --locked --no-fail-fast --all-features --lib provider::
+  section "key services, harness" cargo_tests cargo test --locked --no-fail-fast "${kms[@]}" --lib -- --show-output
+  for name in $(targets test tests/kms/Cargo.toml); do
+    section "key service $name, real server" cargo_tests \
+      cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output
+  done
+  for name in $(targets example tests/kms/Cargo.toml); do
+    section "example $name" none cargo run --locked --release "${kms[@]}" --example "$name"
+  done
+}
+
+# The names of a manifest's targets of one kind.
+targets() {
+  sed -n '/^\[\['"$1"'\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' "$2"
+}
+
 # A short run of every target over its seeds: it shows that each builds, accepts its seeds and
 # finds nothing at once. Long runs are made by hand (see CONTRIBUTING.md).
 fuzz() {
   [ -e fuzz/Cargo.toml ] || return 0
   local target
   section "fuzz targets build" none fuzz_build
-  for target in $(sed -n '/^\[\[bin\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml); do
+  for target in $(targets bin fuzz/Cargo.toml); do
     section "fuzz $target" fuzz_runs fuzz_run "$target"
   done
 }
@@ -121,6 +157,8 @@ section() {
   failed=$((failed + bad))
   printf '%-4s %-32s %4d s  %d passed, %d failed%s\n' "$([ "$status" -eq 0 ] && echo ok || echo FAIL)" \
     "$name" "$((SECONDS - begun))" "$ok" "$bad" "$(ignored "$kind" "$log")"
+  # What the stories measured, beside its bound.
+  sed -n 's/^measured/    measured/p' "$log"
   if [ "$status" -ne 0 ]; then
     failures+=("$name")
     echo "---- $name: the end of its log"

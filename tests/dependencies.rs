@@ -1,6 +1,7 @@
 //! What the lock file brings in: only licences that deny.toml allows, from the registry only, and nothing
-//! that needs a newer Rust than `rust-version` says.
+//! that needs a newer Rust than `rust-version` says. The same for the workspace of the providers' tests.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
@@ -13,24 +14,46 @@ struct Package {
     rust_version: Option<String>,
 }
 
-fn metadata() -> Value {
+fn cargo(arguments: &[&str], manifest: &str) -> String {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--all-features", "--locked"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-        // Other platforms' crates need not be downloaded here.
-        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args(arguments)
+        .args(["--all-features", "--locked", "--manifest-path", manifest])
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("cargo writes JSON")
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
 }
 
+/// `name version` of every crate that is compiled. The lock file has more: what features would bring that nobody turns on.
+fn compiled(manifest: &str) -> BTreeSet<String> {
+    let tree = cargo(&["tree", "--prefix=none", "--format={p}", "--target", PLATFORM], manifest);
+    let name_and_version = |line: &str| {
+        let mut words = line.split(' ');
+        Some(format!("{} {}", words.next()?, words.next()?.strip_prefix('v')?))
+    };
+    tree.lines().filter_map(name_and_version).collect()
+}
+
+/// Of the library's lock file and of that of the providers' tests.
 fn packages() -> Vec<Package> {
-    let metadata = metadata();
+    MANIFESTS.iter().flat_map(|manifest| packages_of(manifest)).collect()
+}
+
+fn packages_of(manifest: &str) -> Vec<Package> {
+    // Other platforms' crates need not be downloaded here.
+    let metadata = cargo(&["metadata", "--format-version=1", "--filter-platform", PLATFORM], manifest);
+    let metadata: Value = serde_json::from_str(&metadata).expect("cargo writes JSON");
+    let compiled = compiled(manifest);
+    let is_compiled = |package: &&Value| {
+        let [name, version] =
+            ["name", "version"].map(|key| package[key].as_str().expect("a package has both"));
+        compiled.contains(&format!("{name} {version}"))
+    };
     let list = metadata["packages"].as_array().expect("a list of packages");
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let packages: Vec<Package> = list
         .iter()
+        .filter(is_compiled)
         .map(|package| Package {
             name: text(&package["name"]).expect("a package has a name"),
             licence: text(&package["license"]).unwrap_or_default(),
@@ -38,9 +61,18 @@ fn packages() -> Vec<Package> {
             rust_version: text(&package["rust_version"]),
         })
         .collect();
-    assert!(packages.len() > 20, "found the dependencies");
+    assert_eq!(packages.len(), compiled.len(), "found the dependencies");
+    assert!(packages.len() > 100, "found the dependencies");
     packages
 }
+
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+const OURS: [&str; 2] = ["strongroom", "strongroom-kms-tests"];
+
+const MANIFESTS: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kms/Cargo.toml"),
+];
 
 /// The `allow` list of deny.toml's section `[licenses]`.
 fn allowed() -> Vec<String> {
@@ -120,10 +152,26 @@ fn a_licence_that_is_not_allowed_is_found() {
 fn every_dependency_comes_from_the_registry() {
     for package in packages() {
         match package.source {
-            None => assert_eq!(package.name, "strongroom", "a path dependency"),
+            None => assert!(OURS.contains(&package.name.as_str()), "{}: a path dependency", package.name),
             Some(source) => assert!(source.starts_with("registry+"), "{}: {source}", package.name),
         }
     }
+}
+
+/// The names in deny.toml's section `[bans]`.
+fn banned() -> Vec<String> {
+    let text = include_str!("../deny.toml");
+    let line = text.lines().find_map(|line| line.strip_prefix("deny = [")).expect("deny.toml bans crates");
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn no_banned_crate_is_brought_in_by_any_feature() {
+    let banned = banned();
+    assert!(banned.contains(&"ring".to_owned()) && banned.contains(&"openssl-sys".to_owned()), "{banned:?}");
+    let found: Vec<_> = packages().into_iter().filter(|package| banned.contains(&package.name)).collect();
+    let found: Vec<_> = found.iter().map(|package| package.name.as_str()).collect();
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]
