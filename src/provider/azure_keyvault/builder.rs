@@ -134,7 +134,7 @@ fn checked_url(text: &str, kind: Kind, any_host: bool) -> Result<Url, ProviderEr
     let Some(host) = url.host_str().filter(|_| bare && url.scheme() == "https") else {
         return Err(ProviderError::misconfigured("the vault's URL is not https://host or https://host:port"));
     };
-    if !any_host && !(url.port().is_none() && is_of_azure(host, kind)) {
+    if !(any_host || url.port().is_none() && is_of_azure(host, kind)) {
         return Err(ProviderError::misconfigured(
             "the host is not one of Azure's for this kind of service: see allow_host_outside_of_azure",
         ));
