@@ -80,6 +80,10 @@ impl TokenCredential for Credential {
         let (current, limit) = self.turn(Clock::System.now()).map_err(failure)?;
         let answer = tokio::time::timeout(limit, current.get_token(scopes, options)).await;
         let error = match answer {
+            // The credentials of `azure_identity` take any JSON for a token, and find an empty one in it.
+            Ok(Ok(token)) if token.token.secret().is_empty() => {
+                ProviderError::transient("no token: the login service's answer holds none")
+            }
             Ok(Ok(token)) => {
                 let ends = u64::try_from(token.expires_on.unix_timestamp_nanos()).unwrap_or(0);
                 let mut state = self.lock();

@@ -4,6 +4,8 @@
 pub mod canned;
 pub mod http;
 pub mod install;
+#[cfg(feature = "azure-keyvault")]
+pub mod key_vault;
 #[cfg(feature = "aws-kms")]
 pub mod ministack;
 #[cfg(feature = "aws-kms")]
