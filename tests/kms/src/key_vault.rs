@@ -260,14 +260,12 @@ impl Places {
     }
 
     /// A provider for the vault, in the making.
-    #[must_use]
     pub fn at_vault(&self) -> AzureKeyVaultBuilder {
         AzureKeyVault::vault(format!("https://{VAULT}"), self.secret(CLIENT_SECRET))
             .client_options(self.options())
     }
 
     /// A provider for the Managed HSM, in the making.
-    #[must_use]
     pub fn at_managed_hsm(&self) -> AzureKeyVaultBuilder {
         AzureKeyVault::managed_hsm(format!("https://{HSM}"), self.secret(CLIENT_SECRET))
             .client_options(self.options())

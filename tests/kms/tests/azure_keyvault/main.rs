@@ -1,8 +1,6 @@
 //! Azure Key Vault and Managed HSM: the provider against a server of their REST surface, over TLS and under their names.
 
 mod classification;
-mod credentials;
-mod safety;
 mod service;
 mod silence;
 mod story;
@@ -18,7 +16,6 @@ const NAME: &str = "orders";
 const REFUSED_DISABLED: ErrorClass = ErrorClass::Refused(Refusal::KeyDisabled);
 const REFUSED_GONE: ErrorClass = ErrorClass::Refused(Refusal::KeyGone);
 const REFUSED_PERMISSION: ErrorClass = ErrorClass::Refused(Refusal::PermissionRemoved);
-const REFUSED_CREDENTIAL: ErrorClass = ErrorClass::Refused(Refusal::CredentialRejected);
 
 /// A wrap, and what was wrapped.
 struct Sample {
