@@ -23,6 +23,14 @@ fn both(run: impl Fn(&KeyVault, &str, &Arc<dyn KeyProvider>)) {
     run(&service, HSM, &service.managed_hsm());
 }
 
+/// A hook of the suite that cannot fail but by panicking.
+fn acts(action: impl Fn()) -> impl Fn() -> Result<(), String> {
+    move || {
+        action();
+        Ok(())
+    }
+}
+
 #[test]
 fn microsofts_own_client_takes_the_server_for_key_vault() {
     assert!(KeyVault::start().measure().contains("takes it for Key Vault"));
@@ -55,11 +63,11 @@ fn azure_passes_the_whole_conformance_suite() {
     both(|service, host, provider| {
         let subject = Subject::new(provider.as_ref(), NAME)
             .without_additional_data()
-            .on_rotate(|| Ok::<_, String>(drop(service.rotate(host, NAME))))
-            .on_disable(|| Ok::<_, String>(service.enable(host, NAME, false)))
-            .on_enable(|| Ok::<_, String>(service.enable(host, NAME, true)))
-            .on_delete(|| Ok::<_, String>(service.delete(host, NAME)))
-            .on_recover(|| Ok::<_, String>(service.recover(host, NAME)));
+            .on_rotate(acts(|| drop(service.rotate(host, NAME))))
+            .on_disable(acts(|| service.enable(host, NAME, false)))
+            .on_enable(acts(|| service.enable(host, NAME, true)))
+            .on_delete(acts(|| service.delete(host, NAME)))
+            .on_recover(acts(|| service.recover(host, NAME)));
         let report = conformance::run(&subject);
         println!("{host}\n{report}");
         assert!(report.is_complete(), "{report}");
