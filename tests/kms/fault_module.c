@@ -1,12 +1,12 @@
 /* A PKCS#11 module for tests: forwards every function to the module in STRONGROOM_REAL_MODULE, but for one that the file
- * in STRONGROOM_FAULTS names, in one line:
+ * beside it, NAME.so.faults, names in one line:
  *
  *   C_Decrypt answer 0x30 2     the first two calls answer CKR_DEVICE_ERROR, without asking the real module
  *   C_Decrypt delay 3000 1      the first call takes three seconds, and then forwards
  *   * answer 0xe0 1000          every function
  *
  * The file is read at each call; the count begins anew when it changes. The name of each function that is called is added to
- * the file in STRONGROOM_CALLS. */
+ * NAME.so.calls. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,9 +28,17 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char last[256];
 static long calls;
 
+/* Opens the file of this ending beside the module. */
+static FILE *beside(const char *ending, const char *mode) {
+    char path[4096];
+    Dl_info info;
+    if (!dladdr((void *)&calls, &info) || snprintf(path, sizeof path, "%s.%s", info.dli_fname, ending) >= (int)sizeof path)
+        return NULL;
+    return fopen(path, mode);
+}
+
 static void note(const char *name) {
-    const char *path = getenv("STRONGROOM_CALLS");
-    FILE *file = path ? fopen(path, "a") : NULL;
+    FILE *file = beside("calls", "a");
     if (!file)
         return;
     fprintf(file, "%s\n", name);
@@ -39,11 +47,10 @@ static void note(const char *name) {
 
 /* Nonzero: the answer. */
 static word fault(const char *name) {
-    note(name);
     char line[256] = "", wanted[64], what[16];
     long value, times;
-    const char *path = getenv("STRONGROOM_FAULTS");
-    FILE *file = path ? fopen(path, "r") : NULL;
+    note(name);
+    FILE *file = beside("faults", "r");
     if (!file)
         return 0;
     if (!fgets(line, sizeof line, file))

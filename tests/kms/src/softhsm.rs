@@ -131,12 +131,12 @@ pub fn with_token(name: &str, body: impl FnOnce(&SoftHsm)) {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let hsm = SoftHsm::create(folder.path());
-    let faults = Faults::build(&hsm);
+    Faults::build(&hsm);
     let log = folder.path().join("log");
     let file = fs::File::create(&log).expect("a log");
     let mut command = hsm.command(&std::env::current_exe().expect("this program has a path"));
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(CHILD, folder.path()).envs(faults.environment());
+    command.env(CHILD, folder.path()).env("STRONGROOM_REAL_MODULE", module());
     command.stdout(file.try_clone().expect("a log")).stderr(file);
     let mut child = command.spawn().expect("this program runs");
     let begun = Instant::now();
@@ -155,7 +155,8 @@ pub fn with_token(name: &str, body: impl FnOnce(&SoftHsm)) {
     let status = status.unwrap_or_else(|| panic!("{name} has not ended after {PATIENCE:?}:\n{log}"));
     // A name that fits no test would run none, and succeed.
     assert!(status.success() && log.contains("1 passed"), "{name} in a process of its own:\n{log}");
-    log.lines().filter(|line| line.starts_with("measured")).for_each(|line| println!("{line}"));
+    // The first may stand behind the test's name.
+    log.lines().filter_map(|line| line.find("measured |").map(|at| &line[at..])).for_each(|line| println!("{line}"));
 }
 
 /// What the customer does at the token. In this process it shares the login of everybody in it.
@@ -220,12 +221,14 @@ impl Administrator {
         self.session.generate_key(&Mechanism::AesKeyGen, &template).map(drop)
     }
 
-    /// The same, with a last day.
+    /// The same, with a last day, and visible to all: SoftHSM cannot read the dates of private objects.
     ///
     /// # Errors
     /// What the token says.
     pub fn create_until(&self, label: &str, id: &[u8], last: [&str; 3]) -> Result<(), Error> {
         let mut template = described(label, id, Use::Encrypt);
+        template.retain(|attribute| !matches!(attribute, Attribute::Private(_)));
+        template.push(Attribute::Private(false));
         template.push(Attribute::ValueLen(32.into()));
         template.push(Attribute::EndDate(Date::new_from_str_slice(last[0], last[1], last[2])?));
         self.session.generate_key(&Mechanism::AesKeyGen, &template).map(drop)
@@ -402,48 +405,40 @@ pub fn pin(text: &str) -> AuthPin {
 #[derive(Debug)]
 pub struct Faults {
     module: PathBuf,
-    control: PathBuf,
 }
 
 impl Faults {
-    /// Compiles it, unless it was.
-    fn build(hsm: &SoftHsm) -> Self {
-        let module = hsm.folder().join("fault_module.so");
+    /// Compiles it.
+    fn build(hsm: &SoftHsm) {
+        let faults = Self::of(hsm);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fault_module.c");
         let mut compiler = Command::new("cc");
-        compiler
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .arg(&module)
-            .arg(source)
-            .arg("-ldl");
-        expect_success(&compiler.output().expect("a C compiler"));
-        let control = hsm.folder().join("faults");
-        fs::write(&control, "").expect("a control file");
-        Self { module, control }
+        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
+        let output = compiler.arg(&faults.module).arg(source).arg("-ldl").output();
+        expect_success(&output.expect("a C compiler"));
     }
 
     /// The one of the token that this process runs with.
     #[must_use]
     pub fn of(hsm: &SoftHsm) -> Self {
-        Self { module: hsm.folder().join("fault_module.so"), control: hsm.folder().join("faults") }
+        Self { module: hsm.folder().join("fault_module.so") }
     }
 
-    fn environment(&self) -> [(&'static str, PathBuf); 3] {
-        [
-            ("STRONGROOM_FAULTS", self.control.clone()),
-            ("STRONGROOM_CALLS", self.calls_file()),
-            ("STRONGROOM_REAL_MODULE", module()),
-        ]
-    }
-
-    fn calls_file(&self) -> PathBuf {
-        self.control.with_extension("calls")
+    /// One more, which is told apart from the others.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn another(hsm: &SoftHsm, name: &str) -> Self {
+        let module = hsm.folder().join(format!("fault_module_{name}.so"));
+        fs::copy(Self::of(hsm).module, &module).expect("copies");
+        Self { module }
     }
 
     /// How often `function` was called so far.
     #[must_use]
     pub fn calls(&self, function: &str) -> usize {
-        let calls = fs::read_to_string(self.calls_file()).unwrap_or_default();
+        let calls = fs::read_to_string(self.module.with_extension("so.calls")).unwrap_or_default();
         calls.lines().filter(|name| *name == function).count()
     }
 
@@ -479,9 +474,9 @@ impl Faults {
 
     fn tell(&self, text: &str) {
         // Replaced whole: the module reads it at every call.
-        let new = self.control.with_extension("new");
+        let new = self.module.with_extension("so.new");
         fs::write(&new, text).expect("a control file");
-        fs::rename(new, &self.control).expect("a control file");
+        fs::rename(new, self.module.with_extension("so.faults")).expect("a control file");
     }
 }
 

@@ -3,4 +3,5 @@
 mod answers;
 mod conformance;
 mod life;
+mod service;
 mod world;
