@@ -4,6 +4,8 @@
  *   C_Decrypt answer 0x30 2     the first two calls answer CKR_DEVICE_ERROR, without asking the real module
  *   C_Decrypt delay 3000 1      the first call takes three seconds, and then forwards
  *   * answer 0xe0 1000          every function
+ *   C_GetTokenInfo flags 0x20000 1000   forwards, and sets these flags in what is told of the token
+ *   C_EncryptInit iv 0xab 1000          forwards, after writing this byte all over the IV of AES-GCM, as tokens in FIPS mode do
  *
  * The file is read at each call; the count begins anew when it changes. The name of each function that is called is added to
  * NAME.so.calls. */
@@ -27,6 +29,8 @@ static struct functions *real;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char last[256];
 static long calls;
+/* What a function shall do besides forwarding. */
+static __thread word extra;
 
 /* Opens the file of this ending beside the module. */
 static FILE *beside(const char *ending, const char *mode) {
@@ -50,6 +54,7 @@ static word fault(const char *name) {
     char line[256] = "", wanted[64], what[16];
     long value, times;
     note(name);
+    extra = 0;
     FILE *file = beside("faults", "r");
     if (!file)
         return 0;
@@ -76,6 +81,10 @@ static word fault(const char *name) {
         nanosleep(&delay, NULL);
         return 0;
     }
+    if (strcmp(what, "answer") != 0) {
+        extra = (word)value;
+        return 0;
+    }
     return (word)value;
 }
 
@@ -99,12 +108,12 @@ static word fault(const char *name) {
 /* Every parameter of these functions is a word or fits in one. */
 #define FUNCTIONS(X)                                                                                                   \
     X(0, Initialize, 1) X(1, Finalize, 1) X(2, GetInfo, 1) X(4, GetSlotList, 3) X(5, GetSlotInfo, 2)                   \
-    X(6, GetTokenInfo, 2) X(7, GetMechanismList, 3) X(8, GetMechanismInfo, 3) X(9, InitToken, 4) X(10, InitPIN, 3)     \
+    X(7, GetMechanismList, 3) X(8, GetMechanismInfo, 3) X(9, InitToken, 4) X(10, InitPIN, 3)     \
     X(11, SetPIN, 5) X(12, OpenSession, 5) X(13, CloseSession, 1) X(14, CloseAllSessions, 1) X(15, GetSessionInfo, 2)  \
     X(16, GetOperationState, 3) X(17, SetOperationState, 5) X(18, Login, 4) X(19, Logout, 1) X(20, CreateObject, 4)    \
     X(21, CopyObject, 5) X(22, DestroyObject, 2) X(23, GetObjectSize, 3) X(24, GetAttributeValue, 4)                   \
     X(25, SetAttributeValue, 4) X(26, FindObjectsInit, 3) X(27, FindObjects, 4) X(28, FindObjectsFinal, 1)             \
-    X(29, EncryptInit, 3) X(30, Encrypt, 5) X(31, EncryptUpdate, 5) X(32, EncryptFinal, 3) X(33, DecryptInit, 3)       \
+    X(30, Encrypt, 5) X(31, EncryptUpdate, 5) X(32, EncryptFinal, 3) X(33, DecryptInit, 3)       \
     X(34, Decrypt, 5) X(35, DecryptUpdate, 5) X(36, DecryptFinal, 3) X(37, DigestInit, 2) X(38, Digest, 5)             \
     X(39, DigestUpdate, 3) X(40, DigestKey, 2) X(41, DigestFinal, 3) X(42, SignInit, 3) X(43, Sign, 5)                 \
     X(44, SignUpdate, 3) X(45, SignFinal, 3) X(46, SignRecoverInit, 3) X(47, SignRecover, 5) X(48, VerifyInit, 3)      \
@@ -121,6 +130,35 @@ static word fault(const char *name) {
     }
 FUNCTIONS(DEFINE)
 
+static word forward_GetTokenInfo(word slot, unsigned char *info) {
+    word flags, answer = fault("C_GetTokenInfo");
+    if (!answer)
+        answer = ((word(*)(word, unsigned char *))real->function[6])(slot, info);
+    if (!answer) {
+        /* After a label of 32 bytes, a manufacturer of 32, a model of 16 and a serial number of 16. */
+        memcpy(&flags, info + 96, sizeof flags);
+        flags |= extra;
+        memcpy(info + 96, &flags, sizeof flags);
+    }
+    return answer;
+}
+
+struct mechanism {
+    word kind;
+    struct {
+        unsigned char *iv;
+        word length;
+    } * gcm;
+    word length;
+};
+
+static word forward_EncryptInit(word session, struct mechanism *mechanism, word key) {
+    word answer = fault("C_EncryptInit");
+    if (extra && mechanism && mechanism->kind == 0x1087)
+        memset(mechanism->gcm->iv, (int)extra, mechanism->gcm->length);
+    return answer ? answer : ((word(*)(word, struct mechanism *, word))real->function[29])(session, mechanism, key);
+}
+
 word C_GetFunctionList(struct functions **list);
 
 static struct functions ours = {2, 40, {[3] = C_GetFunctionList}};
@@ -136,6 +174,8 @@ word C_GetFunctionList(struct functions **list) {
         return answer;
 #define FILL(at, name, count) ours.function[at] = (void *)forward_##name;
     FUNCTIONS(FILL)
+    ours.function[6] = (void *)forward_GetTokenInfo;
+    ours.function[29] = (void *)forward_EncryptInit;
     *list = &ours;
     return 0;
 }

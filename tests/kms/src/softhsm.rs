@@ -156,7 +156,9 @@ pub fn with_token(name: &str, body: impl FnOnce(&SoftHsm)) {
     // A name that fits no test would run none, and succeed.
     assert!(status.success() && log.contains("1 passed"), "{name} in a process of its own:\n{log}");
     // The first may stand behind the test's name.
-    log.lines().filter_map(|line| line.find("measured |").map(|at| &line[at..])).for_each(|line| println!("{line}"));
+    log.lines()
+        .filter_map(|line| line.find("measured |").map(|at| &line[at..]))
+        .for_each(|line| println!("{line}"));
 }
 
 /// What the customer does at the token. In this process it shares the login of everybody in it.
@@ -462,6 +464,22 @@ impl Faults {
     /// When the control file cannot be written.
     pub fn delay(&self, function: &str, by: Duration) {
         self.tell(&format!("{function} delay {} 1000000\n", by.as_millis()));
+    }
+
+    /// From now on the token is said to have these flags as well.
+    ///
+    /// # Panics
+    /// When the control file cannot be written.
+    pub fn token_flags(&self, flags: u64) {
+        self.tell(&format!("C_GetTokenInfo flags {flags:#x} 1000000\n"));
+    }
+
+    /// From now on the token makes the IV of AES-GCM: this byte, twelve times.
+    ///
+    /// # Panics
+    /// When the control file cannot be written.
+    pub fn iv(&self, byte: u8) {
+        self.tell(&format!("C_EncryptInit iv {byte:#x} 1000000\n"));
     }
 
     /// Nothing is changed any more.

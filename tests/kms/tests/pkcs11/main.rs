@@ -4,4 +4,5 @@ mod answers;
 mod conformance;
 mod life;
 mod service;
+mod setup;
 mod world;
