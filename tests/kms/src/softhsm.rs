@@ -192,6 +192,14 @@ impl Administrator {
     /// # Errors
     /// What the token says.
     pub fn log_in_at(module: &Path, label: &str) -> Result<Self, Error> {
+        Self::log_in_with(module, label, SoftHsm::PIN)
+    }
+
+    /// The same with this PIN.
+    ///
+    /// # Errors
+    /// What the token says.
+    pub fn log_in_with(module: &Path, label: &str, user: &str) -> Result<Self, Error> {
         let context = Pkcs11::new(module)?;
         match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
@@ -201,7 +209,7 @@ impl Administrator {
         let fits = |slot: &_| context.get_token_info(*slot).is_ok_and(|token| token.label() == label);
         let slot = slots.find(fits).ok_or(Error::InvalidValue)?;
         let session = context.open_rw_session(slot)?;
-        match session.login(UserType::User, Some(&pin(SoftHsm::PIN))) {
+        match session.login(UserType::User, Some(&pin(user))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Self { session }),
             Err(error) => Err(error),
         }
@@ -288,6 +296,14 @@ impl Administrator {
         let lines: Vec<String> = secret.into_iter().filter_map(|part| secret_of(part).map(hex)).collect();
         fs::write(file, lines.join("\n")).expect("a backup");
         self.session.destroy_object(object)
+    }
+
+    /// Destroys a key for good.
+    ///
+    /// # Errors
+    /// What the token says.
+    pub fn discard(&self, label: &str, id: &[u8]) -> Result<(), Error> {
+        self.session.destroy_object(self.find(label, id)?)
     }
 
     /// Brings back what [`Self::destroy`] has put aside.
