@@ -2,9 +2,10 @@
  * beside it, NAME.so.faults, names in one line:
  *
  *   C_Decrypt answer 0x30 2     the first two calls answer CKR_DEVICE_ERROR, without asking the real module
- *   C_Decrypt delay 3000 1      the first call takes three seconds, and then forwards
+ *   C_Decrypt delay 0xbb8 1     the first call takes 3000 ms, and then forwards
  *   * answer 0xe0 1000          every function
  *   C_GetTokenInfo flags 0x20000 1000   forwards, and sets these flags in what is told of the token
+ *   C_Decrypt length 0xffffffffffffffff 1000   says that the plaintext has this length
  *   C_EncryptInit iv 0xab 1000          forwards, after writing this byte all over the IV of AES-GCM, as tokens in FIPS mode do
  *
  * The file is read at each call; the count begins anew when it changes. The name of each function that is called is added to
@@ -52,7 +53,8 @@ static void note(const char *name) {
 /* Nonzero: the answer. */
 static word fault(const char *name) {
     char line[256] = "", wanted[64], what[16];
-    long value, times;
+    unsigned long value;
+    long times;
     note(name);
     extra = 0;
     FILE *file = beside("faults", "r");
@@ -61,7 +63,7 @@ static word fault(const char *name) {
     if (!fgets(line, sizeof line, file))
         line[0] = 0;
     fclose(file);
-    if (sscanf(line, "%63s %15s %li %li", wanted, what, &value, &times) != 4)
+    if (sscanf(line, "%63s %15s %lx %li", wanted, what, &value, &times) != 4)
         return 0;
     if (strcmp(wanted, "*") != 0 && strcmp(wanted, name) != 0)
         return 0;
@@ -77,15 +79,15 @@ static word fault(const char *name) {
     if (!counts)
         return 0;
     if (strcmp(what, "delay") == 0) {
-        struct timespec delay = {value / 1000, value % 1000 * 1000000};
+        struct timespec delay = {(time_t)(value / 1000), (long)(value % 1000 * 1000000)};
         nanosleep(&delay, NULL);
         return 0;
     }
     if (strcmp(what, "answer") != 0) {
-        extra = (word)value;
+        extra = value;
         return 0;
     }
-    return (word)value;
+    return value;
 }
 
 #define P1 word a
@@ -114,7 +116,7 @@ static word fault(const char *name) {
     X(21, CopyObject, 5) X(22, DestroyObject, 2) X(23, GetObjectSize, 3) X(24, GetAttributeValue, 4)                   \
     X(25, SetAttributeValue, 4) X(26, FindObjectsInit, 3) X(27, FindObjects, 4) X(28, FindObjectsFinal, 1)             \
     X(30, Encrypt, 5) X(31, EncryptUpdate, 5) X(32, EncryptFinal, 3) X(33, DecryptInit, 3)       \
-    X(34, Decrypt, 5) X(35, DecryptUpdate, 5) X(36, DecryptFinal, 3) X(37, DigestInit, 2) X(38, Digest, 5)             \
+    X(35, DecryptUpdate, 5) X(36, DecryptFinal, 3) X(37, DigestInit, 2) X(38, Digest, 5)             \
     X(39, DigestUpdate, 3) X(40, DigestKey, 2) X(41, DigestFinal, 3) X(42, SignInit, 3) X(43, Sign, 5)                 \
     X(44, SignUpdate, 3) X(45, SignFinal, 3) X(46, SignRecoverInit, 3) X(47, SignRecover, 5) X(48, VerifyInit, 3)      \
     X(49, Verify, 5) X(50, VerifyUpdate, 3) X(51, VerifyFinal, 3) X(52, VerifyRecoverInit, 3) X(53, VerifyRecover, 5)  \
@@ -159,6 +161,15 @@ static word forward_EncryptInit(word session, struct mechanism *mechanism, word 
     return answer ? answer : ((word(*)(word, struct mechanism *, word))real->function[29])(session, mechanism, key);
 }
 
+static word forward_Decrypt(word session, word data, word length, word out, word *out_length) {
+    word answer = fault("C_Decrypt");
+    if (extra) {
+        *out_length = extra;
+        return 0;
+    }
+    return answer ? answer : ((word(*)(word, word, word, word, word *))real->function[34])(session, data, length, out, out_length);
+}
+
 word C_GetFunctionList(struct functions **list);
 
 static struct functions ours = {2, 40, {[3] = C_GetFunctionList}};
@@ -175,6 +186,7 @@ word C_GetFunctionList(struct functions **list) {
 #define FILL(at, name, count) ours.function[at] = (void *)forward_##name;
     FUNCTIONS(FILL)
     ours.function[6] = (void *)forward_GetTokenInfo;
+    ours.function[34] = (void *)forward_Decrypt;
     ours.function[29] = (void *)forward_EncryptInit;
     *list = &ours;
     return 0;

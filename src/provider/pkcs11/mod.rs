@@ -114,7 +114,8 @@ impl Pkcs11Builder {
     }
 
     /// Where the PIN comes from. Asked at each login, on the library's own threads; what it returns is wiped after. An error is
-    /// that of the call which needed the login: [`ProviderError::transient`] if the store of PINs does not answer.
+    /// that of the call which needed the login: [`ProviderError::transient`] if the store of PINs does not answer. It must not call
+    /// this provider.
     ///
     /// A PIN that the token rejected is not sent again, so that the token is not locked: not until this returns another one, or
     /// the token shows that somebody has logged in since. Left out for a token with a keypad of its own.
@@ -202,7 +203,12 @@ impl Pkcs11 {
         }
     }
 
-    /// How a wrap under `object` is made.
+    /// What an automatic choice goes by.
+    fn rights(&self, session: &Session, object: ObjectHandle) -> Result<Rights, Fault> {
+        if self.algorithm.is_some() { Ok(Rights::default()) } else { Rights::of(session, object) }
+    }
+
+    /// How a wrap under a key of these rights is made.
     fn algorithm_for(&self, link: &Link, rights: Rights) -> Result<Algorithm, ProviderError> {
         if let Some(algorithm) = self.algorithm {
             return Ok(algorithm);
@@ -245,7 +251,7 @@ impl KeyProvider for Pkcs11 {
         let wrap = |session: &Session, link: &Link| {
             let (id, object) = self.version(session, kek)?;
             let (algorithm, object) = match self.family() {
-                Family::Aes => (self.algorithm_for(link, Rights::of(session, object)?)?, object),
+                Family::Aes => (self.algorithm_for(link, self.rights(session, object)?)?, object),
                 Family::Rsa => {
                     let public = keys::find(session, kek.name(), &id, Part::Public)?;
                     (self.algorithm_for(link, Rights::default())?, public)

@@ -5,6 +5,7 @@
 //! No lock is held while the module works, but for a login. Imports: `provider`,
 //! `provider::pkcs11::{classify, login, module}`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use cryptoki::mechanism::MechanismType;
@@ -96,11 +97,8 @@ impl Token {
             Ok(done) => return Ok(done),
             Err(fault) => fault,
         };
-        match fault.again() {
-            None => return Err(fault),
-            // The sessions that are idle may be as stale as this one was.
-            Some(Again::Session) => self.close_idle(),
-            Some(Again::Token) => self.forget(),
+        if fault.again().is_none() {
+            return Err(fault);
         }
         self.run_once(self.connected().and_then(|link| self.open(link)), |session, link| {
             work(session, link).map_err(|fault| match fault.says_gone() {
@@ -129,11 +127,14 @@ impl Token {
         work: impl Fn(&Session, &Link) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let (session, link) = leased?;
-        let done = work(&session, &link);
+        // The client panics on a length that no memory could hold.
+        let done = catch_unwind(AssertUnwindSafe(|| work(&session, &link))).unwrap_or_else(|_| {
+            Err(ProviderError::integrity("the module gave a length that cannot be right").into())
+        });
         match &done {
             Ok(_) => self.give_back(session, &link),
             // Its handle is the token's no more, and may be somebody else's by now.
-            Err(fault) if fault.again() == Some(Again::Token) => drop(session),
+            Err(fault) if fault.again() == Some(Again::Token) => self.forget(&link),
             // It may be in the middle of an operation.
             Err(_) => close(session),
         }
@@ -221,7 +222,13 @@ impl Token {
     }
 
     fn open(&self, link: Link) -> Result<(Session, Link), Fault> {
-        Ok((self.open_session(link.slot)?, link))
+        let session = self.open_session(link.slot);
+        if let Err(fault) = &session
+            && fault.again() == Some(Again::Token)
+        {
+            self.forget(&link);
+        }
+        Ok((session?, link))
     }
 
     fn open_session(&self, slot: Slot) -> Result<Session, Fault> {
@@ -237,18 +244,16 @@ impl Token {
         }
     }
 
-    fn close_idle(&self) {
-        let idle = std::mem::take(&mut lock(&self.pool).idle);
-        idle.into_iter().for_each(close);
-    }
-
-    /// The token went away, or the module was finalised: no handle is ours any more. They are not closed, for the numbers may
-    /// have been given to others.
-    fn forget(&self) {
+    /// The token went away, or the module was finalised: no handle of `link` is ours any more. They are not closed, for the numbers
+    /// may have been given to others.
+    fn forget(&self, link: &Link) {
         let mut pool = lock(&self.pool);
-        pool.link = None;
-        pool.anchor = None;
-        pool.idle.clear();
+        // Another thread may have connected anew.
+        if pool.link.as_ref().is_some_and(|current| current.number == link.number) {
+            pool.link = None;
+            pool.anchor = None;
+            pool.idle.clear();
+        }
     }
 }
 

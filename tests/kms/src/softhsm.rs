@@ -479,7 +479,7 @@ impl Faults {
     /// # Panics
     /// When the control file cannot be written.
     pub fn delay(&self, function: &str, by: Duration) {
-        self.tell(&format!("{function} delay {} 1000000\n", by.as_millis()));
+        self.tell(&format!("{function} delay {:#x} 1000000\n", by.as_millis()));
     }
 
     /// From now on the token is said to have these flags as well.
@@ -496,6 +496,14 @@ impl Faults {
     /// When the control file cannot be written.
     pub fn iv(&self, byte: u8) {
         self.tell(&format!("C_EncryptInit iv {byte:#x} 1000000\n"));
+    }
+
+    /// From now on `C_Decrypt` says that the plaintext has this length.
+    ///
+    /// # Panics
+    /// When the control file cannot be written.
+    pub fn plaintext_length(&self, length: u64) {
+        self.tell(&format!("C_Decrypt length {length:#x} 1000000\n"));
     }
 
     /// Nothing is changed any more.

@@ -150,6 +150,19 @@ with_a_token! {
         }
     }
 
+    fn a_length_that_cannot_be_right_is_no_panic(hsm: &SoftHsm) {
+        customer(hsm, &["create", KEK, "1", "encrypt"]).unwrap();
+        let faults = Faults::of(hsm);
+        let provider = faulty(&faults).build().unwrap();
+        let wrapped = wrap(&provider).unwrap();
+        for length in [u64::MAX, 1 << 63, 0x1_0000, 55, 57, 1] {
+            faults.plaintext_length(length);
+            assert_eq!(unwrap(&provider, &wrapped), Err(ErrorClass::Integrity), "{length}");
+        }
+        faults.none();
+        assert_eq!(unwrap(&provider, &wrapped), Ok(()));
+    }
+
     fn two_keys_of_one_label_and_id_are_refused(hsm: &SoftHsm) {
         customer(hsm, &["create", KEK, "1", "encrypt"]).unwrap();
         let provider = builder().build().unwrap();
