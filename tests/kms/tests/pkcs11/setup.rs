@@ -179,7 +179,8 @@ with_a_token! {
     }
 
     fn a_key_that_the_operators_tool_made_serves(hsm: &SoftHsm) {
-        hsm.pkcs11_tool(&["--keygen", "--key-type", "AES:32", "--label", KEK, "--id", "0001", "--usage-decrypt"]);
+        hsm.pkcs11_tool(&["--keygen", "--key-type", "AES:32", "--label", KEK, "--id", "0001", "--private", "--sensitive"]);
+        // As the documentation has it.
         let provider = builder().build().unwrap();
         let wrapped = wrap(&provider).unwrap();
         assert_eq!(wrapped.version(), &KekVersion::new("0001").unwrap());
