@@ -56,7 +56,7 @@ impl Module {
         }
     }
 
-    /// What this process knows of logins to `token`, for all of its providers.
+    /// What this process knows of logins to `token`, for all of its providers. One entry for each token that was ever seen.
     pub(super) fn login_memory(&self, token: &str) -> Arc<Mutex<LoginMemory>> {
         let mut logins = lock(&self.logins);
         if let Some((_, memory)) = logins.iter().find(|(known, _)| known == token) {

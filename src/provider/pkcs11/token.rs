@@ -29,14 +29,15 @@ pub(super) struct Token {
     module: Arc<Module>,
     selector: Selector,
     credential: Credential,
-    memory: Arc<Mutex<LoginMemory>>,
     pool: Mutex<Pool>,
 }
 
 /// Where the token is and what it offers, as long as it stays.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Link {
     slot: Slot,
+    /// Of this token and user, however its providers were told to find it.
+    memory: Arc<Mutex<LoginMemory>>,
     mechanisms: Arc<[MechanismType]>,
     /// The slot says that it is hardware.
     pub(super) hardware: bool,
@@ -86,8 +87,7 @@ impl Link {
 
 impl Token {
     pub(super) fn new(module: Arc<Module>, selector: Selector, credential: Credential) -> Self {
-        let memory = module.login_memory(&selector.endpoint());
-        Self { module, selector, credential, memory, pool: Mutex::default() }
+        Self { module, selector, credential, pool: Mutex::default() }
     }
 
     /// Runs `work` on a session that is logged in. When it fails in a way that a stale session, login or handle explains, those
@@ -177,10 +177,13 @@ impl Token {
     fn connect(&self) -> Result<Link, Fault> {
         self.module.initialise()?;
         let context = &self.module.context;
-        let slot = self.find_slot()?;
+        let (slot, token) = self.find_slot()?;
+        let user = self.credential.user;
+        let memory =
+            self.module.login_memory(&format!("{}/{}/{user:?}", token.serial_number(), token.label()));
         let mechanisms = context.get_mechanism_list(slot)?;
         let hardware = context.get_slot_info(slot)?.hardware_slot();
-        let anchor = self.open_session(slot)?;
+        let anchor = self.open_session(slot, &memory)?;
         let mut pool = lock(&self.pool);
         if let Some(link) = pool.link.clone() {
             // Another thread was faster.
@@ -189,20 +192,20 @@ impl Token {
             return Ok(link);
         }
         pool.connections += 1;
-        let link = Link { slot, mechanisms: mechanisms.into(), hardware, number: pool.connections };
+        let link = Link { slot, memory, mechanisms: mechanisms.into(), hardware, number: pool.connections };
         pool.link = Some(link.clone());
         pool.anchor = Some(anchor);
         Ok(link)
     }
 
-    fn find_slot(&self) -> Result<Slot, Fault> {
+    fn find_slot(&self) -> Result<(Slot, TokenInfo), Fault> {
         let context = &self.module.context;
         let mut found = None;
         let mut fault = None;
         for slot in context.get_slots_with_token()? {
             match context.get_token_info(slot) {
                 Ok(token) if self.selector.fits(&token) => {
-                    if found.replace(slot).is_some() {
+                    if found.replace((slot, token)).is_some() {
                         return Err(ProviderError::misconfigured(
                             "two tokens have that label: name the serial number as well",
                         )
@@ -215,14 +218,14 @@ impl Token {
             }
         }
         match (found, fault) {
-            (Some(slot), _) => Ok(slot),
+            (Some(found), _) => Ok(found),
             (None, Some(answer)) => Err(answer.into()),
             (None, None) => Err(ProviderError::transient("no slot has the token that was configured").into()),
         }
     }
 
     fn open(&self, link: Link) -> Result<(Session, Link), Fault> {
-        let session = self.open_session(link.slot);
+        let session = self.open_session(link.slot, &link.memory);
         if let Err(fault) = &session
             && fault.again() == Some(Again::Token)
         {
@@ -231,10 +234,10 @@ impl Token {
         Ok((session?, link))
     }
 
-    fn open_session(&self, slot: Slot) -> Result<Session, Fault> {
+    fn open_session(&self, slot: Slot, memory: &Mutex<LoginMemory>) -> Result<Session, Fault> {
         let context = &self.module.context;
         let session = context.open_ro_session_no_drop(slot)?;
-        let login = log_in(context, slot, &session, &self.credential, &mut lock(&self.memory));
+        let login = log_in(context, slot, &session, &self.credential, &mut lock(memory));
         match login {
             Ok(()) => Ok(session),
             Err(fault) => {

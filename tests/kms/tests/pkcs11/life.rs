@@ -229,6 +229,13 @@ with_a_token! {
             assert_eq!(right.class(provider), ErrorClass::Refused(Refusal::CredentialRejected));
         }
         assert_eq!(faults.calls("C_Login"), 1, "by all providers of the process together");
+        // However the token is found.
+        let slot = Library::new(module()).unwrap().get_slots_with_initialized_token().unwrap()[0];
+        let serial = Library::new(module()).unwrap().get_token_info(slot).unwrap().serial_number().to_owned();
+        let by_serial = Pkcs11::builder(faults.module()).token_serial(serial).pin(|| Ok(Pin::new("wrong-MARK".into())));
+        let error = by_serial.build().unwrap().describe(&Kek::latest(KEK)).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Refused(Refusal::CredentialRejected), "{error}");
+        assert_eq!(faults.calls("C_Login"), 1, "by all providers of the process together");
         // Another PIN is tried, once; and the right one serves.
         *pin.lock().unwrap() = "another wrong one";
         assert_eq!(right.class(&providers[0]), ErrorClass::Refused(Refusal::CredentialRejected));

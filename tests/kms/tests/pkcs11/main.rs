@@ -3,6 +3,8 @@
 mod answers;
 mod conformance;
 mod life;
+#[cfg(target_os = "linux")]
+mod residue;
 mod service;
 mod setup;
 mod world;

@@ -201,6 +201,11 @@ with_a_token! {
         assert_eq!(unwrap(&told, &wrapped), Err(ErrorClass::Transient));
     }
 
+    fn a_type_of_user_that_the_token_does_not_know_is_misconfigured(hsm: &SoftHsm) {
+        customer(hsm, &["create", KEK, "1", "encrypt"]).unwrap();
+        misconfigured(wrap(&builder().vendor_user(0x8000_0001).build().unwrap()), "CKR_USER_TYPE_INVALID");
+    }
+
     fn no_pin_is_tried_when_one_more_would_lock_the_token(hsm: &SoftHsm) {
         customer(hsm, &["create", KEK, "1", "encrypt"]).unwrap();
         let faults = Faults::of(hsm);
