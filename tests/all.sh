@@ -27,6 +27,8 @@ failures=()
 export CARGO_TARGET_DIR=$root/target
 export CARGO_TERM_COLOR=never
 export CARGO_INCREMENTAL=0
+# Backtraces need no more, and the SDKs of the key services compile and link faster.
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only
 export PATH=$root/target/tools/bin:$HOME/.cargo/bin:$PATH
 
 main() {
@@ -85,8 +87,9 @@ examples() {
   done
 }
 
-# The providers against real servers, which are installed here and started by the tests: what cannot be installed fails. Each
-# test binary, one after the other, because each measures time. Then the examples, which start the same servers.
+# The providers against real servers, which are installed here and started by the tests: what cannot be installed
+# fails. One test binary after the other, because each measures time. Then the examples, which start the same
+# servers; in the profile of the tests, so that the SDKs are compiled once.
 key_services() {
   local name
   section "servers" none tests/kms/install.sh
@@ -97,7 +100,7 @@ key_services() {
       cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output
   done
   for name in $(targets example tests/kms/Cargo.toml); do
-    section "example $name" none cargo run --locked --release "${kms[@]}" --example "$name"
+    section "example $name" none cargo run --locked "${kms[@]}" --example "$name"
   done
 }
 
