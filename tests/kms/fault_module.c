@@ -5,7 +5,7 @@
  *   C_Decrypt delay 0xbb8 1     the first call takes 3000 ms, and then forwards
  *   * answer 0xe0 1000          every function
  *   C_GetTokenInfo flags 0x20000 1000   forwards, and sets these flags in what is told of the token
- *   C_Decrypt length 0xffffffffffffffff 1000   says that the plaintext has this length
+ *   C_Decrypt length 0xffffffffffffffff 1000   says that the plaintext has this length; C_GetMechanismList: the list
  *   C_EncryptInit iv 0xab 1000          forwards, after writing this byte all over the IV of AES-GCM, as tokens in FIPS mode do
  *
  * The file is read at each call; the count begins anew when it changes. The name of each function that is called is added to
@@ -110,7 +110,7 @@ static word fault(const char *name) {
 /* Every parameter of these functions is a word or fits in one. */
 #define FUNCTIONS(X)                                                                                                   \
     X(0, Initialize, 1) X(1, Finalize, 1) X(2, GetInfo, 1) X(4, GetSlotList, 3) X(5, GetSlotInfo, 2)                   \
-    X(7, GetMechanismList, 3) X(8, GetMechanismInfo, 3) X(9, InitToken, 4) X(10, InitPIN, 3)     \
+    X(8, GetMechanismInfo, 3) X(9, InitToken, 4) X(10, InitPIN, 3)     \
     X(11, SetPIN, 5) X(12, OpenSession, 5) X(13, CloseSession, 1) X(14, CloseAllSessions, 1) X(15, GetSessionInfo, 2)  \
     X(16, GetOperationState, 3) X(17, SetOperationState, 5) X(18, Login, 4) X(19, Logout, 1) X(20, CreateObject, 4)    \
     X(21, CopyObject, 5) X(22, DestroyObject, 2) X(23, GetObjectSize, 3) X(24, GetAttributeValue, 4)                   \
@@ -170,6 +170,15 @@ static word forward_Decrypt(word session, word data, word length, word out, word
     return answer ? answer : ((word(*)(word, word, word, word, word *))real->function[34])(session, data, length, out, out_length);
 }
 
+static word forward_GetMechanismList(word slot, word list, word *count) {
+    word answer = fault("C_GetMechanismList");
+    if (extra) {
+        *count = extra;
+        return 0;
+    }
+    return answer ? answer : ((word(*)(word, word, word *))real->function[7])(slot, list, count);
+}
+
 word C_GetFunctionList(struct functions **list);
 
 static struct functions ours = {2, 40, {[3] = C_GetFunctionList}};
@@ -187,6 +196,7 @@ word C_GetFunctionList(struct functions **list) {
     FUNCTIONS(FILL)
     ours.function[6] = (void *)forward_GetTokenInfo;
     ours.function[34] = (void *)forward_Decrypt;
+    ours.function[7] = (void *)forward_GetMechanismList;
     ours.function[29] = (void *)forward_EncryptInit;
     *list = &ours;
     return 0;

@@ -93,14 +93,15 @@ impl Token {
     /// Runs `work` on a session that is logged in. When it fails in a way that a stale session, login or handle explains, those
     /// are made anew and it runs once more.
     pub(super) fn run<T>(&self, work: impl Fn(&Session, &Link) -> Result<T, Fault>) -> Result<T, Fault> {
-        let fault = match self.run_once(self.lease(), &work) {
+        let fault = match self.run_once(guarded(|| self.lease()), &work) {
             Ok(done) => return Ok(done),
             Err(fault) => fault,
         };
         if fault.again().is_none() {
             return Err(fault);
         }
-        self.run_once(self.connected().and_then(|link| self.open(link)), |session, link| {
+        let leased = guarded(|| self.connected().and_then(|link| self.open(link)));
+        self.run_once(leased, |session, link| {
             work(session, link).map_err(|fault| match fault.says_gone() {
                 true => self.doubt(session, link).err().unwrap_or(fault),
                 false => fault,
@@ -127,10 +128,7 @@ impl Token {
         work: impl Fn(&Session, &Link) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let (session, link) = leased?;
-        // The client panics on a length that no memory could hold.
-        let done = catch_unwind(AssertUnwindSafe(|| work(&session, &link))).unwrap_or_else(|_| {
-            Err(ProviderError::integrity("the module gave a length that cannot be right").into())
-        });
+        let done = guarded(|| work(&session, &link));
         match &done {
             Ok(_) => self.give_back(session, &link),
             // Its handle is the token's no more, and may be somebody else's by now.
@@ -265,6 +263,13 @@ impl Drop for Token {
         let pool = std::mem::take(&mut *lock(&self.pool));
         pool.idle.into_iter().chain(pool.anchor).for_each(close);
     }
+}
+
+/// The client panics on a length that no memory could hold.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(ProviderError::integrity("the module gave a length that cannot be right").into())
+    })
 }
 
 /// Sessions are opened so that only this closes them.

@@ -498,12 +498,12 @@ impl Faults {
         self.tell(&format!("C_EncryptInit iv {byte:#x} 1000000\n"));
     }
 
-    /// From now on `C_Decrypt` says that the plaintext has this length.
+    /// From now on `function`, `C_Decrypt` or `C_GetMechanismList`, says that its result has this length.
     ///
     /// # Panics
     /// When the control file cannot be written.
-    pub fn plaintext_length(&self, length: u64) {
-        self.tell(&format!("C_Decrypt length {length:#x} 1000000\n"));
+    pub fn length(&self, function: &str, length: u64) {
+        self.tell(&format!("{function} length {length:#x} 1000000\n"));
     }
 
     /// Nothing is changed any more.

@@ -156,10 +156,14 @@ with_a_token! {
         let provider = faulty(&faults).build().unwrap();
         let wrapped = wrap(&provider).unwrap();
         for length in [u64::MAX, 1 << 63, 0x1_0000, 55, 57, 1] {
-            faults.plaintext_length(length);
+            faults.length("C_Decrypt", length);
             assert_eq!(unwrap(&provider, &wrapped), Err(ErrorClass::Integrity), "{length}");
         }
+        let fresh = faulty(&faults).build().unwrap();
+        faults.length("C_GetMechanismList", u64::MAX);
+        assert_eq!(unwrap(&fresh, &wrapped), Err(ErrorClass::Integrity));
         faults.none();
+        assert_eq!(unwrap(&fresh, &wrapped), Ok(()));
         assert_eq!(unwrap(&provider, &wrapped), Ok(()));
     }
 
