@@ -221,7 +221,7 @@ impl std::fmt::Display for Rejection {
 /// A code is a word; what is none is not repeated in an error.
 fn code(text: &str) -> Option<String> {
     let is_word = (1..=MAX_CODE).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     is_word.then(|| text.to_owned())
 }
 

@@ -1,6 +1,8 @@
 //! Azure Key Vault and Managed HSM: the provider against a server of their REST surface, over TLS and under their names.
 
 mod classification;
+mod credentials;
+mod safety;
 mod service;
 mod silence;
 mod story;
@@ -15,6 +17,7 @@ use strongroom::{AccountId, Generation, Refusal};
 const NAME: &str = "orders";
 const REFUSED_DISABLED: ErrorClass = ErrorClass::Refused(Refusal::KeyDisabled);
 const REFUSED_GONE: ErrorClass = ErrorClass::Refused(Refusal::KeyGone);
+const REFUSED_CREDENTIAL: ErrorClass = ErrorClass::Refused(Refusal::CredentialRejected);
 const REFUSED_PERMISSION: ErrorClass = ErrorClass::Refused(Refusal::PermissionRemoved);
 
 /// A wrap, and what was wrapped.
