@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use strongroom::provider::azure_keyvault::AzureKeyVault;
 use strongroom::provider::{
     ErrorClass, Kek, KekVersion, KeyProvider, Verdict, WrapAlgorithm, Wrapped, preflight,
 };
@@ -29,6 +30,16 @@ fn acts(action: impl Fn()) -> impl Fn() -> Result<(), String> {
         action();
         Ok(())
     }
+}
+
+fn subject<'a>(service: &'a KeyVault, host: &'a str, provider: &'a Arc<dyn KeyProvider>) -> Subject<'a> {
+    Subject::new(provider.as_ref(), NAME)
+        .without_additional_data()
+        .on_rotate(acts(move || drop(service.rotate(host, NAME))))
+        .on_disable(acts(move || service.enable(host, NAME, false)))
+        .on_enable(acts(move || service.enable(host, NAME, true)))
+        .on_delete(acts(move || service.delete(host, NAME)))
+        .on_recover(acts(move || service.recover(host, NAME)))
 }
 
 #[test]
@@ -61,17 +72,24 @@ fn azure_wraps_unwraps_and_names_the_exact_version() {
 #[test]
 fn azure_passes_the_whole_conformance_suite() {
     both(|service, host, provider| {
-        let subject = Subject::new(provider.as_ref(), NAME)
-            .without_additional_data()
-            .on_rotate(acts(|| drop(service.rotate(host, NAME))))
-            .on_disable(acts(|| service.enable(host, NAME, false)))
-            .on_enable(acts(|| service.enable(host, NAME, true)))
-            .on_delete(acts(|| service.delete(host, NAME)))
-            .on_recover(acts(|| service.recover(host, NAME)));
-        let report = conformance::run(&subject);
+        let report = conformance::run(&subject(service, host, provider));
         println!("{host}\n{report}");
         assert!(report.is_complete(), "{report}");
     });
+}
+
+#[test]
+fn azure_rsa_keys_of_a_managed_hsm_pass_the_whole_conformance_suite() {
+    let service = KeyVault::start();
+    service.create(HSM, NAME, "RSA-HSM");
+    let places = service.places();
+    let credential = places.secret(strongroom_kms_tests::key_vault::CLIENT_SECRET);
+    let builder = AzureKeyVault::managed_hsm_rsa(format!("https://{HSM}"), credential);
+    let provider = own_runtime(builder.client_options(places.options()));
+    assert!(!provider.wrap_is_authentic());
+    let report = conformance::run(&subject(&service, HSM, &provider));
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(provider.describe(&Kek::latest(NAME)).unwrap().hsm_backed, Some(true));
 }
 
 #[test]
