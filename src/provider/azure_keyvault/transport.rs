@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use azure_core::Bytes;
 use azure_core::error::ErrorKind;
+use azure_core::http::headers::{AUTHORIZATION, WWW_AUTHENTICATE};
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{AsyncRawResponse, Context, Request, Transport};
+use azure_core::http::{AsyncRawResponse, Context, Request, StatusCode, Transport};
 use zeroize::Zeroizing;
 
 use crate::provider::ProviderError;
@@ -26,7 +27,17 @@ impl Bounded {
 #[async_trait]
 impl Policy for Bounded {
     async fn send(&self, context: &Context, request: &mut Request, _: &[Arc<dyn Policy>]) -> PolicyResult {
-        let (status, headers, body) = self.inner.send(context, request).await?.deconstruct();
+        let (status, mut headers, body) = self.inner.send(context, request).await?.deconstruct();
+        // A token was sent and rejected, and the challenge asks for something else than a resource's token, for example for
+        // claims: the client would stumble over it, and hide what the service said.
+        if status == StatusCode::Unauthorized
+            && request.headers().get_optional_str(&AUTHORIZATION).is_some()
+            && headers
+                .get_optional_str(&WWW_AUTHENTICATE)
+                .is_some_and(|challenge| !names_a_resource(challenge))
+        {
+            headers.remove(WWW_AUTHENTICATE);
+        }
         let mut answer = Zeroizing::new(vec![0; MAX_ANSWER]);
         let length = match body.collect_into(&mut answer).await {
             Ok(length) => length,
@@ -39,6 +50,11 @@ impl Policy for Bounded {
         answer.truncate(length);
         Ok(AsyncRawResponse::from_bytes(status, headers, wiped(answer)))
     }
+}
+
+/// As the client looks for it.
+fn names_a_resource(challenge: &str) -> bool {
+    challenge.contains("resource=\"") || challenge.contains("scope=\"")
 }
 
 /// Bytes that are wiped when their last holder lets go of them.

@@ -1,6 +1,7 @@
 """What the REST surface of Key Vault and Managed HSM does with keys, as far as a KEK needs it.
 
-Answers are (status, body). Where the words of an error come from is said in ../fixtures/azure_keyvault/README.md.
+Answers are (status, body). Where the words of an error come from is said in the
+first line of its file in ../fixtures/azure_keyvault.
 Propagation is immediate here; the real service takes seconds for deletions and minutes for permissions.
 """
 

@@ -67,7 +67,7 @@ impl Bench {
     fn cold(&self, credential: Arc<dyn TokenCredential>) -> Arc<dyn KeyProvider> {
         let places = self.service.places();
         let builder = AzureKeyVault::vault(format!("https://{VAULT}"), credential);
-        own_runtime(builder.client_options(places.options()).call_timeout(Duration::from_secs(1)))
+        own_runtime(builder.client_options(places.options()).call_timeout(Duration::from_secs(2)))
     }
 
     fn ask(&self, asked: Asked, raw: &[u8]) -> ProviderError {
@@ -174,6 +174,7 @@ answers! {
     azure_401_token_expired_after_a_refresh_is_refused: Unwrap "unauthorized_token_expired" Refused(CredentialRejected),
     azure_401_without_a_challenge_after_a_refresh_is_refused: Unwrap "unauthorized_without_a_challenge" Refused(CredentialRejected),
     azure_401_without_words_after_a_refresh_is_refused: Unwrap "unauthorized_without_words" Refused(CredentialRejected),
+    azure_401_that_asks_for_claims_is_refused: Unwrap "unauthorized_insufficient_claims" Refused(CredentialRejected),
     azure_login_secret_expired_is_refused: Login "login_secret_expired" Refused(CredentialRejected),
     azure_login_secret_invalid_is_refused: Login "login_secret_invalid" Refused(CredentialRejected),
     azure_login_application_unknown_is_refused: Login "login_application_unknown" Refused(CredentialRejected),

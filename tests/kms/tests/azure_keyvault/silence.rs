@@ -35,11 +35,7 @@ impl World {
         let begun = Instant::now();
         let error = self.sample.refused(&self.provider);
         assert_eq!(error.class(), ErrorClass::Transient, "{what}: {error}");
-        assert!(
-            begun.elapsed() < CALL + Duration::from_millis(500),
-            "{what}: ended after {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < CALL * 2, "{what}: ended after {:?}", begun.elapsed());
         let error = self.provider.describe(&Kek::latest(NAME)).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Transient, "{what}: {error}");
     }
