@@ -269,6 +269,18 @@ impl OpenBaoTls {
         std::fs::read(self.ca_file()).expect("the server wrote it")
     }
 
+    /// The server's own certificate and its key, as PEM.
+    #[must_use]
+    pub fn server_certificate(&self) -> (String, String) {
+        let read = |end: &str| {
+            let file =
+                ["vault", "openbao"].map(|name| self.server.folder().join(format!("{name}-{end}.pem")));
+            let file = file.iter().find(|file| file.exists()).expect("the server wrote it");
+            std::fs::read_to_string(file).expect("is text")
+        };
+        (read("cert"), read("key"))
+    }
+
     fn ca_file(&self) -> std::path::PathBuf {
         let folder = self.server.folder();
         ["vault-ca.pem", "openbao-ca.pem"]
