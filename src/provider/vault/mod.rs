@@ -1,4 +1,4 @@
-//! HashiCorp Vault and OpenBao, through their Transit engine (contract B5). Imports: `provider`, `clock`, `error`.
+//! HashiCorp Vault and OpenBao, through their Transit engine (contract B5). Imports: `provider`, `clock`, `error`, `secret`.
 
 mod address;
 mod answer;
@@ -32,6 +32,7 @@ use super::{
 };
 use crate::clock::{Clock, Moment};
 use crate::error::Refusal;
+use crate::secret::wash_stack;
 
 /// Keys in a Transit engine of HashiCorp Vault or OpenBao.
 ///
@@ -42,8 +43,8 @@ use crate::error::Refusal;
 /// Every call ends by itself within [`call_timeout`](VaultTransitBuilder::call_timeout), logins included. Blocks its
 /// caller; inside of an async service the library calls it on threads of its own.
 ///
-/// What is wiped: our copies of tokens, secret ids and JWTs, the requests, the answers, and the buffers of the
-/// connections. What is not: the pieces that rustls decrypts, until the connection carries its next answer or ends.
+/// What is wiped: our copies of tokens, secret ids and JWTs, the requests, the answers, the buffers of the
+/// connections, and the stack. What is not: the pieces that rustls decrypts, until the connection carries its next answer or ends.
 ///
 /// ```no_run
 /// use strongroom::provider::vault::{Login, VaultTransit};
@@ -151,6 +152,34 @@ struct DecryptBody<'a> {
 
 impl KeyProvider for VaultTransit {
     fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
+        let answer = self.encrypt(kek, context, secret);
+        wash_stack::<STACK>();
+        answer
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+        let answer = self.decrypt(wrapped, context);
+        wash_stack::<STACK>();
+        answer
+    }
+
+    fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        self.look_at(kek, self.deadline()).map(|found| found.info)
+    }
+
+    fn authority(&self) -> Authority {
+        self.authority.clone()
+    }
+}
+
+/// The calls that carry an AEK, whose stack their callers wash.
+impl VaultTransit {
+    fn encrypt(
+        &self,
+        kek: &Kek,
+        context: &WrapContext,
+        secret: &WrapInput,
+    ) -> Result<Wrapped, ProviderError> {
         let deadline = self.deadline();
         // Looked at first, because `encrypt` makes a key that does not exist, if its policy lets it.
         let found = self.look_at(kek, deadline)?;
@@ -178,7 +207,7 @@ impl KeyProvider for VaultTransit {
         Wrapped::new(found.info.uri, found.info.version, found.algorithm, ciphertext.as_bytes().to_vec())
     }
 
-    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+    fn decrypt(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
         let deadline = self.deadline();
         let name = key_name(self.authority.name_of(wrapped.kek())?)?;
         let ciphertext = std::str::from_utf8(wrapped.bytes())
@@ -201,14 +230,6 @@ impl KeyProvider for VaultTransit {
             .decode_slice(encoded, plaintext.as_mut_slice())
             .map_err(|_| ProviderError::integrity("Vault unwrapped something that is not an AEK"))?;
         WrapInput::from_slice(&plaintext[..length])
-    }
-
-    fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
-        self.look_at(kek, self.deadline()).map(|found| found.info)
-    }
-
-    fn authority(&self) -> Authority {
-        self.authority.clone()
     }
 }
 
@@ -254,6 +275,9 @@ impl fmt::Debug for VaultTransit {
 
 /// Types that take associated data, of 256 bits: an AEK is that strong too.
 const KINDS: [&str; 3] = ["aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+
+/// As deep as the HTTP client and the copying of its buffers reach, and some more, in bytes.
+const STACK: usize = 64 * 1024;
 
 const SHORTEST_NONCE: usize = 12;
 const TAG: usize = 16;

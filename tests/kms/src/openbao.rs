@@ -2,7 +2,9 @@
 //!
 //! Storage in files, so that keys survive a stop; initialised and unsealed by us, so that it can be sealed again.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::Deref;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,11 +16,20 @@ use crate::process::{Ready, Server, free_port};
 use crate::wait::wait_until;
 
 /// An unsealed OpenBao with a Transit engine at `transit`. Ends when dropped.
+///
+/// What a [`Customer`] does can be called on it.
 #[derive(Debug)]
 pub struct OpenBao {
     server: Server,
-    root: String,
+    customer: Customer,
     unseal_key: String,
+}
+
+/// An administrator's connection to a server, over HTTP in the clear.
+#[derive(Clone, Debug)]
+pub struct Customer {
+    address: SocketAddr,
+    token: String,
 }
 
 impl OpenBao {
@@ -54,28 +65,95 @@ impl OpenBao {
         let text = |pointer: &str| {
             made.json().pointer(pointer).and_then(Value::as_str).expect("init tells its secrets").to_owned()
         };
-        let bao = Self { root: text("/root_token"), unseal_key: text("/keys_base64/0"), server };
+        let customer = Customer { address: server.address(), token: text("/root_token") };
+        let bao = Self { customer, unseal_key: text("/keys_base64/0"), server };
         bao.unseal();
         bao.admin("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
         bao
     }
 
-    /// Where it listens.
+    /// The token that may do everything.
+    #[must_use]
+    pub fn root_token(&self) -> &str {
+        &self.customer.token
+    }
+
+    /// The administrator, apart from the server.
+    #[must_use]
+    pub fn customer(&self) -> Customer {
+        self.customer.clone()
+    }
+
+    /// Seals it: everything is answered with 503.
+    pub fn seal(&self) {
+        self.admin("PUT", "sys/seal", &json!({}));
+    }
+
+    /// Unseals it, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn unseal(&self) {
+        let asked = json!({ "key": self.unseal_key });
+        let answer = call(self.address(), None, None, "PUT", "sys/unseal", &asked);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let serves = || {
+            http::get(self.address(), "/v1/sys/health").is_ok_and(|answer| answer.status == 200)
+                && call(self.address(), Some(&self.customer.token), None, "GET", "sys/mounts", &json!({}))
+                    .status
+                    == 200
+        };
+        wait_until(Duration::from_secs(20), serves).expect("an unsealed OpenBao serves");
+    }
+
+    /// Ends it as a crash would.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    /// Starts it again with its data, and unseals it.
+    pub fn start_again(&mut self) {
+        self.server.start_again();
+        self.unseal();
+    }
+}
+
+impl Deref for OpenBao {
+    type Target = Customer;
+
+    fn deref(&self) -> &Customer {
+        &self.customer
+    }
+}
+
+impl Customer {
+    /// At a server of somebody else's, at `http://host:port`.
+    ///
+    /// # Errors
+    /// When that is no such address, or does not resolve.
+    pub fn at(url: &str, token: &str) -> io::Result<Self> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "this example needs http://host:port");
+        let host = url.strip_prefix("http://").ok_or_else(wrong)?.trim_end_matches('/');
+        let address = host.to_socket_addrs()?.next().ok_or_else(wrong)?;
+        Ok(Self { address, token: token.to_owned() })
+    }
+
+    /// Where the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.address
     }
 
     /// `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        self.server.url()
+        format!("http://{}", self.address)
     }
 
-    /// The token that may do everything.
+    /// The administrator's token.
     #[must_use]
-    pub fn root_token(&self) -> &str {
-        &self.root
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// A request by the administrator, in the root namespace. `path` without `/v1/`.
@@ -92,7 +170,7 @@ impl OpenBao {
     /// When it fails.
     pub fn admin_in(&self, namespace: &str, method: &str, path: &str, body: &Value) -> Value {
         let namespace = Some(namespace).filter(|name| !name.is_empty());
-        let answer = call(self.address(), Some(&self.root), namespace, method, path, body);
+        let answer = call(self.address, Some(&self.token), namespace, method, path, body);
         assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
@@ -149,7 +227,7 @@ path "transit/decrypt/{key}" {{ capabilities = ["update"] }}"#
 
     /// A token with a policy, for so many seconds, as `options` like it.
     #[must_use]
-    pub fn token(&self, policy: &str, options: &Value) -> String {
+    pub fn token_for(&self, policy: &str, options: &Value) -> String {
         let mut asked = json!({ "policies": [policy], "ttl": "1h" });
         for (key, value) in options.as_object().into_iter().flatten() {
             asked[key] = value.clone();
@@ -181,37 +259,6 @@ path "transit/decrypt/{key}" {{ capabilities = ["update"] }}"#
     pub fn secret_id(&self, role: &str) -> String {
         let made = self.admin("POST", &format!("auth/approle/role/{role}/secret-id"), &json!({}));
         text_at(&made, "/data/secret_id")
-    }
-
-    /// Seals it: everything is answered with 503.
-    pub fn seal(&self) {
-        self.admin("PUT", "sys/seal", &json!({}));
-    }
-
-    /// Unseals it, and waits until it serves.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn unseal(&self) {
-        let asked = json!({ "key": self.unseal_key });
-        let answer = call(self.address(), None, None, "PUT", "sys/unseal", &asked);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let serves = || {
-            http::get(self.address(), "/v1/sys/health").is_ok_and(|answer| answer.status == 200)
-                && call(self.address(), Some(&self.root), None, "GET", "sys/mounts", &json!({})).status == 200
-        };
-        wait_until(Duration::from_secs(20), serves).expect("an unsealed OpenBao serves");
-    }
-
-    /// Ends it as a crash would.
-    pub fn stop(&mut self) {
-        self.server.stop();
-    }
-
-    /// Starts it again with its data, and unseals it.
-    pub fn start_again(&mut self) {
-        self.server.start_again();
-        self.unseal();
     }
 }
 

@@ -224,7 +224,7 @@ fn a_given_token_is_renewed_and_a_file_with_a_newer_one_is_read() {
     let bao = world();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    let first = bao.token("user", &json!({ "ttl": "3s", "explicit_max_ttl": "0" }));
+    let first = bao.token_for("user", &json!({ "ttl": "3s", "explicit_max_ttl": "0" }));
     // A sink file, as an agent writes it: with the end of a line.
     std::fs::write(&file, format!("{first}\n")).unwrap();
     let read = file.clone();
@@ -238,7 +238,7 @@ fn a_given_token_is_renewed_and_a_file_with_a_newer_one_is_read() {
     }
     bao.revoke_token(&first);
     assert_eq!(class(unwrap(&kms, &wrapped)), Refused(CredentialRejected));
-    std::fs::write(&file, bao.token("user", &json!({}))).unwrap();
+    std::fs::write(&file, bao.token_for("user", &json!({}))).unwrap();
     unwrap(&kms, &wrapped).unwrap();
     // Without the file there is silence, but only once a new token is needed.
     std::fs::remove_file(&file).unwrap();

@@ -22,7 +22,7 @@ fn world() -> (OpenBao, String) {
     let bao = OpenBao::start();
     bao.create_key("orders");
     bao.allow("orders-user", "orders");
-    let token = bao.token("orders-user", &json!({}));
+    let token = bao.token_for("orders-user", &json!({}));
     (bao, token)
 }
 
