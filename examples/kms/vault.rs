@@ -4,7 +4,7 @@
 //! cargo run --release --manifest-path tests/kms/Cargo.toml --example vault
 //! ```
 //! starts an OpenBao of its own. With `VAULT_ADDR` and `VAULT_TOKEN` it uses yours: the token must be allowed to make
-//! the key `strongroom-example` at `transit/`, to soft-delete it, and to restore it (OpenBao 2.3 or later).
+//! the key `strongroom-example` at `transit/`, to soft-delete it, and to restore it.
 
 use std::env;
 use std::error::Error;

@@ -40,7 +40,7 @@ use crate::secret::wash_stack;
 /// associated data. The key is an `aes256-gcm96`, `chacha20-poly1305` or `xchacha20-poly1305` one, not derived. Names a
 /// KEK as Transit names the key.
 ///
-/// Every call ends by itself within [`call_timeout`](VaultTransitBuilder::call_timeout), logins included. Blocks its
+/// Every call ends by itself within the time that [`timeouts`](VaultTransitBuilder::timeouts) sets, logins included. Blocks its
 /// caller; inside of an async service the library calls it on threads of its own.
 ///
 /// What is wiped: our copies of tokens, secret ids and JWTs, the requests, the answers, the buffers of the

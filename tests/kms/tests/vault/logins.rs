@@ -137,6 +137,24 @@ fn a_denied_policy_costs_the_customer_no_stream_of_logins() {
 }
 
 #[test]
+fn a_role_that_was_given_another_policy_is_signed_in_to_anew() {
+    let bao = world();
+    let kms = app_role(&bao, &bao.url(), &json!({}));
+    let wrapped = wrap(&kms, "orders").unwrap();
+    bao.deny("user");
+    bao.allow("another", "orders");
+    // The token keeps the policies that it was made with.
+    bao.admin("POST", "auth/approle/role/service", &json!({ "token_policies": ["another"] }));
+    assert_eq!(class(unwrap(&kms, &wrapped)), Refused(PermissionRemoved));
+    let begun = Instant::now();
+    while unwrap(&kms, &wrapped).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(31), "a login was due");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(tokens(&bao), 2);
+}
+
+#[test]
 fn a_silent_login_service_is_of_no_account_while_the_token_lasts_and_transient_afterwards() {
     let token_for_4_s = fixture_with("login_ok", r#""lease_duration":3600"#, r#""lease_duration":4"#);
     let (logins, silent) = (Arc::new(AtomicUsize::new(0)), answer(503, &[], "<html>nobody is there</html>"));

@@ -125,6 +125,7 @@ impl Needles {
         let mut memory = File::open("/proc/self/mem").unwrap();
         let mut found = 0;
         let mut buffer = vec![0; CHUNK + PART];
+        let own = buffer.as_ptr() as u64;
         let maps: Vec<String> =
             BufReader::new(File::open("/proc/self/maps").unwrap()).lines().map(Result::unwrap).collect();
         for line in maps {
@@ -136,23 +137,24 @@ impl Needles {
             let (from, to) = range.split_once('-').unwrap();
             let (mut at, end) =
                 (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
-            let own = buffer.as_ptr() as u64;
             while at < end {
                 let length = usize::try_from(end - at).unwrap().min(CHUNK + PART);
                 memory.seek(SeekFrom::Start(at)).unwrap();
                 if memory.read_exact(&mut buffer[..length]).is_ok() {
-                    // What was read is masked at once: the buffer itself lies in the memory that is searched.
-                    let skip = (at..at + length as u64).contains(&own)
-                        || (own..own + buffer.len() as u64).contains(&at);
+                    // What was read is masked at once, and wiped afterwards: the buffer lies in memory as well, and is
+                    // the one place that does not count.
                     for byte in &mut buffer[..length] {
                         *byte ^= MASK;
                     }
-                    if !skip {
-                        let hits = |needle: &Vec<u8>| {
-                            buffer[..length].windows(PART).filter(|window| window == needle).count()
-                        };
-                        found += self.masked.iter().map(hits).sum::<usize>();
+                    for (offset, window) in buffer[..length].windows(PART).enumerate() {
+                        let address = at + offset as u64;
+                        // The next chunk begins with the last bytes of this one.
+                        let counts = offset < CHUNK && !(own..own + buffer.len() as u64).contains(&address);
+                        if counts && self.masked.iter().any(|needle| window == needle.as_slice()) {
+                            found += 1;
+                        }
                     }
+                    buffer.fill(0);
                 }
                 at += CHUNK as u64;
             }

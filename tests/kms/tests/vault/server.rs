@@ -68,6 +68,10 @@ fn preflight_is_satisfied_with_the_least_privileges() {
     let kms = connect(&bao.url(), &token);
     let report = preflight(&kms, &Kek::latest("orders"));
     assert_eq!(report.verdict(), Verdict::Ready, "{report}");
+    // They are the ones that users are told to paste.
+    let rules = bao.admin("GET", "sys/policies/acl/orders-user", &json!({}));
+    let rules = rules.pointer("/data/policy").and_then(|rules| rules.as_str()).unwrap().to_owned();
+    assert!(include_str!("../../../../docs/PROVIDERS.md").contains(&rules), "{rules}");
     // With them nobody makes a key by wrapping under a name that is not there, and the provider would not ask.
     let all_powerful = connect(&bao.url(), bao.root_token());
     assert_eq!(class(wrap(&all_powerful, "orders-2")), Refused(KeyGone));
