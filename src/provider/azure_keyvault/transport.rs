@@ -43,7 +43,11 @@ impl Policy for Bounded {
             Ok(length) => length,
             // An error of the connection has a cause; that the buffer is too small has none.
             Err(error) if *error.kind() == ErrorKind::Io && error.get_ref().is_none() => {
-                return Err(azure_core::Error::new(ErrorKind::Other, ProviderError::integrity(TOO_LONG)));
+                if status.is_success() {
+                    return Err(azure_core::Error::new(ErrorKind::Other, ProviderError::integrity(TOO_LONG)));
+                }
+                // A failure is one by its status, and words of such a length are not the service's.
+                0
             }
             Err(error) => return Err(error),
         };
