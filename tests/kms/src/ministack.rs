@@ -1,6 +1,8 @@
 //! ministack: AWS KMS, IAM and STS, with signatures, policies, sessions and key states that are enforced.
 
+use std::fs;
 use std::future::Future;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use tokio::runtime::Runtime;
 
 use crate::install::installed;
 use crate::process::{Ready, Server};
+use crate::wait::wait_until;
 
-/// A ministack on a port of its own. Its keys are gone when it stops.
+/// A ministack on a port of its own.
 #[derive(Debug)]
 pub struct Ministack {
     server: Server,
@@ -37,7 +40,10 @@ impl Ministack {
     pub fn start() -> Self {
         let folder = installed("ministack");
         let server = Server::start("ministack", Ready::Http("/_ministack/health"), |place| {
-            let mut command = Command::new(folder.join("bin/ministack"));
+            // Its own process writes its id, so that it can be asked to end: only then does it save its keys.
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "echo $$ >pid; exec \"$0\""]).arg(folder.join("bin/ministack"));
+            command.env("PERSIST_STATE", "1").env("STATE_DIR", place.folder.join("keys"));
             command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", place.port.to_string());
             command.env("AUTH", "true").env("SERVICES", "kms,iam,sts");
             command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0").env("HOME", &place.folder);
@@ -47,15 +53,30 @@ impl Ministack {
         Self { server, python: folder.join("bin/python"), keys }
     }
 
-    /// The server itself, for stopping it.
-    #[must_use]
-    pub fn server(&mut self) -> &mut Server {
-        &mut self.server
+    /// Shuts it down. Keys, users and sessions stay.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&mut self) {
+        let pid = fs::read_to_string(self.server.folder().join("pid")).expect("it wrote its id");
+        let asked = Command::new("kill").args(["-TERM", pid.trim()]).status();
+        assert!(asked.expect("there is a kill").success());
+        let ended = || TcpStream::connect(self.address()).is_err();
+        wait_until(Duration::from_secs(20), ended).expect("it ends");
+        // Connections are refused before the last file is written.
+        let saved = || self.server.folder().join("keys/sts.json").exists();
+        wait_until(Duration::from_secs(20), saved).expect("it saves");
+        self.server.stop();
+    }
+
+    /// Starts it again at the same address.
+    pub fn start_again(&mut self) {
+        self.server.start_again();
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> std::net::SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 

@@ -21,9 +21,24 @@ impl Moto {
     #[must_use]
     pub fn start() -> Self {
         let program = installed("moto").join("bin/moto_server");
+        Self::run(&Command::new(program))
+    }
+
+    /// The same with what the AWS KMS API Reference says and moto leaves out: `servers/moto_amended.py` has the list.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn amended() -> Self {
+        let mut python = Command::new(installed("moto").join("bin/python"));
+        python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/moto_amended.py"));
+        Self::run(&python)
+    }
+
+    fn run(program: &Command) -> Self {
         let server = Server::start("moto", Ready::Http("/moto-api/"), |place| {
-            let mut command = Command::new(&program);
-            command.args(["-H", "127.0.0.1", "-p", &place.port.to_string()]);
+            let mut command = Command::new(program.get_program());
+            command.args(program.get_args()).args(["-H", "127.0.0.1", "-p", &place.port.to_string()]);
             command
         });
         let keys = KeyAdmin::new(&server.url());

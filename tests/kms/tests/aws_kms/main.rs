@@ -5,13 +5,22 @@
 //! rotates, but serves disabled keys and whoever asks, and names no key material. Neither says `IncorrectKeyException`.
 
 mod answers;
+mod conformance;
+mod credentials;
+mod faults;
 mod fixtures;
+mod keys;
+mod story;
+
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_kms::config::{Builder, Credentials};
 use strongroom::provider::aws_kms::AwsKms;
-use strongroom::provider::{KekVersion, OnTokio, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
+use strongroom::provider::{
+    KekVersion, KeyProvider, OnTokio, WrapAlgorithm, WrapContext, WrapInput, Wrapped,
+};
 use strongroom::{AccountId, Generation};
-use strongroom_kms_tests::ministack;
+use strongroom_kms_tests::ministack::{self, Ministack};
 
 /// The key that canned answers are of.
 const KEY: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -28,6 +37,17 @@ fn provider(url: &str) -> Sync {
 fn provider_of(config: Builder) -> Sync {
     let client = aws_sdk_kms::Client::from_conf(config.build());
     OnTokio::with_own_runtime(AwsKms::new(&client).expect("has a region")).expect("a thread")
+}
+
+/// The ministack of all tests that do not stop it: each makes keys of its own. It ends with the process.
+fn shared() -> &'static Ministack {
+    static SHARED: OnceLock<Ministack> = OnceLock::new();
+    SHARED.get_or_init(Ministack::start)
+}
+
+/// The root user's provider for it.
+fn connect() -> Arc<dyn KeyProvider> {
+    Arc::new(provider(&shared().url()))
 }
 
 fn marked_credentials() -> Credentials {
