@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_kms::error::ErrorMetadata;
+use aws_sdk_kms::operation::decrypt::DecryptError;
 use serde_json::{Value, json};
 use strongroom::Refusal;
 use strongroom::provider::aws_kms::AwsKms;
@@ -376,9 +377,10 @@ impl ProvideCredentials for Without {
             Self::Words => {
                 future::ProvideCredentials::ready(Err(CredentialsError::provider_error("no route")))
             }
-            // As the SDK's provider for assumed roles hands on what STS says.
+            // As the SDK's provider for assumed roles hands on what STS says: its operations' errors are made alike.
             Self::Role(code) => {
                 let said = ErrorMetadata::builder().code(*code).message("marked-message").build();
+                let said = DecryptError::generic(said);
                 future::ProvideCredentials::ready(Err(CredentialsError::provider_error(said)))
             }
         }
