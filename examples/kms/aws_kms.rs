@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kms::{Client, Config};
 use strongroom::provider::aws_kms::AwsKms;
-use strongroom::provider::{Kek, KeyProvider, OnTokio, Verdict, preflight};
+use strongroom::provider::{Kek, KeyProvider, OnTokio, Verdict};
 use strongroom::{Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ObjectId, Refusal};
 use strongroom_kms_tests::ministack::{self, Ministack};
 use tokio::runtime::Handle;
@@ -42,18 +42,13 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let kms: Arc<dyn KeyProvider> = Arc::new(OnTokio::new(kms, Handle::current()));
     let kek = Kek::latest(key.as_str());
 
-    // Preflight blocks: on a thread for that.
-    let report = tokio::task::spawn_blocking({
-        let (kms, kek) = (Arc::clone(&kms), kek.clone());
-        move || preflight(kms.as_ref(), &kek)
-    });
-    let report = report.await?;
+    let cache = AekCache::builder().refresh_every(Duration::from_secs(6)).build()?;
+    let report = cache.begin_preflight(Arc::clone(&kms), kek.clone()).await?;
     println!("{report}\nrotation of its key material: {rotation:?}\n");
     if report.verdict() != Verdict::Ready {
         return Err("the key is not fit".into());
     }
 
-    let cache = AekCache::builder().refresh_every(Duration::from_secs(6)).build()?;
     let account = cache.begin_create(AccountSpec::new(AccountId::random(), kms, kek)).await?;
     println!("account {} under version {}", account.id(), account.record().kek_version());
     let block = BlockId::new(ObjectId::random(), 0);

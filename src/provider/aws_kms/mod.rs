@@ -34,10 +34,10 @@ use crate::provider::{
 ///
 /// # Versions
 /// The version in a record is the id of the key that wrapped, and of its key material where the service says it:
-/// `KEY-ID/KEY-MATERIAL-ID`. Unwrapping addresses that key and no other, whatever an alias points to by
-/// now, and the account is the name's. So an alias that is pointed to another key shows as a new version, and so does a rotation of the key
-/// material; accounts that follow the latest version are re-wrapped. To wrap under older key material is not possible at AWS
-/// and is [`Misconfigured`](crate::provider::ErrorClass::Misconfigured).
+/// `KEY-ID/KEY-MATERIAL-ID`. Unwrapping addresses that key and no other, whatever an alias points to by now, and the
+/// account is the name's. So an alias that is pointed to another key shows as a new version, and so does a rotation of
+/// the key material; accounts that follow the latest version are re-wrapped. To wrap under older key material is not
+/// possible at AWS and is [`Misconfigured`](crate::provider::ErrorClass::Misconfigured).
 ///
 /// # Permissions
 /// `kms:DescribeKey`, `kms:Encrypt`, `kms:Decrypt` on the key itself (not on the alias); [`Self::rotation`] alone needs
@@ -51,13 +51,16 @@ use crate::provider::{
 /// ```no_run
 /// use std::sync::Arc;
 /// use strongroom::provider::aws_kms::AwsKms;
-/// use strongroom::provider::{Kek, KeyProvider, OnTokio, preflight};
-/// # fn example(client: aws_sdk_kms::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use strongroom::provider::{Kek, KeyProvider, OnTokio};
+/// use strongroom::{AccountId, AccountSpec, AekCache};
+/// # async fn example(client: aws_sdk_kms::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// // In a tokio service; elsewhere `OnTokio::with_own_runtime(kms)?`.
-/// let kms = AwsKms::new(&client)?;
-/// let kms: Arc<dyn KeyProvider> = Arc::new(OnTokio::new(kms, tokio::runtime::Handle::current()));
+/// let kms = OnTokio::new(AwsKms::new(&client)?, tokio::runtime::Handle::current());
+/// let kms: Arc<dyn KeyProvider> = Arc::new(kms);
 /// let kek = Kek::latest("arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab");
-/// println!("{}", preflight(kms.as_ref(), &kek));
+/// let cache = AekCache::builder().build()?;
+/// println!("{}", cache.begin_preflight(Arc::clone(&kms), kek.clone()).await?);
+/// let account = cache.begin_create(AccountSpec::new(AccountId::random(), kms, kek)).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -75,10 +78,10 @@ impl AwsKms {
 
     /// A provider over `client`, which is copied and not changed.
     ///
-    /// In the copy, retries are off, because the library retries by itself, spaced and within its deadlines; operation and connect
-    /// time-outs are [`Self::timeout`]; and an answer of more than 64 KiB is an error. All else stays as you set it: region,
-    /// credentials and their cache, endpoint (FIPS, dual stack, VPC endpoint), HTTP client, interceptors. When the service
-    /// rejects the credentials, they are asked for anew, past the cache, once for a call and at most every 5 s.
+    /// In the copy, retries are off, because the library retries by itself, spaced and within its deadlines; operation and
+    /// connect time-outs are [`Self::timeout`]; and an answer of more than 64 KiB is an error. All else stays as you set
+    /// it: region, credentials and their cache, endpoint (FIPS, dual stack, VPC endpoint), HTTP client, interceptors. When
+    /// the service rejects the credentials, they are asked for anew, past the cache, once for a call and at most every 5 s.
     ///
     /// # Errors
     /// [`ErrorClass::Misconfigured`](crate::provider::ErrorClass::Misconfigured) when the client has no region.
