@@ -100,7 +100,9 @@ key_services() {
       cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output
   done
   for name in $(targets example tests/kms/Cargo.toml); do
-    section "example $name" none cargo run --locked "${kms[@]}" --example "$name"
+    # Nobody's own key service, though the environment names one.
+    section "example $name" none env -u VAULT_ADDR -u KMS_KEY_ID -u AZURE_KEYVAULT_URL -u PKCS11_MODULE \
+      cargo run --locked "${kms[@]}" --example "$name"
   done
 }
 
