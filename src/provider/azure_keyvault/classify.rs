@@ -1,4 +1,4 @@
-//! What an answer, or the want of one, means for a lease: KMS.md's row "Azure" as functions. Imports: `provider`, `error`.
+//! What an answer, or the want of one, means for a lease. Imports: `provider`, `error`.
 //!
 //! ```text
 //! 403, 404, 409 in Key Vault's own words          refused

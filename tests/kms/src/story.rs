@@ -63,7 +63,7 @@ pub struct Report {
 
 #[derive(Clone, Debug)]
 struct Row {
-    /// In NUMBERS: R8, R9, R10.
+    /// R8, how stale; R9, how long in silence; R10, how soon back.
     number: &'static str,
     what: String,
     measured: Vec<Duration>,
