@@ -133,3 +133,8 @@ struct ReadmeDoctests;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/PROVIDER.md")]
 struct ProviderDoctests;
+
+/// The page of key services compiles.
+#[cfg(all(doctest, feature = "vault", feature = "aws-kms", feature = "azure-keyvault", feature = "pkcs11"))]
+#[doc = include_str!("../docs/PROVIDERS.md")]
+struct ProvidersDoctests;
