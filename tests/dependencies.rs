@@ -17,7 +17,7 @@ struct Package {
 fn cargo(arguments: &[&str], manifest: &str) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
-        .args(["--all-features", "--locked", "--manifest-path", manifest])
+        .args(["--locked", "--manifest-path", manifest])
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -26,7 +26,8 @@ fn cargo(arguments: &[&str], manifest: &str) -> String {
 
 /// `name version` of every crate that is compiled. The lock file has more: what features would bring that nobody turns on.
 fn compiled(manifest: &str) -> BTreeSet<String> {
-    let tree = cargo(&["tree", "--prefix=none", "--format={p}", "--target", PLATFORM], manifest);
+    let tree =
+        cargo(&["tree", "--all-features", "--prefix=none", "--format={p}", "--target", PLATFORM], manifest);
     let name_and_version = |line: &str| {
         let mut words = line.split(' ');
         Some(format!("{} {}", words.next()?, words.next()?.strip_prefix('v')?))
@@ -41,7 +42,8 @@ fn packages() -> Vec<Package> {
 
 fn packages_of(manifest: &str) -> Vec<Package> {
     // Other platforms' crates need not be downloaded here.
-    let metadata = cargo(&["metadata", "--format-version=1", "--filter-platform", PLATFORM], manifest);
+    let metadata =
+        cargo(&["metadata", "--all-features", "--format-version=1", "--filter-platform", PLATFORM], manifest);
     let metadata: Value = serde_json::from_str(&metadata).expect("cargo writes JSON");
     let compiled = compiled(manifest);
     let is_compiled = |package: &&Value| {
@@ -172,6 +174,21 @@ fn no_banned_crate_is_brought_in_by_any_feature() {
     let found: Vec<_> = packages().into_iter().filter(|package| banned.contains(&package.name)).collect();
     let found: Vec<_> = found.iter().map(|package| package.name.as_str()).collect();
     assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn the_default_build_has_nothing_of_any_key_service() {
+    let names = |features: &[&str]| -> BTreeSet<String> {
+        let tree = ["tree", "--edges=normal,build", "--prefix=none", "--format={p}", "--target", PLATFORM];
+        let tree = cargo(&[&tree[..], features].concat(), MANIFESTS[0]);
+        tree.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+    };
+    let clients = ["tokio", "ureq", "rustls", "aws-sdk-kms", "azure_core", "cryptoki"].map(str::to_owned);
+    let default = names(&[]);
+    assert!(default.contains("aws-lc-rs"), "{default:?}");
+    assert!(clients.iter().all(|client| !default.contains(client)), "{default:?}");
+    let all = names(&["--all-features"]);
+    assert!(clients.iter().all(|client| all.contains(client)), "{all:?}");
 }
 
 #[test]
