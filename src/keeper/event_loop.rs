@@ -265,11 +265,11 @@ impl EventLoop {
                 }
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
-            // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
-            self.executor.cancel(id);
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
             self.lane(&destination).bulkhead.abandon(begun);
+            // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
+            self.executor.cancel(id);
             match ended {
                 Ended::Refresh(account, attempt, refreshed) => {
                     // Where the KMS has refused, it is the record store that is late.

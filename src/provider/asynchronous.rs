@@ -10,11 +10,13 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 
 use super::call::{Answer, Asynchronous, Calls};
 use crate::secret::wash_stack;
@@ -88,10 +90,13 @@ pub trait AsyncKeyProvider: fmt::Debug + Send + Sync + 'static {
 /// An asynchronous provider and the runtime that its calls run on.
 ///
 /// The cache calls it without holding a thread. As a [`KeyProvider`] it can also be called by hand, which blocks the
-/// calling thread and no other; from a thread of the very runtime that has only this one, that is an error and no deadlock.
+/// calling thread and no other. From a thread of the very runtime that has only this one (`current_thread`), that is an error
+/// and no deadlock; whatever else keeps a runtime from going on is silence after 30 s.
 pub struct OnTokio<P> {
     provider: Arc<P>,
     runtime: RunsOn,
+    /// For calls by hand. Those of the cache have its call deadline.
+    patience: Duration,
 }
 
 enum RunsOn {
@@ -108,7 +113,7 @@ impl<P: AsyncKeyProvider> OnTokio<P> {
     /// [`Self::with_own_runtime`]. Once the runtime is shut down, calls fail as transient.
     #[must_use]
     pub fn new(provider: P, handle: Handle) -> Self {
-        Self { provider: Arc::new(provider), runtime: RunsOn::Users(handle) }
+        Self { provider: Arc::new(provider), runtime: RunsOn::Users(handle), patience: PATIENCE }
     }
 
     /// Runs the calls on a runtime of its own, of one thread: for programs without one, and whenever KMS calls shall not
@@ -122,7 +127,8 @@ impl<P: AsyncKeyProvider> OnTokio<P> {
             .thread_name("strongroom-tokio")
             .enable_all()
             .build()?;
-        Ok(Self { provider: Arc::new(provider), runtime: RunsOn::Own(Some(runtime)) })
+        let runtime = RunsOn::Own(Some(runtime));
+        Ok(Self { provider: Arc::new(provider), runtime, patience: PATIENCE })
     }
 
     /// The provider itself.
@@ -162,7 +168,20 @@ impl<P: AsyncKeyProvider> OnTokio<P> {
             // Nobody waits any more only when this thread is gone.
             drop(answer.send(call.await));
         });
-        waiting.recv().unwrap_or_else(|_| Err(ProviderError::transient(GONE)))
+        let wait = || waiting.recv_timeout(self.patience);
+        let answer = if is_on_worker() {
+            // The call may lie in the queue of the very worker that waits for it: another thread takes that over. Within a
+            // `LocalSet` that is not to be had, nor needed: its thread is no worker.
+            catch_unwind(AssertUnwindSafe(|| block_in_place(wait))).unwrap_or_else(|_| wait())
+        } else {
+            wait()
+        };
+        answer.unwrap_or_else(|why| {
+            Err(ProviderError::transient(match why {
+                RecvTimeoutError::Timeout => STUCK,
+                RecvTimeoutError::Disconnected => GONE,
+            }))
+        })
     }
 
     /// Whether this thread is the only one that could make the call go on.
@@ -217,6 +236,12 @@ impl<P: AsyncKeyProvider> KeyProvider for OnTokio<P> {
     }
 }
 
+/// Whether this is a task of a runtime that has several threads.
+fn is_on_worker() -> bool {
+    tokio::task::try_id().is_some()
+        && Handle::try_current().is_ok_and(|current| current.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
 /// An AEK passed through the thread that ends `call`, which is the runtime's.
 async fn washed<T>(call: impl Future<Output = T>) -> T {
     let answer = call.await;
@@ -268,5 +293,69 @@ impl<P: fmt::Debug> fmt::Debug for OnTokio<P> {
 
 /// Less than on threads of ours, whose stacks are larger than a runtime's may be.
 const WASHED: usize = 32 * 1024;
+/// Far more than a provider's own time-outs: it is the runtime that does not go on.
+const PATIENCE: Duration = Duration::from_secs(30);
+const STUCK: &str = "no answer for a long time: is the runtime of the KMS client blocked by its callers?";
 const GONE: &str = "the runtime of the KMS client was shut down";
 const WAITS_FOR_ITSELF: &str = "a blocking call on the only thread of the runtime that has to serve it: await instead, or give the provider a runtime of its own";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::ErrorClass;
+
+    #[derive(Debug)]
+    struct Prompt;
+
+    impl AsyncKeyProvider for Prompt {
+        async fn wrap(&self, _: &Kek, _: &WrapContext, _: &WrapInput) -> Result<Wrapped, ProviderError> {
+            Err(ProviderError::misconfigured("not here"))
+        }
+
+        async fn unwrap(&self, _: &Wrapped, _: &WrapContext) -> Result<WrapInput, ProviderError> {
+            Err(ProviderError::misconfigured("not here"))
+        }
+
+        async fn describe(&self, _: &Kek) -> Result<KekInfo, ProviderError> {
+            Err(ProviderError::misconfigured("not here"))
+        }
+
+        fn authority(&self) -> Authority {
+            Authority::new("prompt", "test")
+        }
+    }
+
+    #[test]
+    fn a_call_by_hand_from_a_worker_is_answered_by_whoever_takes_its_place() {
+        for workers in [1, 2] {
+            let runtime = Builder::new_multi_thread().worker_threads(workers).build().unwrap();
+            let on_runtime = || OnTokio::new(Prompt, runtime.handle().clone());
+            for kms in [on_runtime(), OnTokio::with_own_runtime(Prompt).unwrap()] {
+                let called = runtime.spawn(async move { described(&kms) });
+                assert_eq!(runtime.block_on(called).unwrap(), answered(), "{workers}");
+            }
+            let kms = on_runtime();
+            let local = tokio::task::LocalSet::new();
+            let called =
+                local.run_until(async { tokio::task::spawn_local(async move { described(&kms) }).await });
+            assert_eq!(runtime.block_on(called).unwrap(), answered(), "{workers}");
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_nobody_drives_is_silence() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let mut kms = OnTokio::new(Prompt, runtime.handle().clone());
+        kms.patience = Duration::from_millis(10);
+        assert_eq!(described(&kms), (ErrorClass::Transient, STUCK.to_owned()));
+    }
+
+    fn answered() -> (ErrorClass, String) {
+        (ErrorClass::Misconfigured, "not here".to_owned())
+    }
+
+    fn described(kms: &OnTokio<Prompt>) -> (ErrorClass, String) {
+        let error = KeyProvider::describe(kms, &Kek::latest("kek")).unwrap_err();
+        (error.class(), error.message().to_owned())
+    }
+}

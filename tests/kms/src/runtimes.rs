@@ -30,10 +30,7 @@ pub fn check(make: impl Fn() -> Arc<dyn KeyProvider> + Clone + Send + 'static, k
             let runtime = runtime(workers);
             let verdict = within(&runtime, make.clone(), &kek);
             // A call by hand from the only thread of the very runtime that it runs on would wait for itself: an error.
-            let only_thread = workers.is_none();
-            if only_thread || is_synchronous(&make) {
-                by_hand(&runtime, make, kek, only_thread);
-            }
+            by_hand(&runtime, make, kek, workers.is_none());
             verdict
         });
         assert_eq!(verdict, plain, "{name}");
@@ -106,10 +103,6 @@ fn by_hand(
         Err(error) if error_allowed => assert_eq!(error.class(), ErrorClass::Misconfigured, "{error}"),
         described => described.expect("describes"),
     }
-}
-
-fn is_synchronous(make: &impl Fn() -> Arc<dyn KeyProvider>) -> bool {
-    make().asynchronous().is_none()
 }
 
 fn spec(provider: &Arc<dyn KeyProvider>, kek: &Kek) -> AccountSpec {
