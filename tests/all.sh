@@ -48,7 +48,9 @@ main() {
   section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --all-features --doc
   section "documentation, public" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
   section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
-  section "benches compile" none cargo bench --locked --no-run --features testing --benches
+  # Without the optimisation across crates that they are run with: it takes two minutes and shows nothing here.
+  section "benches compile" none env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
+    cargo bench --locked --no-run --features testing --benches
   examples
   key_services
   fuzz
@@ -75,6 +77,14 @@ lints() {
   section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
 }
 
+# Waits for a process of this shell and passes on what it wrote, and how it ended.
+ended() {
+  local status=0
+  wait "$1" || status=$?
+  cat "$2"
+  return "$status"
+}
+
 # Examples check their own claims and end with status 0 only if every step held.
 examples() {
   local file name
@@ -95,9 +105,18 @@ key_services() {
   section "servers" none tests/kms/install.sh
   section "key services, unit tests" cargo_tests cargo test --locked --no-fail-fast --all-features --lib provider::
   section "key services, harness" cargo_tests cargo test --locked --no-fail-fast "${kms[@]}" --lib -- --show-output
+  section "key services, tests compile" none cargo test --locked --no-run "${kms[@]}" --tests
+  # They mostly wait, so they run side by side; each reports when it has ended.
+  local -A running=()
   for name in $(targets test tests/kms/Cargo.toml); do
-    section "key service $name, real server" cargo_tests \
-      cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output
+    selected "key service $name, real server" || continue
+    cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output \
+      >"$logs/running-$name.log" 2>&1 </dev/null &
+    running[$name]=$!
+  done
+  for name in $(targets test tests/kms/Cargo.toml); do
+    [ -n "${running[$name]:-}" ] || continue
+    section "key service $name, real server" cargo_tests ended "${running[$name]}" "$logs/running-$name.log"
   done
   for name in $(targets example tests/kms/Cargo.toml); do
     # Nobody's own key service, though the environment names one.
