@@ -98,15 +98,14 @@ examples() {
 }
 
 # The providers against real servers, which are installed here and started by the tests: what cannot be installed
-# fails. One test binary after the other, because each measures time. Then the examples, which start the same
-# servers; in the profile of the tests, so that the SDKs are compiled once.
+# fails. Then the examples, which start the same servers; in the profile of the tests, so that the SDKs are compiled once.
 key_services() {
   local name
   section "servers" none tests/kms/install.sh
   section "key services, unit tests" cargo_tests cargo test --locked --no-fail-fast --all-features --lib provider::
   section "key services, harness" cargo_tests cargo test --locked --no-fail-fast "${kms[@]}" --lib -- --show-output
   section "key services, tests compile" none cargo test --locked --no-run "${kms[@]}" --tests
-  # They mostly wait, so they run side by side; each reports when it has ended.
+  # They mostly wait, so they run side by side; each reports when it has ended. The bounds on time hold on a busy machine too.
   local -A running=()
   for name in $(targets test tests/kms/Cargo.toml); do
     selected "key service $name, real server" || continue
