@@ -23,6 +23,8 @@ only=("$@")
 passed=0
 failed=0
 failures=()
+launched=()
+processes=()
 
 export CARGO_TARGET_DIR=$root/target
 export CARGO_TERM_COLOR=never
@@ -77,14 +79,6 @@ lints() {
   section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
 }
 
-# Waits for a process of this shell and passes on what it wrote, and how it ended.
-ended() {
-  local status=0
-  wait "$1" || status=$?
-  cat "$2"
-  return "$status"
-}
-
 # Examples check their own claims and end with status 0 only if every step held.
 examples() {
   local file name
@@ -103,25 +97,47 @@ key_services() {
   local name
   section "servers" none tests/kms/install.sh
   section "key services, unit tests" cargo_tests cargo test --locked --no-fail-fast --all-features --lib provider::
-  section "key services, harness" cargo_tests cargo test --locked --no-fail-fast "${kms[@]}" --lib -- --show-output
-  section "key services, tests compile" none cargo test --locked --no-run "${kms[@]}" --tests
-  # They mostly wait, so they run side by side; each reports when it has ended. The bounds on time hold on a busy machine too.
-  local -A running=()
+  section "key services, all compiles" none cargo test --locked --no-run "${kms[@]}" --lib --tests --examples
+  # They mostly wait, so they run side by side. The bounds on time that they hold us to hold on a busy machine too.
+  launch "key services, harness" cargo test --locked --no-fail-fast "${kms[@]}" --lib -- --show-output
   for name in $(targets test tests/kms/Cargo.toml); do
-    selected "key service $name, real server" || continue
-    cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output \
-      >"$logs/running-$name.log" 2>&1 </dev/null &
-    running[$name]=$!
+    launch "key service $name, real server" cargo test --locked --no-fail-fast "${kms[@]}" --test "$name" -- --show-output
   done
-  for name in $(targets test tests/kms/Cargo.toml); do
-    [ -n "${running[$name]:-}" ] || continue
-    section "key service $name, real server" cargo_tests ended "${running[$name]}" "$logs/running-$name.log"
-  done
+  landed cargo_tests
   for name in $(targets example tests/kms/Cargo.toml); do
     # Nobody's own key service, though the environment names one.
-    section "example $name" none env -u VAULT_ADDR -u KMS_KEY_ID -u AZURE_KEYVAULT_URL -u PKCS11_MODULE \
+    launch "example $name" env -u VAULT_ADDR -u KMS_KEY_ID -u AZURE_KEYVAULT_URL -u PKCS11_MODULE \
       cargo run --locked "${kms[@]}" --example "$name"
   done
+  landed none
+}
+
+# launch NAME COMMAND...: begins a section that runs beside others.
+launch() {
+  local name=$1
+  shift
+  selected "$name" || return 0
+  launched+=("$name")
+  "$@" >"$(log_of "$name").running" 2>&1 </dev/null &
+  processes+=("$!")
+}
+
+# landed KIND: waits for all that were launched, and reports each as a section.
+landed() {
+  local at
+  for at in "${!launched[@]}"; do
+    section "${launched[$at]}" "$1" ended "${processes[$at]}" "$(log_of "${launched[$at]}").running"
+  done
+  launched=()
+  processes=()
+}
+
+# Waits for a process of this shell and passes on what it wrote, and how it ended.
+ended() {
+  local status=0
+  wait "$1" || status=$?
+  cat "$2"
+  return "$status"
 }
 
 # The names of a manifest's targets of one kind.
@@ -167,7 +183,7 @@ section() {
   shift 2
   selected "$name" || return 0
   local log status=0 begun=$SECONDS ok=0 bad=0
-  log=$logs/$(printf '%s' "$name" | tr -cs 'a-z0-9_' '-' | sed 's/-$//').log
+  log=$(log_of "$name")
   "$@" >"$log" 2>&1 </dev/null || status=$?
   read -r ok bad <<<"$(count "$kind" "$log")"
   if [ "$kind" != none ] && [ "$((ok + bad))" -eq 0 ]; then
@@ -188,6 +204,10 @@ section() {
     tail -n 80 "$log"
     echo "----"
   fi
+}
+
+log_of() {
+  echo "$logs/$(printf '%s' "$1" | tr -cs 'a-z0-9_' '-' | sed 's/-$//').log"
 }
 
 selected() {
