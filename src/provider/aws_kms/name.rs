@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn a_multi_region_key_is_addressed_in_the_clients_region_only() {
+        let key = "mrk-1234abcd12ab34cd56ef1234567890ab";
+        let arn = format!("arn:aws:kms:{REGION}:111122223333:key/{key}");
+        for named in [key, arn.as_str()] {
+            let name = Name::parse(named, REGION).unwrap();
+            assert_eq!(name.address_of(&version(key)).unwrap(), named);
+            name.check(&KeyArn::parse(Some(&arn)).unwrap(), REGION).unwrap();
+            let replica = KeyArn::parse(Some(&arn.replace(REGION, "us-east-1"))).unwrap();
+            assert_eq!(name.check(&replica, REGION).unwrap_err().class(), ErrorClass::Integrity);
+        }
+        let elsewhere = Name::parse(&arn, "us-east-1").unwrap_err();
+        assert_eq!(elsewhere.class(), ErrorClass::Misconfigured);
+    }
+
+    #[test]
     fn a_name_that_is_none_or_of_another_region_is_misconfigured() {
         let elsewhere = ARN.replace("eu-west-1", "us-east-1");
         let long = "a".repeat(128);
