@@ -77,6 +77,9 @@ mod clock;
 mod derive;
 mod engine;
 mod error;
+#[cfg(test)]
+#[path = "../tests/evidence/report.rs"]
+mod evidence;
 mod expect;
 mod format;
 #[cfg(fuzzing)]

@@ -15,6 +15,7 @@ use crate::account::Account;
 use crate::block::GenerationKeys;
 use crate::cache::AekCache;
 use crate::engine::Engine;
+use crate::evidence::report;
 use crate::expect::Expect;
 use crate::id::{AccountId, Generation, Suite};
 use crate::secret::MemoryLock;
@@ -160,6 +161,8 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Each was opened twice, once on each engine.
     assert!(valid >= 2 * 300 && invalid >= 2 * 300, "{valid} valid, {invalid} invalid");
+    report("R3", "valid", valid / 2, ">=", 300);
+    report("R3", "invalid", invalid / 2, ">=", 300);
 }
 
 /// `Err` names the kind of error. What is opened is compared in here, by assertions.

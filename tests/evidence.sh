@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Measures what the project claims about reliability and security, and judges it by the goals. Run it as
+# `tests/evidence.sh`.
+#
+#   tests/evidence.sh             every check with its full counts: hours
+#   tests/evidence.sh R3 R5       only these; the other rows of the table stay as they were
+#   tests/evidence.sh --quick     every check with smaller counts, which it states; what the gate runs
+#
+# Each check is a script of its own, tests/evidence/checks/ID.sh. It prints what it measured; nothing else
+# makes a figure. A full run keeps each check's figures, with machine, commit, date and time taken, in
+# docs/evidence/ and writes docs/EVIDENCE.md from them. A quick run keeps them under target/evidence/quick/.
+# That the checks can fail is shown apart, by tests/evidence/planted.py.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+export CARGO_TERM_COLOR=never
+export PATH=$CARGO_TARGET_DIR/tools/bin:$root/target/tools/bin:$HOME/.cargo/bin:$PATH
+export STRONGROOM_PYTHON=${STRONGROOM_PYTHON:-$root/target/venv/bin/python}
+export STRONGROOM_EVIDENCE=full
+results=$root/docs/evidence
+if [ "${1:-}" = --quick ]; then
+  shift
+  STRONGROOM_EVIDENCE=quick
+  results=$root/target/evidence/quick
+fi
+
+main() {
+  local id status=0
+  local ids=("$@")
+  if [ "${#ids[@]}" -eq 0 ]; then
+    mapfile -t ids < <(cd tests/evidence/checks && printf '%s\n' *.sh | sed 's/\.sh$//' | sort -V)
+  fi
+  mkdir -p "$results" "$root/target/evidence/logs"
+  for id in "${ids[@]}"; do
+    check "$id" || status=1
+  done
+  if [ "$STRONGROOM_EVIDENCE" = full ]; then
+    python3 tests/evidence/table.py page "$results" >docs/EVIDENCE.md.new && mv docs/EVIDENCE.md.new docs/EVIDENCE.md || status=1
+  fi
+  return "$status"
+}
+
+# Runs one check, keeps its figures and prints its line.
+check() {
+  local id=$1 begun=$SECONDS status=0
+  local log=$root/target/evidence/logs/$STRONGROOM_EVIDENCE-$id.log
+  if [ ! -e "tests/evidence/checks/$id.sh" ]; then
+    echo "there is no check $id" >&2
+    return 1
+  fi
+  bash "tests/evidence/checks/$id.sh" >"$log" 2>&1 </dev/null || status=$?
+  {
+    echo "commit: $(commit)"
+    echo "date: $(date -u +%Y-%m-%d)"
+    echo "machine: $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), Linux $(uname -r | cut -d- -f1)"
+    echo "counts: $STRONGROOM_EVIDENCE"
+    echo "seconds: $((SECONDS - begun))"
+    echo "status: $status"
+    # A test's name may stand before what it prints on the same line.
+    sed -n 's/^.*\(evidence [A-Z][0-9]* | \)/\1/p' "$log"
+  } >"$results/$id.txt"
+  if ! python3 tests/evidence/table.py line "$results/$id.txt"; then
+    echo "---- $id: the end of its log"
+    tail -n 40 "$log"
+    echo "----"
+    return 1
+  fi
+}
+
+# What was measured: the commit, and whether anything but the results differs from it.
+commit() {
+  local changed=
+  [ -z "$(git status --porcelain -- . ':!docs/evidence' ':!docs/EVIDENCE.md' ':!tests/evidence/runs')" ] || changed=", changed"
+  echo "$(git rev-parse --short=9 HEAD)$changed"
+}
+
+main "$@"

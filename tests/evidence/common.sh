@@ -1,0 +1,32 @@
+# What the checks share; sourced by each. A check prints lines of this form, and fails when it could not be made:
+#
+#   evidence R3 | valid vectors | 353 | >= | 300
+#
+# that is id, what was measured, the figure, the relation, the goal at the counts of this run. The head of a
+# check's file names its title, the goal in words, every measure that has to appear, and, where a goal
+# cannot be reached yet, why (`open:`).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+: "${STRONGROOM_EVIDENCE:=quick}"
+export STRONGROOM_EVIDENCE
+
+# by_counts QUICK FULL: the one that this run asks for.
+by_counts() {
+  if [ "$STRONGROOM_EVIDENCE" = full ]; then echo "$2"; else echo "$1"; fi
+}
+
+# measured ID WHAT FIGURE RELATION GOAL
+measured() {
+  echo "evidence $1 | $2 | $3 | $4 | $5"
+}
+
+# Optimised tests, shown with what they print. At least one has to run.
+cargo_tests() {
+  local log status=0
+  log=$(mktemp)
+  cargo test --locked --release --features testing "$@" 2>&1 | tee "$log" || status=$?
+  grep -q '^test result: ok. [1-9]' "$log" || { echo "no test ran"; status=1; }
+  rm -f "$log"
+  return "$status"
+}

@@ -1,0 +1,101 @@
+"""Shows that the checks can fail: plants one fault at a time in a copy of the tree and wants its check red.
+
+    planted.py [WORD...]    all faults, or those whose file's name contains one of the words
+
+A fault is a file in tests/evidence/planted/:
+
+    id = "R4"                                  the check that it belongs to
+    what = "an open that compares no header"   said in the output
+    file = "src/block.rs"                      where it is planted
+    old = '...'                                stands there exactly once
+    new = '...'
+    check = ["cargo", "test", ...]             what has to fail: the check, or the part of it that is concerned
+    red = "panicked at"                        what its output then has to contain: it failed for this reason
+
+A fault that does not compile shows nothing, and counts as a failure of this test.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "target/evidence/planted"
+TREE = WORK / "tree"
+PATIENCE_S = 600
+
+
+def main():
+    words = sys.argv[1:]
+    faults = sorted((ROOT / "tests/evidence/planted").glob("*.toml"))
+    faults = [path for path in faults if not words or any(word in path.stem for word in words)]
+    mirror()
+    passed = failed = 0
+    for path in faults:
+        begun = time.monotonic()
+        fault = tomllib.loads(path.read_text())
+        wrong = plant(fault)
+        passed, failed = passed + (not wrong), failed + bool(wrong)
+        print(f"{'FAIL' if wrong else 'ok':<4} {fault['id']:<4} {fault['what']} ({time.monotonic() - begun:.0f} s)", flush=True)
+        if wrong:
+            print(wrong, flush=True)
+    print(f"test result: {'FAILED' if failed else 'ok'}. {passed} passed; {failed} failed; 0 ignored")
+    sys.exit(failed > 0 or passed == 0)
+
+
+def mirror():
+    """A copy of what git knows, with times kept, so that only what differs is compiled again."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True)
+    names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    for old in list(TREE.rglob("*")):
+        if old.is_file() and str(old.relative_to(TREE)) not in names:
+            old.unlink()
+    for name in names:
+        source, copy = ROOT / name, TREE / name
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+
+
+def plant(fault):
+    """Returns what is wrong, or nothing when the fault was found."""
+    path = TREE / fault["file"]
+    before = path.read_text()
+    if before.count(fault["old"]) != 1:
+        return f"     {fault['file']} holds this {before.count(fault['old'])} times: {fault['old']!r}"
+    path.write_text(before.replace(fault["old"], fault["new"]))
+    try:
+        return watch(fault)
+    finally:
+        path.write_text(before)
+
+
+def watch(fault):
+    environment = os.environ | {
+        "CARGO_TARGET_DIR": str(WORK / "target"),
+        "CARGO_INCREMENTAL": "1",
+        "STRONGROOM_EVIDENCE": "quick",
+    }
+    try:
+        run = subprocess.run(
+            fault["check"], cwd=TREE, env=environment, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        return f"     no end after {PATIENCE_S} s"
+    end = "\n".join(run.stdout.splitlines()[-30:])
+    if run.returncode == 0:
+        return f"     the check did not notice:\n{end}"
+    if "could not compile" in run.stdout:
+        return f"     the fault does not compile:\n{end}"
+    if not re.search(fault["red"], run.stdout):
+        return f"     red, but not for this reason ({fault['red']!r}):\n{end}"
+    return ""
+
+
+main()
