@@ -13,6 +13,8 @@
 
 #[path = "residue/child.rs"]
 mod child;
+#[path = "evidence/report.rs"]
+mod evidence;
 #[path = "residue/needles.rs"]
 mod needles;
 #[path = "residue/search.rs"]
@@ -26,6 +28,7 @@ use std::time::Duration;
 use strongroom::Engine;
 
 use child::Form;
+use evidence::report;
 use needles::{Needle, Needles, from_hex, to_hex};
 
 #[test]
@@ -74,11 +77,16 @@ fn no_key_is_left(test: &str, engine: Engine, form: Form) {
 
     subject.hear("revoked");
     let mut left = Vec::new();
+    let mut searched = 0;
     for needle in needles.all() {
+        searched += 1;
         let places = subject.places(needle);
         println!("{engine:?}: {} found {} times after the revocation", needle.name, places.len());
         left.extend(places.into_iter().map(|place| format!("{} at {place}", needle.name)));
     }
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    report("R12", &format!("needles searched, {engine:?} {form:?} {build}"), searched, ">=", 5);
+    report("R12", &format!("hits after revocation, {engine:?} {form:?} {build}"), left.len(), "=", 0);
     assert!(left.is_empty(), "left in memory: {left:#?}");
     subject.say("go on");
     assert!(subject.process.wait().expect("ends").success());

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::derive::{Family, Kcv};
+use crate::evidence::report;
 use crate::format::policy::{GenerationLimits, VersionPolicy};
 use crate::secret::MemoryLock;
 
@@ -143,15 +144,19 @@ fn a8_what_a_record_says_is_what_was_sealed() {
 
 #[test]
 fn f5_r4_every_flipped_bit_is_refused() {
+    let (mut bits, mut rejected) = (0, 0);
     for (bytes, prk) in [full(), small()] {
         verify(&bytes, &prk).expect("the original is fine");
+        bits += 8 * bytes.len();
         for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let error = verify(&flipped, &prk).expect_err("a flipped bit");
             assert!(matches!(error.kind(), ErrorKind::Format | ErrorKind::Untrusted), "bit {bit}: {error}");
+            rejected += 1;
         }
     }
+    report("R4", "flips of two records rejected", rejected, "=", bits);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::evidence::report;
 
 const REFUSED: [ErrorKind; 3] = [ErrorKind::Corrupt, ErrorKind::Format, ErrorKind::UnknownGeneration];
 
@@ -25,15 +26,19 @@ fn object(header: &[u8], frames: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn r4_every_bit_of_a_small_object_flipped_is_refused() {
     let customer = Customer::new();
+    let (mut bits, mut rejected) = (0, 0);
     for len in [0, 1, 100] {
         let sealed = customer.seal(&pattern(len));
+        bits += 8 * sealed.len();
         for bit in 0..sealed.len() * 8 {
             let mut forged = sealed.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             customer.refuses(&forged, "one bit");
             assert!(customer.reader(forged).is_err(), "an object of one block is refused at open");
+            rejected += 1;
         }
     }
+    report("R4", "flips of three objects rejected", rejected, "=", bits);
 }
 
 #[test]
