@@ -75,6 +75,8 @@ mod block;
 mod cache;
 mod clock;
 mod derive;
+#[cfg(test)]
+mod differential_tests;
 mod engine;
 mod error;
 #[cfg(test)]
@@ -90,6 +92,9 @@ mod keeper;
 mod lease;
 mod object;
 pub mod provider;
+#[cfg(test)]
+#[path = "../tests/independent/python.rs"]
+mod python;
 mod random;
 mod record_store;
 mod rotate;

@@ -7,34 +7,18 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
+#[path = "independent/python.rs"]
+mod python;
+
+use python::{PYTHON, run};
 use serde_json::{Value, json};
 use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, BlockSize, Context, ObjectId, ObjectOptions,
     SealedObject,
 };
-
-/// A Python with the package `cryptography`. Whatever is missing fails the tests that need it.
-static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
-    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv");
-    let python = environment.join("bin/python");
-    let usable = || Command::new(&python).args(["-c", "import cryptography"]).output();
-    if !usable().is_ok_and(|output| output.status.success()) {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "cryptography"]));
-    }
-    python
-});
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}\n{text}\n{errors}");
-    text
-}
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/independent").join(name)

@@ -80,6 +80,7 @@ def watch(fault):
         "CARGO_TARGET_DIR": str(WORK / "target"),
         "CARGO_INCREMENTAL": "1",
         "STRONGROOM_EVIDENCE": "quick",
+        "STRONGROOM_PYTHON": os.environ.get("STRONGROOM_PYTHON", str(ROOT / "target/venv/bin/python")),
     }
     try:
         run = subprocess.run(
