@@ -6,6 +6,7 @@
 mod explore;
 mod forged;
 mod invariants;
+mod outages;
 mod schedule;
 mod table;
 mod time_and_news;

@@ -7,6 +7,8 @@ mod bulkheads;
 mod calls;
 mod common;
 mod events;
+#[path = "../evidence/report.rs"]
+mod evidence;
 mod faults;
 mod grace;
 mod lock;

@@ -179,11 +179,14 @@ impl Watch {
 
     /// Whether a lease that nothing has disturbed can be due for its refresh.
     fn due(&self, at: Moment) -> Due {
-        let earliest = self.policy.refresh().mul_f64(0.9).max(MIN_SPACING);
         match self.keys {
-            Some(keys) if keys.quiet && at.age_since(keys.since) < earliest => Due::No,
+            Some(keys) if keys.quiet && at.age_since(keys.since) < self.earliest_refresh() => Due::No,
             _ => Due::Perhaps,
         }
+    }
+
+    fn earliest_refresh(&self) -> Duration {
+        self.policy.refresh().mul_f64(0.9).max(MIN_SPACING)
     }
 
     fn took(&mut self, now: Moment, event: Event, effects: Effects) -> Result<(), Breach> {
@@ -243,11 +246,14 @@ impl Watch {
             (None, Some(flight)) => flight.news |= !matches!(event, Event::Wake),
             (None, None) => {}
         }
+        let earliest = self.earliest_refresh();
         if let Some(keys) = &mut self.keys {
             keys.tainted |= answer == Some(Answer::Integrity);
             keys.silent |=
                 matches!(event, Event::AuthoritySilent { .. }) || answer == Some(Answer::Transient);
-            keys.quiet &= matches!(event, Event::Wake);
+            // Once the refresh was due it stays so, though the wall clock that ran ahead is set back.
+            let early = now.age_since(keys.since) < earliest;
+            keys.quiet &= early && matches!(event, Event::Wake);
         }
         match event {
             Event::Lock => {
