@@ -11,7 +11,7 @@ use std::time::Duration;
 #[cfg(any(test, feature = "testing"))]
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 /// A point in time on both clocks, in nanoseconds.
@@ -74,6 +74,8 @@ pub(crate) enum Clock {
     System,
     #[cfg(any(test, feature = "testing"))]
     Manual(ManualClock),
+    #[cfg(any(test, feature = "testing"))]
+    Stepped(SteppedWall),
 }
 
 impl Clock {
@@ -85,6 +87,8 @@ impl Clock {
             Self::System => system_now(),
             #[cfg(any(test, feature = "testing"))]
             Self::Manual(clock) => clock.moment(),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Stepped(wall) => wall.moment(),
         }
     }
 }
@@ -172,6 +176,34 @@ impl ManualClock {
     }
 }
 
+/// The machine's own clocks, but for the wall clock, which a test steps while real threads run on it.
+///
+/// No namespace holds the wall clock, and stepping the machine's would step everybody's. Clones share their steps.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Debug, Default)]
+pub struct SteppedWall {
+    ahead: Arc<AtomicI64>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl SteppedWall {
+    /// A wall clock that tells the machine's time, until it is stepped.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Steps the wall clock by so many nanoseconds, back when they are negative.
+    pub fn step(&self, nanos: i64) {
+        self.ahead.fetch_add(nanos, Ordering::SeqCst);
+    }
+
+    fn moment(&self) -> Moment {
+        let Moment { boot, wall } = system_now();
+        Moment { boot, wall: wall.saturating_add_signed(self.ahead.load(Ordering::SeqCst)) }
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -198,6 +230,19 @@ mod tests {
         clock.jump_wall_forward(10 * SECOND);
         assert!(clock.moment().reached(start.plus(10 * SECOND)));
         assert_eq!(clock.moment().age_since(start), 10 * SECOND);
+    }
+
+    #[test]
+    fn a_stepped_wall_moves_the_wall_clock_alone() {
+        let wall = SteppedWall::new();
+        let clock = Clock::Stepped(wall.clone());
+        let start = clock.now();
+        wall.step(3_600_000_000_000);
+        let ahead = clock.now();
+        assert!(ahead.age_since(start) >= 3_600 * SECOND);
+        assert!(ahead.boot_nanos() - start.boot_nanos() < 3_600_000_000_000);
+        wall.step(-7_200_000_000_000);
+        assert!(clock.now().wall_nanos() < start.wall_nanos());
     }
 
     #[test]

@@ -28,6 +28,10 @@ fi
 
 main() {
   local id status=0
+  # For what several checks share, so that it is made once, and never taken from another run.
+  STRONGROOM_EVIDENCE_RUN=$(mktemp -d)
+  export STRONGROOM_EVIDENCE_RUN
+  trap 'rm -rf "$STRONGROOM_EVIDENCE_RUN"' EXIT
   local ids=("$@")
   if [ "${#ids[@]}" -eq 0 ]; then
     mapfile -t ids < <(cd tests/evidence/checks && printf '%s\n' *.sh | sed 's/\.sh$//' | sort -V)

@@ -9,7 +9,7 @@ use super::{AekCache, Registry, Shared};
 use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
 use crate::clock::Clock;
 #[cfg(any(test, feature = "testing"))]
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, SteppedWall};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Counters, Keeper, Setup};
@@ -108,6 +108,13 @@ impl AekCacheBuilder {
         self
     }
 
+    /// Lets a test step the wall clock of a cache that runs on threads and in real time.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn stepped_wall(mut self, wall: &SteppedWall) -> Self {
+        self.clock = Clock::Stepped(wall.clone());
+        self
+    }
+
     /// Starts the cache.
     ///
     /// # Errors
@@ -141,9 +148,11 @@ impl AekCacheBuilder {
             counters: Arc::clone(&counters),
         };
         let keeper = match &self.clock {
-            Clock::System => Keeper::start(setup)?,
+            Clock::System => Keeper::start(Clock::System, setup)?,
             #[cfg(any(test, feature = "testing"))]
             Clock::Manual(clock) => Keeper::manual(clock, setup),
+            #[cfg(any(test, feature = "testing"))]
+            Clock::Stepped(wall) => Keeper::start(Clock::Stepped(wall.clone()), setup)?,
         };
         Ok(AekCache {
             shared: Arc::new(Shared {

@@ -60,11 +60,11 @@ impl Keeper {
     ///
     /// # Errors
     /// `Limit` when the operating system gives no thread.
-    pub(crate) fn start(setup: Setup) -> Result<Self, Error> {
+    pub(crate) fn start(clock: Clock, setup: Setup) -> Result<Self, Error> {
         let (outbox, inbox) = mpsc::channel();
         let executor = Executor::Threads(Pool::new(setup.threads, outbox.clone()));
         let mut event_loop =
-            EventLoop::new(Clock::System, outbox.clone(), executor, setup.call_deadline, setup.counters);
+            EventLoop::new(clock, outbox.clone(), executor, setup.call_deadline, setup.counters);
         let (report, closed) = mpsc::channel();
         let patience = Arc::new(Mutex::new(Duration::ZERO));
         let deadline = Arc::clone(&patience);
@@ -284,7 +284,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let setup =
             Setup { call_deadline: Duration::from_secs(1), threads: 2, counters: Arc::clone(&counters) };
-        let keeper = Keeper::start(setup).unwrap();
+        let keeper = Keeper::start(Clock::System, setup).unwrap();
         let handle = keeper.handle().clone();
         let call = ControlCall {
             destination: Destination::of(&ScriptedProvider::new()),

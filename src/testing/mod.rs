@@ -1,4 +1,4 @@
-//! What users link into their own tests: a clock that they move, a provider that answers as
+//! What users link into their own tests: clocks that they move, a provider that answers as
 //! scripted, and the conformance suite that any provider runs (feature `testing`).
 
 pub mod conformance;
@@ -7,6 +7,6 @@ mod script;
 mod scripted;
 pub mod virtual_time;
 
-pub use crate::clock::ManualClock;
+pub use crate::clock::{ManualClock, SteppedWall};
 pub use script::{Answer, Call};
 pub use scripted::{CallRecord, ReleaseOnDrop, ScriptedProvider};

@@ -80,6 +80,7 @@ def watch(fault):
         "CARGO_TARGET_DIR": str(WORK / "target"),
         "CARGO_INCREMENTAL": "1",
         "STRONGROOM_EVIDENCE": "quick",
+        "STRONGROOM_SERVERS": os.environ.get("STRONGROOM_SERVERS", str(ROOT / "target/servers")),
         "STRONGROOM_PYTHON": os.environ.get("STRONGROOM_PYTHON", str(ROOT / "target/venv/bin/python")),
     }
     try:

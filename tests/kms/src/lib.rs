@@ -2,6 +2,7 @@
 //! answers, and the story that every provider has to live through.
 
 pub mod canned;
+pub mod history;
 pub mod http;
 pub mod install;
 #[cfg(feature = "azure-keyvault")]
