@@ -116,6 +116,23 @@ fn a3_every_write_draws_another_nonce_and_every_lease_another_salt() {
     assert_ne!(first.fresh_nonce(now), first.fresh_nonce(now));
 }
 
+/// Salt and clock are mixed in so that nothing is taken out: no bit of a nonce hangs on them alone.
+#[test]
+fn a3_every_bit_of_a_nonce_is_drawn_whatever_salt_and_clock_hold() {
+    let (prk, _) = prk_of(&[1; 32], [1; 16], 1);
+    for boot_nanos in [0, u64::MAX] {
+        let (mut ever, mut always) = ([0; 3], [u64::MAX; 3]);
+        for _ in 0..128 {
+            for (at, word) in prk.fresh_nonce(Moment::from_nanos(boot_nanos, 1)).0.into_iter().enumerate() {
+                ever[at] |= word;
+                always[at] &= word;
+            }
+        }
+        // By chance alone one of these fails once in 2^118 runs.
+        assert_eq!((ever, always), ([u64::MAX; 3], [0; 3]), "boot clock at {boot_nanos}");
+    }
+}
+
 #[test]
 fn debug_shows_no_byte() {
     let (prk, _) = prk_of(&[1; 32], [1; 16], 1);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::block::{GenerationKeys, MAX_AAD, Place};
 use crate::derive::{Kind, MacUse};
 use crate::expect::Expect;
-use crate::format::frame::{MAX_BLOCK, split};
-use crate::format::object::BlockSize;
-use crate::format::policy::GenerationLimits;
-use crate::format::record::AccountRecord;
+use crate::format::frame::{Detached, MAX_BLOCK, split};
+use crate::format::object::{BlockSize, Context};
+use crate::format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
+use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
 use crate::provider::{KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
 use crate::record_store::RecordTag;
@@ -136,4 +136,46 @@ fn f1_format_md_s_object_opens() {
     let mut plain = vec![0; sealed.len()];
     keys.open_to(&place, &head, &tag, sealed, &mut plain, || Ok(())).unwrap();
     assert_eq!(plain, b"one small object");
+}
+
+#[test]
+fn c5_e2_e6_a_policy_says_what_it_was_told_and_nothing_else() {
+    let limits = GenerationLimits::new(1, 2, 3).unwrap();
+    assert_eq!((limits.seals(), limits.bytes(), limits.age_days()), (1, 2, 3));
+    let policy = RecordPolicy::default();
+    let grace = std::time::Duration::from_secs(7);
+    let all = [
+        policy,
+        policy.with_max_grace(grace),
+        policy.with_whole_outage_consent(),
+        policy.with_version_policy(VersionPolicy::Pinned),
+        policy.with_limits(limits),
+    ];
+    let (latest, most) = (VersionPolicy::Latest, GenerationLimits::default());
+    let says = all.map(|said| {
+        (said.max_grace(), said.consents_to_whole_outage(), said.version_policy(), said.limits())
+    });
+    let told = [
+        (None, false, latest, most),
+        (Some(grace), false, latest, most),
+        (None, true, latest, most),
+        (None, false, VersionPolicy::Pinned, most),
+        (None, false, latest, limits),
+    ];
+    assert_eq!(says, told);
+}
+
+#[test]
+fn what_is_shown_names_public_values_and_no_byte_of_the_rest() {
+    let block = example("block");
+    let bytes = [&block[..48], &block[block.len() - 16..]].concat();
+    let detached = Detached::from_bytes(bytes.as_slice().try_into().expect("48 + 16 = 64")).unwrap();
+    let header = "Header { suite: Aes256Gcm, kind: Block, last: false, generation: Generation(1) }";
+    assert_eq!(format!("{detached:?}"), format!("Detached({header})"));
+    assert_eq!(format!("{:?}", BlockSize::MIN), "BlockSize(4096)");
+    assert_eq!(format!("{:?}", Context::new(&[b"path"])), "Context(..)");
+    assert_eq!(Sequence::new(12).expect("is one").to_string(), "12");
+    let fingerprint = KeyFingerprint::from_bytes([0xA7; 32]);
+    assert_eq!(fingerprint.to_string(), "a7".repeat(32));
+    assert_eq!(format!("{fingerprint:?}"), format!("KeyFingerprint({fingerprint})"));
 }

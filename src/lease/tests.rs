@@ -7,6 +7,7 @@ mod explore;
 mod forged;
 mod invariants;
 mod outages;
+mod pace;
 mod schedule;
 mod table;
 mod time_and_news;
