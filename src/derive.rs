@@ -216,8 +216,8 @@ impl Prk {
         to.set(states.output());
     }
 
-    /// A fresh `R`: the thread's generator, masked with the lease salt, with the boot-time clock in its first 8
-    /// bytes, so that neither a fork nor a cloned machine repeats it.
+    /// A fresh `R`: the thread's generator, which is seeded anew in a forked child, masked with the lease salt and the
+    /// boot-time clock, so that a cloned machine does not repeat it for long either.
     #[inline]
     pub(crate) fn fresh_nonce(&self, now: Moment) -> Nonce24 {
         let mut words: [u64; 3] = random::fast_words();
