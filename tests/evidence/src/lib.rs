@@ -3,3 +3,6 @@
 /// How a figure is handed to `tests/evidence.sh`.
 #[path = "../report.rs"]
 pub mod report;
+
+pub mod counting;
+pub mod fork;
