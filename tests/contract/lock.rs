@@ -148,6 +148,7 @@ fn d5_no_open_that_starts_after_lock_has_returned_releases() {
                 }
             });
         }
+        let _readers_end = OnDrop(|| stop.store(true, Ordering::Relaxed));
         let mut rounds = 0;
         // One that was released is enough to know.
         while too_late.load(Ordering::Relaxed) == 0
@@ -162,7 +163,6 @@ fn d5_no_open_that_starts_after_lock_has_returned_releases() {
             thread::yield_now();
             rounds += 1;
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let [opens, behind, too_late] = [opens, behind_the_lock, too_late].map(AtomicU64::into_inner);
     report("R8", "racing reads", opens, ">=", wanted);
@@ -170,4 +170,13 @@ fn d5_no_open_that_starts_after_lock_has_returned_releases() {
     report("R8", "of these released", too_late, "=", 0);
     assert!(released.load(Ordering::Relaxed) > 0 && behind > 0);
     assert_eq!(too_late, 0, "of {behind} reads that began after `lock` had returned");
+}
+
+/// Readers that spin until they are told to stop are told so by a panic too: it would otherwise wait for them.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }
