@@ -198,17 +198,17 @@ impl Case {
 }
 
 /// SplitMix64: fast, and the same everywhere.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
@@ -218,7 +218,12 @@ impl Random {
         usize::try_from(self.below(most + 1)).expect("short")
     }
 
-    fn vec(&mut self, len: usize) -> Vec<u8> {
+    /// Anything but 0: what changes a byte when it is put upon it.
+    pub(crate) fn byte(&mut self) -> u8 {
+        u8::try_from(1 + self.below(255)).expect("8 bits")
+    }
+
+    pub(crate) fn vec(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes);
         bytes

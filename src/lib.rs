@@ -71,6 +71,8 @@
 
 mod account;
 mod atomic_file;
+#[cfg(test)]
+mod attack_tests;
 mod block;
 mod cache;
 mod clock;
