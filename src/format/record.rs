@@ -415,7 +415,7 @@ fn malformed<E>(_: E) -> Error {
 
 const MAGIC: [u8; 8] = *b"\x89SRR\r\n\x1a\n";
 const VERSION: u8 = 1;
-const MAC_NAME: &[u8] = b"account record";
+pub(crate) const MAC_NAME: &[u8] = b"account record";
 const MAC_LEN: usize = 32;
 const ACTIVE: u8 = 1;
 const DELETED: u8 = 2;

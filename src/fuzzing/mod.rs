@@ -4,13 +4,27 @@
 //! and nothing of it is part of the public surface. That no parser allocates more than its input
 //! justifies is watched by the fuzzer itself (`-malloc_limit_mb`). Imports: everything.
 
+#[cfg(feature = "aws-kms")]
+mod aws_kms_answers;
+#[cfg(feature = "azure-keyvault")]
+mod azure_answers;
 mod frame;
+mod key_names;
 mod lease;
 mod local_kms_file;
 mod object;
 mod object_header;
 mod object_model;
+#[cfg(feature = "pkcs11")]
+mod pkcs11_answers;
+mod policy;
 mod record;
+mod record_resealed;
+#[cfg(feature = "vault")]
+mod vault_answers;
+#[cfg(feature = "vault")]
+mod vault_line;
+mod wrapped_plaintext;
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,13 +34,27 @@ use crate::id::AccountId;
 use crate::provider::{Kek, KeyProvider};
 use crate::testing::{ManualClock, ScriptedProvider};
 
+#[cfg(feature = "aws-kms")]
+pub use aws_kms_answers::aws_kms_answers;
+#[cfg(feature = "azure-keyvault")]
+pub use azure_answers::azure_answers;
 pub use frame::frame;
+pub use key_names::key_names;
 pub use lease::lease;
 pub use local_kms_file::local_kms_file;
 pub use object::object;
 pub use object_header::object_header;
 pub use object_model::object_model;
+#[cfg(feature = "pkcs11")]
+pub use pkcs11_answers::pkcs11_answers;
+pub use policy::policy;
 pub use record::record;
+pub use record_resealed::record_resealed;
+#[cfg(feature = "vault")]
+pub use vault_answers::vault_answers;
+#[cfg(feature = "vault")]
+pub use vault_line::vault_line;
+pub use wrapped_plaintext::wrapped_plaintext;
 
 /// An account with a lease that never ends, because no time passes.
 fn account() -> Account {

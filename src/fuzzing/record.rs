@@ -55,7 +55,7 @@ fn changed(changes: &[u8]) {
 }
 
 /// A record with everything in it, and the key that authenticates it.
-static SEALED: LazyLock<(Prk, Vec<u8>)> = LazyLock::new(|| {
+pub(super) static SEALED: LazyLock<(Prk, Vec<u8>)> = LazyLock::new(|| {
     let account = AccountId::from_bytes([7; 16]);
     let prk = Prk::extract(account, Generation::FIRST, Family::Inner, &[9; 32], MemoryLock::BestEffort)
         .expect("one slot of memory");

@@ -33,12 +33,20 @@ pub use wrap::{WrapAlgorithm, WrapContext, WrapInput, WrapRole, Wrapped};
 
 use kek::bounded_text;
 
+#[cfg(all(fuzzing, feature = "aws-kms"))]
+pub(crate) use aws_kms::fuzzing as aws_kms_fuzzing;
+#[cfg(all(fuzzing, feature = "azure-keyvault"))]
+pub(crate) use azure_keyvault::fuzzing as azure_fuzzing;
 #[cfg(all(fuzzing, unix))]
 pub(crate) use local::fuzzing as local_fuzzing;
 #[cfg(unix)]
 pub use local::{KeyOptions, KeySummary, LocalKms, VersionSummary};
+#[cfg(all(fuzzing, feature = "pkcs11"))]
+pub(crate) use pkcs11::fuzzing as pkcs11_fuzzing;
 pub(crate) use preflight::preflight_at;
 pub use preflight::{PreflightOutcome, PreflightReport, PreflightStep, Recoverability, Verdict, preflight};
+#[cfg(all(fuzzing, feature = "vault"))]
+pub(crate) use vault::fuzzing as vault_fuzzing;
 
 /// A connection to a KMS: it wraps, unwraps and describes (contract B1).
 ///

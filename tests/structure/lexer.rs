@@ -46,7 +46,7 @@ impl Token {
 /// Which `cfg` takes an item out of what a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Without {
-    /// `#[cfg(test)]` only.
+    /// `#[cfg(test)]` and `#[cfg(fuzzing)]` only.
     Tests,
     /// `#[cfg(test)]` and everything that needs the feature `testing`.
     TestsAndTesting,
@@ -112,7 +112,8 @@ fn reserved(attribute: &[Token], without: Without) -> bool {
     if !(cfg.is_word("cfg") && open.is_punct('(')) {
         return false;
     }
-    let tests = args.len() == 1 && args[0].is_word("test");
+    // What only the fuzzer compiles is a test.
+    let tests = args.len() == 1 && (args[0].is_word("test") || args[0].is_word("fuzzing"));
     let testing = args.iter().any(|token| token.text() == Some("testing"))
         && !args.iter().any(|token| token.is_word("not"));
     match without {
@@ -374,6 +375,7 @@ mod tests {
             ("match m { #[cfg(test)] A(x) => y, B => c }", vec!["match", "m", "B", "c"]),
             ("f { #[cfg(test)] x: y }  c", vec!["f", "c"]),
             ("#![cfg(test)] a", vec![]),
+            ("#[cfg(fuzzing)] mod f; c", vec!["c"]),
             ("#[cfg(not(test))] a", vec!["cfg", "not", "test", "a"]),
         ] {
             assert_eq!(words(source, Without::Tests), left, "{source}");

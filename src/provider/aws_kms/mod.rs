@@ -3,6 +3,8 @@
 mod classify;
 mod connection;
 mod describe;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod name;
 
 use std::collections::HashMap;

@@ -30,7 +30,7 @@ pub(super) fn info(
     })
 }
 
-fn of_key(
+pub(super) fn of_key(
     key: &Key,
     kind: Kind,
     place: &Place,

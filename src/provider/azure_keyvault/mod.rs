@@ -10,6 +10,8 @@ mod builder;
 mod classify;
 mod credential;
 mod describe;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod transport;
 mod wire;
 

@@ -102,7 +102,7 @@ pub(super) fn result(
     })
 }
 
-fn parsed(body: &[u8], place: &Place, name: &str) -> Result<Outcome, ProviderError> {
+pub(super) fn parsed(body: &[u8], place: &Place, name: &str) -> Result<Outcome, ProviderError> {
     let Answer { kid, value } = serde_json::from_slice(body)
         .map_err(|_| ProviderError::integrity("Key Vault's answer is not the result of a key operation"))?;
     let version = place.version_of(&kid, name)?;

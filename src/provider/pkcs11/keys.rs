@@ -69,7 +69,7 @@ impl Part {
 }
 
 impl Id {
-    fn new(bytes: Vec<u8>) -> Result<Self, ProviderError> {
+    pub(super) fn new(bytes: Vec<u8>) -> Result<Self, ProviderError> {
         if bytes.is_empty() || bytes.len() > MAX_ID {
             return Err(ProviderError::misconfigured(
                 "an object with the KEK's label has no CKA_ID, or one over 128 bytes: give each version its own",
@@ -107,7 +107,7 @@ impl Id {
     }
 
     /// The number that it is, without leading zeros; and then how many those were, so that no two ids are equal.
-    fn rank(&self) -> (usize, &[u8], usize) {
+    pub(super) fn rank(&self) -> (usize, &[u8], usize) {
         let zeros = self.0.iter().take_while(|byte| **byte == 0).count();
         let digits = &self.0[zeros..];
         (digits.len(), digits, zeros)
@@ -194,8 +194,17 @@ pub(super) fn expires(session: &Session, object: ObjectHandle) -> Option<SystemT
     if date.is_empty() {
         return None;
     }
-    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
-    end_of_day(number(&date.year)?, number(&date.month)?, number(&date.day)?)
+    end_of_date(&date.year, &date.month, &date.day)
+}
+
+/// Of a date in decimal digits, as tokens write it.
+pub(super) fn end_of_date(year: &[u8], month: &[u8], day: &[u8]) -> Option<SystemTime> {
+    // `parse` takes a sign, too.
+    let number = |digits: &[u8]| {
+        let all = digits.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(digits).ok().filter(|_| all)?.parse::<u32>().ok()
+    };
+    end_of_day(number(year)?, number(month)?, number(day)?)
 }
 
 /// Midnight after a day of the Gregorian calendar. `None` for what is no day, and before 1970.
@@ -257,6 +266,11 @@ mod tests {
         assert_eq!(end_of_day(2026, 11, 23), at(1_795_478_400));
         for (year, month, day) in [(2026, 2, 29), (2026, 0, 1), (2026, 13, 1), (2026, 4, 31), (1969, 1, 1)] {
             assert_eq!(end_of_day(year, month, day), None);
+        }
+        assert_eq!(end_of_date(b"2026", b"11", b"23"), at(1_795_478_400));
+        for (year, month, day) in [(b"2026", b"+1", b"23"), (b"+026", b"11", b"23"), (b"2026", b"11", b"  ")]
+        {
+            assert_eq!(end_of_date(year, month, day), None);
         }
     }
 }

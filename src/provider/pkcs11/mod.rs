@@ -5,6 +5,8 @@
 
 mod algorithm;
 mod classify;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod keys;
 mod login;
 mod module;

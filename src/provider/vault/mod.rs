@@ -5,6 +5,8 @@ mod answer;
 mod builder;
 mod classify;
 mod client;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod login;
 mod session;
 mod wire;
@@ -103,7 +105,26 @@ impl VaultTransit {
         let wanted = kek.version().map(version_number).transpose()?;
         let reply =
             self.call(Asked::Describe, &format!("{}/keys/{name}", self.address.mount), b"", deadline)?;
-        let key = parse::<Data<Key<'_>>>(&reply.body)?.data;
+        Found::of(&reply.body, name, wanted, &self.authority)
+    }
+}
+
+/// A key, seen.
+struct Found {
+    info: KekInfo,
+    number: u32,
+    algorithm: WrapAlgorithm,
+}
+
+impl Found {
+    /// From the description of the key called `name`, in the version `wanted` or else the latest.
+    fn of(
+        body: &[u8],
+        name: &str,
+        wanted: Option<u32>,
+        authority: &Authority,
+    ) -> Result<Self, ProviderError> {
+        let key = parse::<Data<Key<'_>>>(body)?.data;
         if key.name != name {
             return Err(ProviderError::integrity("Vault described another key than the one asked for"));
         }
@@ -121,20 +142,13 @@ impl VaultTransit {
         }
         // Of a wrap that cannot be unwrapped nobody has any use, so both minima count.
         let enabled = number >= key.min_decryption_version && number >= key.min_encryption_version;
-        let mut info = KekInfo::new(self.authority.uri_of(name)?, KekVersion::new(number.to_string())?);
+        let mut info = KekInfo::new(authority.uri_of(name)?, KekVersion::new(number.to_string())?);
         info.enabled = enabled;
         info.soft_delete = key.soft_deleted.is_some();
         // What is soft-deleted stays for ever, unless deletion proper is allowed.
         info.purge_protection = info.soft_delete && !key.deletion_allowed;
-        Ok(Found { info, number, algorithm: WrapAlgorithm::new(key.kind)? })
+        Ok(Self { info, number, algorithm: WrapAlgorithm::new(key.kind)? })
     }
-}
-
-/// A key, seen.
-struct Found {
-    info: KekInfo,
-    number: u32,
-    algorithm: WrapAlgorithm,
 }
 
 #[derive(Serialize)]
@@ -224,13 +238,18 @@ impl VaultTransit {
         let body = json(&DecryptBody { ciphertext, associated_data: &associated_data });
         let path = format!("{}/decrypt/{name}", self.address.mount);
         let reply = self.call(Asked::Decrypt, &path, &body, deadline)?;
-        let encoded = parse::<Data<Decrypted<'_>>>(&reply.body)?.data.plaintext;
-        let mut plaintext = Zeroizing::new([0; 64]);
-        let length = STANDARD
-            .decode_slice(encoded, plaintext.as_mut_slice())
-            .map_err(|_| ProviderError::integrity("Vault unwrapped something that is not an AEK"))?;
-        WrapInput::from_slice(&plaintext[..length])
+        unwrapped(&reply.body)
     }
+}
+
+/// The plaintext in an answer to `transit/decrypt`.
+fn unwrapped(body: &[u8]) -> Result<WrapInput, ProviderError> {
+    let encoded = parse::<Data<Decrypted<'_>>>(body)?.data.plaintext;
+    let mut plaintext = Zeroizing::new([0; 64]);
+    let length = STANDARD
+        .decode_slice(encoded, plaintext.as_mut_slice())
+        .map_err(|_| ProviderError::integrity("Vault unwrapped something that is not an AEK"))?;
+    WrapInput::from_slice(&plaintext[..length])
 }
 
 /// `name`, if it can be a key's.

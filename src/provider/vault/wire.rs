@@ -42,7 +42,7 @@ pub(super) struct Line {
     progress: bool,
 }
 
-enum Stream {
+pub(super) enum Stream {
     Plain(TransportAdapter),
     Tls(Box<StreamOwned<ClientConnection, TransportAdapter>>),
 }
@@ -135,14 +135,21 @@ impl<In: Transport> Connector<In> for LineConnector {
         } else {
             Stream::Plain(socket)
         };
-        Ok(Some(Line {
+        let (input, output) = (details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Line::new(stream, input, output)))
+    }
+}
+
+impl Line {
+    pub(super) fn new(stream: Stream, input: usize, output: usize) -> Self {
+        Self {
             stream,
-            input: Zeroizing::new(vec![0; details.config.input_buffer_size()]),
+            input: Zeroizing::new(vec![0; input]),
             consumed: 0,
             filled: 0,
-            output: Zeroizing::new(vec![0; details.config.output_buffer_size()]),
+            output: Zeroizing::new(vec![0; output]),
             progress: false,
-        }))
+        }
     }
 }
 

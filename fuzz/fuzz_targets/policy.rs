@@ -1,0 +1,4 @@
+//! See `strongroom::fuzzing::policy`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| strongroom::fuzzing::policy(data));
