@@ -1,8 +1,8 @@
 //! Bulkheads: what one silent KMS may cost the others (contract B12).
 //!
 //! Calls are grouped by authority. Each has its own cap on calls in flight and its own circuit breaker. Until
-//! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one call at a
-//! time, and all suspects together get at most half of the threads, those with calls that hang three quarters of that. The
+//! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one refresh at a
+//! time and beside it one call that somebody asked for, and all suspects together get at most half of the threads, those with calls that hang three quarters of that. The
 //! last quarter of the threads is for authorities that hold none: several that answered until just now and fall silent together
 //! cannot take it. A refusal is an answer.
 //!
@@ -38,8 +38,10 @@ impl Destination {
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
     standing: Standing,
-    /// Calls under way whose deadline has not passed.
-    in_flight: usize,
+    /// Calls under way whose deadline has not passed: refreshes, which are probes where it is suspect.
+    refreshes: usize,
+    /// The same for what a person or the watch for newer versions asked for. These take longer than a refresh may wait.
+    controls: usize,
     /// Calls given up that have not returned: each holds a worker.
     abandoned: usize,
     holds_threads: bool,
@@ -51,6 +53,13 @@ enum Standing {
     Proven,
     /// It has not answered yet, or fell silent; the next probe no earlier than the given time.
     Suspect { probe_at: Option<Moment> },
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Refresh,
+    Control,
 }
 
 /// How many calls may run at once.
@@ -98,21 +107,32 @@ impl Bulkhead {
     const PROBE_SPACING: Duration = Duration::from_secs(6);
 
     pub(crate) const fn new(holds_threads: bool) -> Self {
-        Self { standing: Standing::Suspect { probe_at: None }, in_flight: 0, abandoned: 0, holds_threads }
+        let standing = Standing::Suspect { probe_at: None };
+        Self { standing, refreshes: 0, controls: 0, abandoned: 0, holds_threads }
     }
 
-    /// Whether a call may start now.
+    const fn in_flight(&self) -> usize {
+        self.refreshes + self.controls
+    }
+
+    /// Whether a refresh may start now.
     pub(crate) fn admits(&self, now: Moment, caps: Caps, load: Load) -> bool {
         let timely = match self.standing {
             Standing::Proven => true,
             Standing::Suspect { probe_at } => probe_at.is_none_or(|at| now.reached(at)),
         };
-        timely && self.admits_asked(caps, load)
+        // A probe waits for no control call: those that hang would keep leases from the silence that earns their grace.
+        timely && self.admits_beside(self.refreshes, caps, load)
     }
 
     /// The same for what a person asks for: it does not wait for the next probe.
     pub(crate) fn admits_asked(&self, caps: Caps, load: Load) -> bool {
-        let calls = self.in_flight + self.abandoned;
+        self.admits_beside(self.in_flight(), caps, load)
+    }
+
+    /// `others` are the calls under way that a suspect may not have beside this one.
+    fn admits_beside(&self, others: usize, caps: Caps, load: Load) -> bool {
+        let calls = self.in_flight() + self.abandoned;
         let held = if self.holds_threads { calls } else { load.held };
         if held > 0 && load.free <= caps.reserve() {
             return false;
@@ -124,7 +144,7 @@ impl Bulkhead {
             Standing::Proven => calls < Self::MOST_AWAITED,
             Standing::Suspect { .. } => {
                 let room = !self.holds_threads || load.suspects < share;
-                self.in_flight == 0 && self.abandoned < Self::MOST_ABANDONED && room
+                others == 0 && calls < Self::MOST_ABANDONED && room
             }
         }
     }
@@ -134,7 +154,9 @@ impl Bulkhead {
     pub(crate) fn is_silent_still(&mut self, now: Moment) -> bool {
         match &mut self.standing {
             Standing::Suspect { probe_at: Some(at) }
-                if self.abandoned >= Self::MOST_ABANDONED && self.in_flight == 0 && now.reached(*at) =>
+                if self.abandoned + self.controls >= Self::MOST_ABANDONED
+                    && self.refreshes == 0
+                    && now.reached(*at) =>
             {
                 *at = now.plus(Self::PROBE_SPACING);
                 true
@@ -146,18 +168,18 @@ impl Bulkhead {
     /// When a call that is not admitted now may be, if that is a matter of time.
     pub(crate) fn probe_at(&self) -> Option<Moment> {
         match self.standing {
-            Standing::Suspect { probe_at } if self.in_flight == 0 => probe_at,
+            Standing::Suspect { probe_at } if self.refreshes == 0 => probe_at,
             _ => None,
         }
     }
 
     /// A call begins that a person asked for. It does not put off the next probe, which earns the accounts their grace.
     pub(crate) fn begin_asked(&mut self) {
-        self.in_flight += 1;
+        self.controls += 1;
     }
 
     pub(crate) fn begin(&mut self, now: Moment) {
-        self.in_flight += 1;
+        self.refreshes += 1;
         if let Standing::Suspect { probe_at } = &mut self.standing {
             *probe_at = Some(now.plus(Self::PROBE_SPACING));
         }
@@ -165,18 +187,26 @@ impl Bulkhead {
 
     /// A call under way, begun at `begun`, returned before its deadline. `silent` is false for any answer, refusals
     /// included, and `None` where the authority was not asked.
-    pub(crate) fn finish(&mut self, begun: Moment, silent: Option<bool>) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub(crate) fn finish(&mut self, purpose: Purpose, begun: Moment, silent: Option<bool>) {
+        self.end(purpose);
         if let Some(silent) = silent {
             self.judge(begun, silent);
         }
     }
 
     /// A call passed its deadline: silence, and its worker is held until it returns.
-    pub(crate) fn abandon(&mut self, begun: Moment) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub(crate) fn abandon(&mut self, purpose: Purpose, begun: Moment) {
+        self.end(purpose);
         self.abandoned += 1;
         self.judge(begun, true);
+    }
+
+    fn end(&mut self, purpose: Purpose) {
+        let calls = match purpose {
+            Purpose::Refresh => &mut self.refreshes,
+            Purpose::Control => &mut self.controls,
+        };
+        *calls = calls.saturating_sub(1);
     }
 
     /// An abandoned call returned after all. It proves nothing about now.
@@ -190,12 +220,12 @@ impl Bulkhead {
             Standing::Proven if !self.holds_threads => 0,
             Standing::Suspect { .. } if !self.holds_threads => held,
             Standing::Proven => self.abandoned,
-            Standing::Suspect { .. } => self.in_flight + self.abandoned,
+            Standing::Suspect { .. } => self.in_flight() + self.abandoned,
         }
     }
 
     pub(crate) const fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.abandoned == 0
+        self.in_flight() == 0 && self.abandoned == 0
     }
 
     /// The next probe keeps its distance from the *start* of the call that failed: F leaves no more room than that
@@ -227,7 +257,7 @@ mod tests {
         assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
         bulkhead.begin(clock.moment());
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "one probe at a time");
-        bulkhead.abandon(clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment());
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "not again at once");
         clock.advance(Duration::from_secs(6));
         assert!(bulkhead.admits(clock.moment(), CAPS, load(1)));
@@ -238,11 +268,30 @@ mod tests {
     }
 
     #[test]
+    fn b12_a_probe_waits_for_no_control_call_that_hangs() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new(true);
+        bulkhead.begin(clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment());
+        bulkhead.begin_asked();
+        assert!(!bulkhead.admits_asked(CAPS, load(2)), "one of them at a time");
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(bulkhead.probe_at(), Some(clock.moment()));
+        assert!(bulkhead.admits(clock.moment(), CAPS, load(2)));
+        // What is bounded is bounded for both together.
+        bulkhead.abandon(Purpose::Control, clock.moment());
+        bulkhead.abandoned = 3;
+        bulkhead.begin_asked();
+        assert!(!bulkhead.admits(clock.moment(), CAPS, load(4)));
+        assert!(bulkhead.is_silent_still(clock.moment()), "in the place of a probe");
+    }
+
+    #[test]
     fn b12_an_answer_opens_the_bulkhead_up_to_its_cap() {
         let clock = ManualClock::new();
         let mut bulkhead = Bulkhead::new(true);
         bulkhead.begin(clock.moment());
-        bulkhead.finish(clock.moment(), Some(false));
+        bulkhead.finish(Purpose::Refresh, clock.moment(), Some(false));
         for _ in 0..8 {
             assert!(bulkhead.admits(clock.moment(), CAPS, load(16)));
             bulkhead.begin(clock.moment());
@@ -257,7 +306,7 @@ mod tests {
         for _ in 0..Bulkhead::MOST_ABANDONED {
             assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
             bulkhead.begin(clock.moment());
-            bulkhead.abandon(clock.moment());
+            bulkhead.abandon(Purpose::Refresh, clock.moment());
             clock.advance(Duration::from_secs(60));
         }
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
@@ -276,7 +325,7 @@ mod tests {
         let mut proven: Vec<_> = (0..20).map(|_| Bulkhead::new(true)).collect();
         for bulkhead in &mut proven {
             bulkhead.begin(now);
-            bulkhead.finish(now, Some(false));
+            bulkhead.finish(Purpose::Refresh, now, Some(false));
         }
         // Ten of them get all the calls that they want, and none of these returns.
         let (dark, healthy) = proven.split_at_mut(10);
@@ -305,7 +354,7 @@ mod tests {
             for bulkhead in &mut hanging {
                 if bulkhead.admits(clock.moment(), CAPS, load(suspects)) {
                     bulkhead.begin(clock.moment());
-                    bulkhead.abandon(clock.moment());
+                    bulkhead.abandon(Purpose::Refresh, clock.moment());
                     suspects += 1;
                 }
             }

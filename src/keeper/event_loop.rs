@@ -12,7 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Caps, Destination};
+use super::authority::{Caps, Destination, Purpose};
 use super::executor::Executor;
 use super::lane::Lane;
 use super::{Abandon, CallId, Counters, Message, Met};
@@ -67,6 +67,15 @@ enum CallKind {
     Control {
         abandon: Option<Abandon>,
     },
+}
+
+impl CallKind {
+    const fn purpose(&self) -> Purpose {
+        match self {
+            Self::Refresh { .. } => Purpose::Refresh,
+            Self::Control { .. } => Purpose::Control,
+        }
+    }
 }
 
 impl EventLoop {
@@ -252,7 +261,7 @@ impl EventLoop {
         for id in late {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             call.abandoned = true;
-            let (destination, begun) = (call.destination.clone(), call.begun);
+            let (destination, purpose, begun) = (call.destination.clone(), call.kind.purpose(), call.begun);
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
@@ -267,7 +276,7 @@ impl EventLoop {
             };
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lane(&destination).bulkhead.abandon(begun);
+            self.lane(&destination).bulkhead.abandon(purpose, begun);
             // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
             self.executor.cancel(id);
             match ended {
@@ -362,7 +371,7 @@ impl EventLoop {
         if call.abandoned {
             lane.bulkhead.returned();
         } else {
-            lane.bulkhead.finish(call.begun, met.map(|met| met == Met::Silence));
+            lane.bulkhead.finish(call.kind.purpose(), call.begun, met.map(|met| met == Met::Silence));
         }
         if lane.is_unused() {
             self.lanes.remove(&call.destination);
