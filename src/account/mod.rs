@@ -11,6 +11,7 @@ pub(crate) mod permit;
 pub(crate) mod refresh;
 pub(crate) mod settings;
 pub(crate) mod state;
+mod sync;
 
 use std::fmt;
 use std::sync::Arc;

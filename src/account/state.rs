@@ -7,15 +7,17 @@
 //!
 //! Closing stores the new epoch first and publishes the keyless snapshot after it (invariant 5): from the moment that
 //! `close` returns no final check that starts can pass. Keys are wiped when the last guard on their snapshot drops; guards live for one call.
-//! Imports: `block`, `clock`, `id`, `error`.
+//! Imports: `sync`, `block`, `clock`, `id`, `error`.
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod schedules;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
-
+use super::sync::{self, ArcSwap, AtomicU64, Ordering};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -248,7 +250,7 @@ impl fmt::Debug for AccountState {
 /// The keys, held for one call. Intentionally never handed to user code.
 pub(crate) struct Guard<'a> {
     state: &'a AccountState,
-    snapshot: arc_swap::Guard<Arc<Snapshot>>,
+    snapshot: sync::Guard<Arc<Snapshot>>,
 }
 
 impl Guard<'_> {

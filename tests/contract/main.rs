@@ -18,3 +18,4 @@ mod records;
 mod revocation;
 mod rotation;
 mod schedule;
+mod two_accounts;

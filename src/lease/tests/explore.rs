@@ -8,11 +8,14 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::*;
+use crate::evidence::{count, report};
 
-/// How many moves the longest history has.
-const DEPTH: usize = 8;
+/// How many moves the longest history has, and in a full evidence run.
+const DEPTH: u64 = 8;
+const FULL_DEPTH: u64 = 10;
 /// The same for those that begin fresh, in grace, tainted or in the middle of a refusal.
-const LATE_DEPTH: usize = 6;
+const LATE_DEPTH: u64 = 6;
+const FULL_LATE_DEPTH: u64 = 8;
 
 /// r = 6 s, c = 2 s, G = 20 s: J = 6.6 s, F = 14.6 s.
 const POLICY: Policy = Policy::new(Duration::from_secs(6), Duration::from_secs(2), Duration::from_secs(20));
@@ -63,7 +66,10 @@ const ALPHABET: [Move; 19] = [
 
 #[test]
 fn every_history_of_a_few_moves_keeps_the_contract() {
-    let states = explore(vec![World::new(POLICY, 1)], DEPTH);
+    let depth = count(DEPTH, DEPTH, FULL_DEPTH);
+    let states = explore(vec![World::new(POLICY, 1)], depth);
+    report("R7", "moves of a lease from cold", depth, ">=", DEPTH);
+    report("R7", "lease states from cold", states, ">=", 300_000);
     assert!(states > 300_000, "the alphabet still reaches something");
 }
 
@@ -78,12 +84,15 @@ fn so_does_every_history_that_begins_late() {
     confirming.attempt(|_| Answer::RefusedPending(Refusal::KeyGone));
     let mut tainted = fresh.clone();
     tainted.attempt(|_| Answer::Integrity);
-    let states = explore(vec![fresh, grace, confirming, tainted], LATE_DEPTH);
+    let depth = count(LATE_DEPTH, LATE_DEPTH, FULL_LATE_DEPTH);
+    let states = explore(vec![fresh, grace, confirming, tainted], depth);
+    report("R7", "moves of a lease from later", depth, ">=", LATE_DEPTH);
+    report("R7", "lease states from later", states, ">=", 50_000);
     assert!(states > 50_000, "the alphabet still reaches something");
 }
 
 /// Plays every move in every state, and counts the states.
-fn explore(mut frontier: Vec<World>, deepest: usize) -> usize {
+fn explore(mut frontier: Vec<World>, deepest: u64) -> usize {
     let mut seen = HashSet::new();
     let mut moves = 0_u64;
     for depth in 1..=deepest {
