@@ -134,6 +134,7 @@ fn a8_what_a_record_says_is_what_was_sealed() {
     assert_eq!(record.kek().as_str(), "local://abc/orders");
     assert_eq!(record.kek_version().as_str(), "1");
     assert_eq!(record.standby_version().unwrap().as_str(), "2");
+    assert_eq!(record.standby(), Some(&wrap("local://abc/orders", "2")));
     assert_eq!(record.generation(), Generation::FIRST);
     assert_eq!(record.fingerprint(), KeyFingerprint::of(&prk.kcv()));
     assert_eq!(record.created(), SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000));

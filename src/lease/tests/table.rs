@@ -64,16 +64,28 @@ fn d5_table_ok_opens_a_lock_for_unlock_only() {
     assert_eq!(world.on(Event::Answered(before, verified)), Effects::default());
     world.pass(1000 * SECOND);
     world.on(Event::Wake);
-    assert!(!world.lease.wants_attempt(world.now));
+    assert!(!world.lease.wants_attempt(world.now) && !world.lease.unlock_under_way());
 
     world.on(Event::Unlock);
+    assert!(world.lease.unlock_under_way(), "wanted");
     let id = world.begin();
     assert!(world.lease.is_unlock(id) && world.lease.is_locked());
+    assert!(world.lease.unlock_under_way(), "begun");
     world.pass(LATENCY);
     let verified = world.verified();
     world.answer(verified);
     assert_eq!(world.seen(), Seen::Fresh);
-    assert!(!world.lease.is_locked());
+    assert!(!world.lease.is_locked() && !world.lease.unlock_under_way());
+}
+
+/// No keeper begins one; the machine does not rely on that.
+#[test]
+fn table_ok_of_an_attempt_begun_while_deleted_is_ignored() {
+    let mut world = World::deleted();
+    let id = world.lease.begin(world.now);
+    let verified = Answer::Verified { started: world.now, max_grace: None };
+    assert_eq!(world.lease.on(world.now, Event::Answered(id, verified)), Effects::default());
+    assert_eq!(world.lease.wake_at(), None);
 }
 
 #[test]
@@ -131,6 +143,14 @@ fn table_transient_from_cold_stays_and_backs_off() {
     }
     let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1].age_since(pair[0]).as_secs()).collect();
     assert!(matches!(gaps[..], [6, 12, 24..26, 30..32, 30..32]), "6 s, doubled, up to r: {gaps:?}");
+}
+
+#[test]
+fn c1_the_first_retry_is_due_6_s_after_the_attempt_began_by_either_clock() {
+    let mut world = World::cold();
+    let begun = world.now;
+    world.attempt(|_| Answer::Transient);
+    assert_eq!(world.lease.wake_at(), Some(begun.plus(MIN_SPACING)));
 }
 
 #[test]

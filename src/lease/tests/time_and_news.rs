@@ -56,6 +56,21 @@ fn c7_clock_back_lengthens_neither_lease_nor_grace() {
     assert!(world.now.boot_nanos() >= end.boot_nanos());
 }
 
+/// Silence met while the clock was an hour behind lets the lease end by that clock, before F by the other. An answer
+/// that cannot be right does not bring it back.
+#[test]
+fn c7_integrity_after_the_wall_clock_has_ended_the_lease_closes() {
+    let mut world = World::fresh();
+    let fresh_until = world.fresh_until();
+    world.set_wall(Duration::ZERO, HOUR);
+    world.attempt(|_| Answer::Transient);
+    world.set_wall(DEFAULT.fresh_for(), Duration::ZERO);
+    assert_eq!(world.seen(), Seen::Lapsed);
+    assert!(world.attempt(|_| Answer::Integrity).alarm);
+    assert!(world.now.boot_nanos() < fresh_until.boot_nanos());
+    assert_eq!(world.seen(), Seen::Closed(Closed::Integrity));
+}
+
 // clock forward, resume
 
 #[test]

@@ -333,7 +333,10 @@ impl Watch {
         ended: Option<&Keys>,
         why: Closed,
     ) -> Result<(), Breach> {
-        let fresh = self.keys.is_some_and(|keys| now.age_since(keys.since) < self.policy.fresh_for());
+        // Silence met while the wall clock was behind may have ended the lease before F: then it is no longer fresh.
+        let fresh = self.keys.is_some_and(|keys| {
+            now.age_since(keys.since) < self.policy.fresh_for() && !now.reached(keys.valid_until)
+        });
         let pending = answer.and_then(|(flight, _)| flight.refused);
         let answer = answer.map(|(_, answer)| answer);
         let given = match why {
