@@ -18,6 +18,8 @@ const R: Duration = secs(6);
 const G: Duration = secs(20);
 /// The longest pause between two probes of an endpoint that is silent.
 const PROBE: Duration = secs(6);
+/// Seconds, with two silent accounts at the endpoint.
+const LONGEST_RECOVERY: u64 = 21;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kms {
@@ -112,11 +114,13 @@ struct Side {
     since: Duration,
     /// When it last allowed the key.
     allowed: Duration,
-    /// Whether its endpoint has ever been silent: calls to one that was are probes, and further apart.
-    was_silent: bool,
+    /// Whose calls its endpoint has ever left unanswered: each may take a turn of the probes.
+    silent: [bool; 2],
     locked: bool,
-    /// It is locked, and has been asked to unlock: it may stay locked if its KMS did not allow the key all the while.
+    /// It is locked, and when it was asked to unlock.
     asked: Option<Duration>,
+    /// That has to succeed: its KMS allows the key since before, and no unlock that met silence was still under way.
+    must_unlock: bool,
     /// When it was seen to be unlocked.
     unlocked: Duration,
     /// Its KMS has always allowed the key, and nobody has locked it.
@@ -145,9 +149,10 @@ impl World {
                 truth: Kms::Allows,
                 since: Duration::ZERO,
                 allowed: Duration::ZERO,
-                was_silent: false,
+                silent: [false; 2],
                 locked: false,
                 asked: None,
+                must_unlock: false,
                 unlocked: Duration::ZERO,
                 calm: true,
             }
@@ -162,7 +167,7 @@ impl World {
             Change::Kms(side, truth) => {
                 self.sides[side].says(truth, self.now);
                 for (number, other) in self.sides.iter_mut().enumerate() {
-                    other.was_silent |= truth == Kms::Silent && (number == side || self.same_authority);
+                    other.silent[side] |= truth == Kms::Silent && (number == side || self.same_authority);
                 }
             }
             LockOrUnlock(side) => self.sides[side].lock_or_unlock(self.now),
@@ -187,11 +192,11 @@ impl World {
     /// What was taken away is given back: no history leaves an account behind.
     fn all_is_well_again(&mut self, told: &mut Told) {
         self.sides.iter_mut().for_each(|side| side.says(Kms::Allows, self.now));
-        self.pass(recovery().as_secs() + 1, told);
+        self.pass(LONGEST_RECOVERY, told);
         for side in self.sides.iter_mut().filter(|side| side.locked) {
             side.lock_or_unlock(self.now);
         }
-        self.pass(recovery().as_secs() + 1, told);
+        self.pass(LONGEST_RECOVERY, told);
         assert!(self.sides.iter().all(|side| side.account.permit().is_ok()));
     }
 }
@@ -207,12 +212,15 @@ impl Side {
             // Past the deadline of a refresh, and of no other call.
             Kms::Silent => Answer::Late(secs(7), Box::new(Answer::Transient)),
         });
+        self.must_unlock = false;
         (self.truth, self.since, self.calm) = (truth, now, false);
     }
 
     fn lock_or_unlock(&mut self, now: Duration) {
         if self.locked {
             drop(self.account.begin_unlock());
+            let joins = self.asked.is_some_and(|before| now - before <= C + PROBE) && !self.must_unlock;
+            self.must_unlock = self.truth == Kms::Allows && !joins;
             self.asked = Some(now);
         } else {
             self.account.lock();
@@ -232,10 +240,9 @@ impl Side {
             if self.asked.is_none() || seen == Some(ErrorKind::Locked) {
                 told.locked += 1;
                 assert_eq!(seen, Some(ErrorKind::Locked));
-                let could = self.truth == Kms::Allows && self.asked.is_some_and(|asked| asked >= self.since);
                 let waited = now - self.asked.unwrap_or(now);
                 assert!(
-                    !could || waited <= recovery(),
+                    !self.must_unlock || waited <= self.recovery(),
                     "still locked {waited:?} after it was asked to unlock"
                 );
                 return;
@@ -245,14 +252,11 @@ impl Side {
         let lasted = now - self.since.max(self.unlocked);
         match (self.truth, seen) {
             (Kms::Refuses, None) => {
-                let probe = if self.was_silent { PROBE } else { Duration::ZERO };
-                assert!(
-                    now - self.since <= longest_interval(R) + C + probe,
-                    "usable {lasted:?} after a refusal"
-                );
+                let latest = longest_interval(R) + C + self.probes();
+                assert!(now - self.since <= latest, "usable {lasted:?} after a refusal");
             }
             (Kms::Allows, Some(_)) => {
-                assert!(lasted <= recovery(), "{seen:?} {lasted:?} after it was allowed")
+                assert!(lasted <= self.recovery(), "{seen:?} {lasted:?} after it was allowed");
             }
             _ => {}
         }
@@ -261,19 +265,22 @@ impl Side {
                 told.usable += 1;
                 assert!(now - self.allowed < cache.usable_for(), "usable past F + G");
             }
-            Some(ErrorKind::Revoked) => {
-                told.refused += 1;
-            }
+            Some(ErrorKind::Revoked) => told.refused += 1,
             Some(ErrorKind::Unavailable) => told.silent += 1,
             Some(ErrorKind::NotReady) => {}
             Some(other) => panic!("{other:?}"),
         }
     }
-}
 
-/// 1.05 r + c, and the pause of a probe.
-fn recovery() -> Duration {
-    R + millis(300) + C + PROBE
+    /// How long its turn of the probes can be in coming.
+    fn probes(&self) -> Duration {
+        self.silent.iter().filter(|silent| **silent).map(|_| PROBE).sum()
+    }
+
+    /// 1.05 r + c, and its turn.
+    fn recovery(&self) -> Duration {
+        R + millis(300) + C + self.probes()
+    }
 }
 
 impl Drop for World {
