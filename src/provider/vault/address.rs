@@ -42,6 +42,10 @@ impl Address {
             return Err(wrong("Vault's address is `https://host:port` and nothing more"));
         }
         let host = authority.host().to_ascii_lowercase();
+        let port = written_port(authority.as_str(), &host);
+        let (true, Some(port)) = (is_host(&host), port) else {
+            return Err(wrong("a host in Vault's address is a name or an IP address, a port a number"));
+        };
         let tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP => false,
@@ -50,7 +54,7 @@ impl Address {
         if !tls && plaintext == Plaintext::LoopbackOnly && !is_loopback(&host) {
             return Err(wrong("without TLS anyone on the way reads AEKs and tokens: use https"));
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = port.unwrap_or(if tls { 443 } else { 80 });
         let (namespace, mount) = (namespace.trim_matches('/'), mount.trim_matches('/'));
         if !is_path(mount) || !(namespace.is_empty() || is_path(namespace)) {
             return Err(wrong("a mount or namespace has letters, digits, `-`, `_`, `.` and single `/`"));
@@ -75,6 +79,23 @@ pub(super) fn is_key_name(name: &str) -> bool {
 /// Names between single slashes, none of which leads upwards.
 pub(super) fn is_path(path: &str) -> bool {
     path.len() <= 256 && path.split('/').all(|part| is_key_name(part) && !part.starts_with('.'))
+}
+
+/// A name, or an IP address: `http` also takes a bracket in the middle of a name, and then sees no port behind it.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_plain),
+    }
+}
+
+/// The port behind the host, `Some(None)` where none is written; nothing where what stands there is no port.
+fn written_port(authority: &str, host: &str) -> Option<Option<u16>> {
+    match authority.get(host.len()..)?.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(Some),
+        Some(_) => None,
+        None => (authority.len() == host.len()).then_some(None),
+    }
 }
 
 const fn is_plain(byte: u8) -> bool {
@@ -144,6 +165,31 @@ mod tests {
             assert!(parse(remote, "", "transit").is_err(), "{remote}");
             Address::parse(remote, "", "transit", Plaintext::Anywhere).unwrap();
         }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_a_port_is_a_number() {
+        // The first was found by the fuzz target `vault_answers`: its port was taken for part of the host.
+        for address in [
+            "http://yyyy[:81]",
+            "http://[::1",
+            "http://[::1]8200",
+            "http://[v1.a]",
+            "http://[]",
+            "http://a:b",
+            "http://a:",
+            "http://a:65536",
+            "http://a:+80",
+            "http://a%41",
+            "http://:80",
+        ] {
+            let parsed = Address::parse(address, "", "transit", Plaintext::Anywhere);
+            assert!(parsed.is_err(), "{address}: {parsed:?}");
+        }
+        let base = |address| Address::parse(address, "", "transit", Plaintext::Anywhere).unwrap().base;
+        assert_eq!(base("http://Vault_1.example:65535"), "http://vault_1.example:65535");
+        assert_eq!(base("http://[::1]:81"), "http://[::1]:81");
+        assert_eq!(base("http://[::1]"), "http://[::1]:80");
     }
 
     #[test]
