@@ -12,6 +12,8 @@
 
 #[path = "../tests/evidence/report.rs"]
 mod evidence;
+#[path = "ratio/parts.rs"]
+mod parts;
 
 use std::fmt;
 use std::sync::{Arc, Barrier};
@@ -58,6 +60,7 @@ fn main() {
         [4 * KIB, 64 * KIB].into_iter().flat_map(|size| portable.measure(size)).collect();
     portable_rows.iter().for_each(|row| println!("{row}"));
     println!();
+    parts::print();
 
     let worst = |rows: &[Row], size, batch| {
         let rows = rows.iter().filter(|row| row.size == size && row.op.is_batch() == batch);
