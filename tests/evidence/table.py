@@ -100,6 +100,8 @@ def page(folder):
         measured = row.measured() if row else "not measured yet"
         if row and not row.ok and about["open"]:
             measured += f". Why: {about['open']}"
+        if (folder / f"{name}.svg").exists():
+            measured += f" ([plot](evidence/{name}.svg))"
         print(f"| {name} | {about['title']} | {about['goal']} | {measured} | {row.verdict if row else 'short'} |")
     print("\n## Where and when\n")
     print("| id | commit | date | machine | time |")

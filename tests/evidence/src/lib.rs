@@ -6,3 +6,4 @@ pub mod report;
 
 pub mod counting;
 pub mod fork;
+pub mod leak;
