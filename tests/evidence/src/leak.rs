@@ -18,12 +18,6 @@ use rand::rngs::SmallRng;
 /// The |t| that is no longer taken for chance.
 pub const BOUND: f64 = 4.5;
 
-const QUANTILES: [f64; TESTS - 1] = [0.25, 0.5, 0.75, 0.9, 0.99];
-/// How often the curve halves on its way back.
-const STOPS: u32 = 9;
-/// One for each quantile, and one on everything.
-const TESTS: usize = 6;
-
 /// Which of the two kinds of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -109,6 +103,11 @@ impl<I: FnMut(Class, &mut [u8]), T: FnMut(&[u8]) -> u64> Bench<'_, I, T> {
     }
 }
 
+const QUANTILES: [f64; TESTS - 1] = [0.25, 0.5, 0.75, 0.9, 0.99];
+/// One for each quantile, and one on everything.
+const TESTS: usize = 6;
+/// The points of a curve: all measurements, a half, a quarter and so on.
+const STOPS: u32 = 9;
 /// How many inputs are made before they are measured.
 const CHUNK: usize = 100;
 

@@ -1,9 +1,9 @@
 //! Whether the library's comparisons of tags, check values and MACs take the same time wherever the first wrong byte lies
 //! (goal R16): forged inputs go through the public interface, and `leak` compares the times of two classes.
 //!
-//! `timing MEASUREMENTS ROUNDS POINTS|- [WORD]`, of the comparisons with WORD in their names. A comparison whose |t| reaches the bound is measured again, with other
-//! randomness, until it is below or all rounds are used, and the last |t| is reported. By chance a round reaches the bound at
-//! most 4.1 times in a hundred thousand. POINTS becomes a file for tests/evidence/plot.py.
+//! `timing MEASUREMENTS ROUNDS POINTS|- [WORD]` measures the comparisons with WORD in their names. One whose |t| reaches the
+//! bound is measured again, with other randomness, until it is below or all rounds are used, and the last |t| is reported. By
+//! chance a round reaches the bound at most 4.1 times in a hundred thousand. POINTS becomes a file for tests/evidence/plot.py.
 //!
 //! Each comparison has a control: the same call, timed together with a comparison of the same bytes that ends at the first wrong
 //! one. A control that stays below the bound, in all rounds, means that the measurement saw nothing.
