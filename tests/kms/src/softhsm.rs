@@ -157,7 +157,9 @@ pub fn with_token(name: &str, body: impl FnOnce(&SoftHsm)) {
     assert!(status.success() && log.contains("1 passed"), "{name} in a process of its own:\n{log}");
     // The first may stand behind the test's name.
     log.lines()
-        .filter_map(|line| line.find("measured |").map(|at| &line[at..]))
+        .filter_map(|line| {
+            ["measured |", "evidence "].iter().find_map(|mark| line.find(mark)).map(|at| &line[at..])
+        })
         .for_each(|line| println!("{line}"));
 }
 

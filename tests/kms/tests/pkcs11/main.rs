@@ -2,6 +2,9 @@
 
 mod answers;
 mod conformance;
+#[path = "../../../evidence/report.rs"]
+mod evidence;
+mod key_wrap;
 mod life;
 #[cfg(target_os = "linux")]
 mod residue;
