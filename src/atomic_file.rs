@@ -140,14 +140,19 @@ impl Files {
         )
     }
 
-    /// Creates the directory at `path` with owner-only permissions; one that exists is left as it is.
+    /// Creates the directory at `path` with owner-only permissions; one that exists is left as it is. Either way its name
+    /// survives a power cut afterwards.
     ///
     /// # Errors
     /// [`ErrorKind::Io`], also when its parent does not exist.
     pub(crate) fn create_directory(&self, path: &Path) -> Result<(), Error> {
         match self.run(|| DirBuilder::new().mode(OWNER_ONLY_DIRECTORY).create(path)) {
             Ok(()) => self.settle(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            // Who made it may have died, or failed, before it was flushed. A parent that we may not read is not ours, and so
+            // its directory is not of our making.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                self.settle(path).or_else(|error| if is_denial(&error) { Ok(()) } else { Err(error) })
+            }
             Err(source) => Err(at(path, "cannot create the directory", source)),
         }
     }
@@ -183,6 +188,13 @@ impl Drop for FileLock {
         // Said, not left to the close: a forked child may hold a copy of the descriptor.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
+}
+
+/// Whether the file system answered, and forbade it.
+pub(crate) fn is_denial(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// `path` with `suffix` added to its file name.
@@ -318,6 +330,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn g2_a_directory_whose_maker_failed_before_flushing_is_flushed_by_the_next_who_opens_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("inner");
+        // Made, and then its parent cannot be opened, or not flushed.
+        for (step, exists) in [(1, false), (1, true), (2, true)] {
+            assert_eq!(path.is_dir(), exists);
+            let error =
+                Files::failing_at(step, Fault::NotDone).create_directory(&path).expect_err("not flushed");
+            assert_eq!(error.kind(), ErrorKind::Io);
+        }
+        Files::default().create_directory(&path).unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::document::{Document, MAX_FILE};
-use crate::atomic_file::{FileLock, Files, Readers, with_suffix};
+use crate::atomic_file::{FileLock, Files, Readers, is_denial, with_suffix};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::provider::{ErrorClass, ProviderError};
 
@@ -129,12 +129,6 @@ pub(super) fn provider_error(error: &Error) -> ProviderError {
         _ => ErrorClass::Misconfigured,
     };
     ProviderError::new(class, &error.to_string())
-}
-
-fn is_denial(error: &Error) -> bool {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
