@@ -214,6 +214,7 @@ impl KeyProvider for Meddler {
 pub(crate) struct Store {
     inner: MemoryRecordStore,
     fail: FailNth,
+    conflict: FailNth,
 }
 
 impl Store {
@@ -226,8 +227,14 @@ impl Store {
         self.fail.set(n, after);
     }
 
+    /// The `n`th replacement from now is told that somebody else came first.
+    pub(crate) fn conflict_nth(&self, n: usize) {
+        self.conflict.set(n, false);
+    }
+
     pub(crate) fn calm(&self) -> bool {
-        self.fail.calm()
+        let (failing, conflicting) = (self.fail.calm(), self.conflict.calm());
+        failing || conflicting
     }
 
     /// Fails every operation until [`Self::calm`].
@@ -263,7 +270,8 @@ impl RecordStore for Store {
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
         let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
-        self.fail.wrap(|| self.inner.compare_and_swap(account, expected, bytes), failed)
+        let swap = || self.fail.wrap(|| self.inner.compare_and_swap(account, expected, bytes), failed);
+        self.conflict.wrap(swap, || Error::record_conflict(account))
     }
 }
 

@@ -9,6 +9,7 @@ mod common;
 mod events;
 #[path = "../evidence/report.rs"]
 mod evidence;
+mod fail_the_nth;
 mod faults;
 mod grace;
 mod lock;

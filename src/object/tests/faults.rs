@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 
 use super::*;
+use crate::evidence::report;
 
 /// Takes everything, and panics once where it is told to.
 struct PanickingSink<'a> {
@@ -40,60 +41,89 @@ fn r14_a_sink_that_panics_latches_the_writer() {
     }
 }
 
-/// Writes a few bytes at a time, and fails for ever from operation `good` on.
+/// What a sink may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SinkFault {
+    FailsForEver,
+    FailsOnce,
+    /// It takes what it is given, and reports an error.
+    TakesAndFails,
+    /// It says that it took nothing.
+    TakesNothing,
+}
+
+/// Takes a few bytes at a time; its operation `good`, counted from zero, goes wrong.
 struct FailingSink<'a> {
     bytes: &'a mut Vec<u8>,
+    fault: SinkFault,
     good: usize,
+    done: usize,
 }
 
 impl FailingSink<'_> {
-    fn step(&mut self) -> io::Result<()> {
-        self.good = self.good.checked_sub(1).ok_or_else(|| io::Error::from(io::ErrorKind::StorageFull))?;
-        Ok(())
+    /// Whether this operation goes wrong.
+    fn strikes(&mut self) -> bool {
+        self.done += 1;
+        self.done == self.good + 1 || self.fault == SinkFault::FailsForEver && self.done > self.good
     }
 }
 
 impl Write for FailingSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.step()?;
+        let strikes = self.strikes();
+        if strikes && self.fault == SinkFault::TakesNothing {
+            return Ok(0);
+        }
         let len = bytes.len().min(1000);
-        self.bytes.extend_from_slice(&bytes[..len]);
-        Ok(len)
+        if !strikes || self.fault == SinkFault::TakesAndFails {
+            self.bytes.extend_from_slice(&bytes[..len]);
+        }
+        if strikes { Err(io::ErrorKind::StorageFull.into()) } else { Ok(len) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.step()
+        if self.strikes() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+/// Writes an object with the sink's operation `good` going wrong. False when there was no such operation.
+fn write_over(customer: &Customer, plain: &[u8], fault: SinkFault, good: usize) -> bool {
+    let mut arrived = Vec::new();
+    let mut writer = customer.writer(FailingSink { bytes: &mut arrived, fault, good, done: 0 });
+    let written = plain.chunks(3000).try_for_each(|piece| writer.write_all(piece));
+    if written.is_err() {
+        assert!(writer.write(b"more").is_err() && writer.flush().is_err());
+        assert!(!writer.holds_plaintext());
+    }
+    match writer.finish() {
+        Ok(_) => {
+            assert!(written.is_ok(), "a failed writer never finishes");
+            assert_eq!(customer.open(&arrived).unwrap(), plain, "{fault:?} at {good}");
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Io);
+            // The flush alone may have failed: then every byte is there, and they are right.
+            assert!(customer.open(&arrived).map_or(true, |whole| whole == plain), "{fault:?} at {good}");
+            true
+        }
     }
 }
 
 #[test]
 fn r14_a_sink_that_fails_at_any_operation_latches_the_writer() {
     let customer = Customer::new();
-    let plain = pattern(3 * BLOCK + 5);
+    let plain = pattern(12 * BLOCK + 5);
     let mut failures = 0;
-    for good in 0.. {
-        let mut arrived = Vec::new();
-        let mut writer = customer.writer(FailingSink { bytes: &mut arrived, good });
-        let written = plain.chunks(3000).try_for_each(|piece| writer.write_all(piece));
-        if written.is_err() {
-            assert!(writer.write(b"more").is_err() && writer.flush().is_err());
-            assert!(!writer.holds_plaintext());
-        }
-        match writer.finish() {
-            Ok(_) => {
-                assert!(written.is_ok(), "a failed writer never finishes");
-                assert_eq!(customer.open(&arrived).unwrap(), plain);
-                break;
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Io);
-                // The flush alone may have failed: then every byte is there, and they are right.
-                assert!(customer.open(&arrived).map_or(true, |whole| whole == plain));
-                failures += 1;
-            }
-        }
+    for fault in
+        [SinkFault::FailsForEver, SinkFault::FailsOnce, SinkFault::TakesAndFails, SinkFault::TakesNothing]
+    {
+        let before = failures;
+        // The last operation is the flush, for which taking nothing is an error like any other.
+        failures += (0..).take_while(|good| write_over(&customer, &plain, fault, *good)).count();
+        assert!(failures - before > 50, "each of the sink's operations failed once: {failures}");
     }
-    assert!(failures > 12, "each of the sink's operations failed once: {failures}");
+    report("R14", "writes of objects failed", failures, ">=", 200);
 }
 
 /// What a source may do wrong, from its operation `after` on.
@@ -143,8 +173,11 @@ impl ReadAt for FaultySource<'_> {
 #[test]
 fn r14_a_source_that_fails_at_any_operation_gives_an_error_or_the_truth() {
     let customer = Customer::new();
-    let plain = pattern(2 * BLOCK + 500);
+    let plain = pattern(12 * BLOCK + 500);
     let sealed = customer.seal(&plain);
+    // Opening takes two reads, the loop below one for each block but the last, which is in hand.
+    let reads = 14;
+    let mut struck = 0;
     for (fault, expected) in [
         (Fault::Fails, Some(ErrorKind::Io)),
         (Fault::Garbage, Some(ErrorKind::Format)),
@@ -153,13 +186,12 @@ fn r14_a_source_that_fails_at_any_operation_gives_an_error_or_the_truth() {
         (Fault::Interrupted, None),
         (Fault::OneByteAtATime, None),
     ] {
-        // Opening takes two reads, the loop below one for each block but the last, which is in hand.
-        for after in 0..=4 {
+        for after in 0..=reads {
             let source = FaultySource { bytes: &sealed, fault, after: Cell::new(after) };
             let mut buf = vec![0xEE; BLOCK];
             let result = customer.reader(source).and_then(|reader| {
                 let mut got = Vec::new();
-                for index in [2, 1, 0] {
+                for index in (0..=12).rev() {
                     buf.fill(0xEE);
                     let len = reader.read_at(index * BLOCK as u64, &mut buf)?;
                     got.splice(0..0, buf[..len].iter().copied());
@@ -168,17 +200,19 @@ fn r14_a_source_that_fails_at_any_operation_gives_an_error_or_the_truth() {
             });
             match (result, expected) {
                 (Ok(got), None) => assert_eq!(got, plain),
-                (Ok(got), Some(_)) => assert!(after == 4 && got == plain, "{fault:?} after {after}"),
+                (Ok(got), Some(_)) => assert!(after == reads && got == plain, "{fault:?} after {after}"),
                 (Err(error), expected) => {
                     assert_eq!(Some(error.kind()), expected, "{fault:?} after {after}: {error}");
                     assert!(
-                        after < 4 && (after < 2 || buf.iter().all(|byte| *byte == 0)),
+                        after < reads && (after < 2 || buf.iter().all(|byte| *byte == 0)),
                         "the buffer is wiped"
                     );
                 }
             }
+            struck += usize::from(after < reads);
         }
     }
+    report("R14", "reads of objects failed or cut short", struck, ">=", 80);
 }
 
 /// A source whose memory is borrowed, and shorter than it says.
