@@ -7,3 +7,5 @@ pub mod report;
 pub mod counting;
 pub mod fork;
 pub mod leak;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod tracer;
