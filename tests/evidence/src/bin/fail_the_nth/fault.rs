@@ -66,7 +66,7 @@ impl Fault {
 pub(crate) struct Seen {
     number: i64,
     /// Below the life's folder.
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     kind: Kind,
     result: i64,
 }

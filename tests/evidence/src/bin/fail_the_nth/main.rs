@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! fail_the_nth                             lives once to count the calls, then once for each call and each fault
-//! fail_the_nth EVERY                       the same, for one in EVERY of them
+//! fail_the_nth FILE                        the same, for calls on files of this name only
 //! fail_the_nth live FOLDER VARIANT         a life; see `life`
 //! fail_the_nth verify FOLDER VARIANT ...   what a fresh process makes of it; see `verify`
 //! ```
@@ -12,6 +12,9 @@
 //! library. A fault counts once it has struck: the call that was planned, at its number, in its way. Only calls on the
 //! life's own folder are counted and failed, and the lines on standard output by which it acknowledges: killed before
 //! one, it has done what nobody was told.
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("calls are failed by writing the registers of x86-64 under Linux");
 
 mod disk;
 mod fault;
@@ -45,8 +48,8 @@ fn main() -> ExitCode {
             let acknowledged = acknowledged.parse().expect("a number of steps");
             verify::verify(&Place::new(folder, variant), acknowledged, [first, second]);
         }
-        [] => return conduct(1),
-        [every] => return conduct(every.parse().expect("a number")),
+        [] => return conduct(None),
+        [file] => return conduct(Some(Path::new(file))),
         _ => panic!("see the head of main.rs"),
     }
     ExitCode::SUCCESS
@@ -64,7 +67,7 @@ struct Tally {
     power_cuts: usize,
 }
 
-fn conduct(every: usize) -> ExitCode {
+fn conduct(only: Option<&Path>) -> ExitCode {
     let variants = ["small-blocks", "large-blocks"];
     let variants = &variants[..usize::try_from(count(1, 1, 2)).expect("small")];
     let mut tally = Tally::default();
@@ -74,7 +77,7 @@ fn conduct(every: usize) -> ExitCode {
         let plans: Vec<(usize, Fault)> = (0..census.len())
             .flat_map(|at| Fault::ALL.into_iter().map(move |fault| (at, fault)))
             .filter(|(at, fault)| fault.befalls(&census[*at]))
-            .step_by(every)
+            .filter(|(at, _)| only.is_none_or(|file| census[*at].path == file))
             .collect();
         calls += census.len();
         planned += plans.len();
