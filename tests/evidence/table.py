@@ -106,8 +106,11 @@ def page(folder):
     print("\n## Where and when\n")
     print("| id | commit | date | machine | time |")
     print("|---|---|---|---|---|")
-    for row in filter(None, rows):
+    made = [row for row in rows if row]
+    for row in made:
         print(f"| {row.id} | {row.kept['commit']} | {row.kept['date']} | {row.kept['machine']} | {int(row.kept['seconds']):,} s |")
+    minutes = sum(int(row.kept["seconds"]) for row in made) // 60
+    print(f"\nTogether {minutes} minutes. What R6 and R15 add up over several runs, as their scripts say, took longer.")
 
 
 def main():
