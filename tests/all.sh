@@ -62,7 +62,8 @@ main() {
 
 format() {
   cargo fmt --all --check && cargo fmt --manifest-path tests/kms/Cargo.toml --check &&
-    cargo fmt --manifest-path tests/evidence/Cargo.toml --check
+    cargo fmt --manifest-path tests/evidence/Cargo.toml --check &&
+    cargo fmt --manifest-path benches/peers/Cargo.toml --check
 }
 
 # The feature sets that exist: each of `aws-lc` and `testing`, none, and all. Without `testing` only
