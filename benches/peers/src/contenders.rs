@@ -112,7 +112,7 @@ impl Contender for Ours {
     }
 }
 
-/// `seal_batch` and `open_batch`.
+/// `seal_batch` and `open_batch`; making the lists of jobs is part of what is measured.
 pub(crate) struct OursInBatch(Managed);
 
 impl OursInBatch {

@@ -64,7 +64,8 @@ pub(crate) fn gocryptfs(speeds: Option<&[Speed]>, figures: &[Figures]) -> String
     let raw =
         figures.iter().find(|figures| figures.size == gocryptfs::BLOCK).map(|figures| figures.seal[RAW]);
     let raw = raw.expect("the size of its blocks is one of ours");
-    let mut out = "gocryptfs -speed, that program's own figures: encrypt, 4 KiB, one fixed key and nonce, its buffer used again\n".to_owned();
+    let head = "gocryptfs -speed, that program's own figures: encrypt, 4 KiB, one fixed key and nonce";
+    let mut out = format!("{head}, its buffer used again\n");
     for Speed { cipher, gb_per_s, selected } in speeds {
         let used = if *selected { "  selected in auto mode" } else { "" };
         out += &format!("{cipher:<28} {gb_per_s:>7.4} GB/s {:>7.4} of raw{used}\n", gb_per_s / raw);
