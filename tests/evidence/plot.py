@@ -27,7 +27,7 @@ LEFT, TOP, BOTTOM = 64, 44, 52
 CHARACTER = 6.6
 GREY = "#7d8590"
 RED = "#e5534b"
-COLOURS = ["#2f81f7", "#d9822b", "#2da44e", "#a371f7", "#1b9aaa", "#db61a2", "#9a8b2f", "#8f6f5f"]
+COLOURS = ["#2f81f7", "#d9822b", "#2da44e", "#a371f7", "#1b9aaa", "#db61a2", "#9a8b2f", "#8f6f5f", "#c4432b", "#5f7f9f"]
 MARKS = ["circle", "square", "diamond", "triangle", "cross"]
 
 
@@ -101,6 +101,8 @@ class Axis:
             self.high = self.low * 2 or 1
 
     def log_ticks(self, values):
+        if self.binary and len(values) <= 9:
+            return values
         if self.binary:
             first, last = (int(math.log2(value)) for value in (values[0], values[-1]))
             step = max(1, math.ceil((last - first) / 8))
