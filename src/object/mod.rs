@@ -3,7 +3,9 @@
 //! An object is immutable: a new version is a new object with an id of its own. What it looks like on
 //! disk is in `format::object`. Imports: `account`, `format`, `id`, `error`.
 
+pub(crate) mod proven;
 mod reader;
+pub(crate) mod sealer;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -16,8 +18,9 @@ use crate::error::{Error, ErrorKind};
 use crate::format::object::{BlockSize, Context, HEADER_LEN, ObjectInfo, UnverifiedHeader};
 
 pub use reader::ObjectReader;
+pub use sealer::ObjectLen;
 pub use source::ReadAt;
-pub use writer::{ObjectLen, ObjectWriter};
+pub use writer::ObjectWriter;
 
 /// A file sealed under an account's key (contract F3, F4, F5).
 ///

@@ -8,8 +8,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::Account;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{Context, HEADER_LEN, ObjectGeometry, ObjectInfo, UnverifiedHeader, frame_len};
-use crate::id::{BlockId, Epoch};
+use crate::format::object::{Context, HEADER_LEN, ObjectGeometry, ObjectInfo, frame_len};
+use crate::id::Epoch;
+use crate::object::proven::Proven;
 use crate::object::source::{ReadAt, ended_early, read_exact_at};
 
 /// Opens any range of an object, at the cost of the blocks that the range covers (contract F4).
@@ -26,7 +27,7 @@ use crate::object::source::{ReadAt, ended_early, read_exact_at};
 pub struct ObjectReader<S> {
     account: Account,
     source: S,
-    info: ObjectInfo,
+    proven: Proven,
     geometry: ObjectGeometry,
     /// Where `Read` goes on; may lie past the end.
     position: u64,
@@ -58,15 +59,9 @@ impl<S: ReadAt> ObjectReader<S> {
             source.size().map_err(|error| Error::io("asking for an object's size failed", error))?;
         let mut header = [0; HEADER_LEN];
         read_exact_at(&source, &mut header, 0)?;
-        let header = UnverifiedHeader::parse(header)?;
-        let info = header.info();
-        if info.account != account.id() {
-            return Err(Error::corrupt().with_account(account.id()));
-        }
-        let parts = [header.authenticated(), context.as_bytes().as_slice()];
-        account.permit()?.verify_object_mac(info.generation, &parts, &header.mac())?;
-        let geometry = ObjectGeometry::of_stored(stored_len, info.block_size)?;
-        let reader = Self { account, source, info, geometry, position: 0, idle: Mutex::new(None) };
+        let proven = Proven::new(&account, &context, header)?;
+        let geometry = ObjectGeometry::of_stored(stored_len, proven.info().block_size)?;
+        let reader = Self { account, source, proven, geometry, position: 0, idle: Mutex::new(None) };
         // An object that was cut at a block's edge has a possible length; only its last frame shows it.
         let mut scratch = Scratch::default();
         reader.open_run(&mut scratch, geometry.last_index(), 0, &mut [])?;
@@ -109,7 +104,7 @@ impl<S: ReadAt> ObjectReader<S> {
     /// The object's identity, proven when it was opened.
     #[must_use]
     pub const fn info(&self) -> ObjectInfo {
-        self.info
+        self.proven.info()
     }
 
     /// Wipes the plaintext that the reader keeps between calls. For whoever is told that the
@@ -194,11 +189,7 @@ impl<S: ReadAt> ObjectReader<S> {
 
     /// Opens one frame under a permit taken after the source has answered, and tells the permit's epoch.
     fn open_frame(&self, index: u64, frame: &[u8], plain: &mut [u8]) -> Result<Epoch, Error> {
-        let id = BlockId::new(self.info.object, index);
-        let last = index == self.geometry.last_index();
-        let permit = self.account.permit()?;
-        permit.open_object_frame(self.info.generation, id, last, frame, plain)?;
-        Ok(permit.epoch())
+        self.proven.open_frame(&self.account, &self.geometry, index, frame, plain)
     }
 
     /// The frames to fetch at once for the `span` bytes from the start of block `first` on.
@@ -280,7 +271,7 @@ impl<S: ReadAt> Seek for ObjectReader<S> {
 impl<S> fmt::Debug for ObjectReader<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObjectReader")
-            .field("info", &self.info)
+            .field("info", &self.proven.info())
             .field("len", &self.geometry.plain_len())
             .field("position", &self.position)
             .finish_non_exhaustive()
