@@ -36,6 +36,7 @@
 //! | create an account, or attach one by its record | [`AccountSpec`], [`AccountRecord`], [`Expect`], [`RecordStore`] |
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
+//! | seal whatever goes through an `object_store` | [`store`] (feature `object-store`) |
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
@@ -61,6 +62,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `aws-lc` | yes | AES-256-GCM from `aws-lc-rs`; without it everything is pure Rust, with the same bytes |
+//! | `object-store` | no | [`store`]: an `object_store` 0.14 in which everything is sealed |
 //! | `testing` | no | a scripted provider, a clock that tests move, the provider conformance suite |
 //!
 //! # Reading on
@@ -101,7 +103,7 @@ mod random;
 mod record_store;
 mod rotate;
 mod secret;
-mod store;
+pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -148,3 +150,8 @@ struct ProviderDoctests;
 #[cfg(all(doctest, feature = "vault", feature = "aws-kms", feature = "azure-keyvault", feature = "pkcs11"))]
 #[doc = include_str!("../docs/PROVIDERS.md")]
 struct ProvidersDoctests;
+
+/// The page of stores compiles.
+#[cfg(all(doctest, feature = "object-store"))]
+#[doc = include_str!("../docs/STORES.md")]
+struct StoresDoctests;

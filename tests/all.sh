@@ -39,7 +39,8 @@ main() {
   section "tools" none install_tools
   section "format" none format
   lints
-  section "tests, default features" cargo_tests cargo test --locked --no-fail-fast --features testing --lib --bins --tests
+  section "tests, default features and stores" cargo_tests \
+    cargo test --locked --no-fail-fast --features testing,object-store --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
   section "tests, asynchronous providers" cargo_tests \
@@ -52,7 +53,7 @@ main() {
   section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
   # Without the optimisation across crates that they are run with: it takes two minutes and shows nothing here.
   section "benches compile" none env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
-    cargo bench --locked --no-run --features testing --benches
+    cargo bench --locked --no-run --features testing,object-store --benches
   examples
   key_services
   fuzz
@@ -75,7 +76,7 @@ lints() {
   section "clippy, testing" none \
     cargo clippy --locked --no-default-features --features testing --all-targets "${warnings[@]}"
   section "clippy, all features" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
-  for feature in tokio vault aws-kms azure-keyvault pkcs11; do
+  for feature in tokio object-store vault aws-kms azure-keyvault pkcs11; do
     section "clippy, $feature alone" none \
       cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
   done

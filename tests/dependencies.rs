@@ -185,7 +185,9 @@ fn the_default_build_has_nothing_of_any_key_service() {
         let tree = cargo(&[&tree[..], features].concat(), MANIFESTS[0]);
         tree.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
     };
-    let clients = ["tokio", "ureq", "rustls", "aws-sdk-kms", "azure_core", "cryptoki"].map(str::to_owned);
+    let clients =
+        ["object_store", "futures-util", "tokio", "ureq", "rustls", "aws-sdk-kms", "azure_core", "cryptoki"]
+            .map(str::to_owned);
     let default = names(&[]);
     assert!(default.contains("aws-lc-rs"), "{default:?}");
     assert!(clients.iter().all(|client| !default.contains(client)), "{default:?}");

@@ -1,0 +1,258 @@
+//! A sealed store over one in memory: a streamed read of 64 MiB, and what a random range costs in requests and blocks.
+//!
+//! "raw" opens the same bytes out of place with one key, in the same blocks of 64 KiB, into fresh chunks of 1 MiB: what
+//! anybody has to do who gives plaintext out of a store that keeps its own bytes. Both take turns in one run, and medians are
+//! compared. `tests/evidence.sh P10` takes its figures from lines that begin with `evidence`.
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock itself")]
+
+#[path = "../tests/evidence/report.rs"]
+mod evidence;
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_lc_rs::aead;
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use strongroom::provider::{Kek, KeyOptions, LocalKms};
+use strongroom::store::{OneAccount, SealedStore};
+use strongroom::{AccountId, AccountSpec, AekCache};
+use tokio::runtime::{Builder, Runtime};
+
+const MIB: usize = 1024 * 1024;
+const LEN: usize = 64 * MIB;
+const BLOCK: usize = 64 * 1024;
+const FRAME: u64 = BLOCK as u64 + 48;
+const TAG: usize = 16;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let kms = LocalKms::create(folder.path().join("kms.json"))?;
+    kms.create_key("bench", KeyOptions::default())?;
+    let cache = AekCache::builder().build()?;
+    let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("bench")))?;
+    let counting = Arc::new(Counting::default());
+    let store = SealedStore::builder(counting.clone(), "bench", OneAccount::new(account)).build()?;
+    let runtime = Builder::new_current_thread().build()?;
+    let plain: Bytes = (0..LEN).map(|at| (at % 251).to_le_bytes()[0]).collect::<Vec<u8>>().into();
+    let path = Path::from("object");
+    runtime.block_on(store.put(&path, plain.clone().into()))?;
+
+    // `cargo test --benches` only asks whether this runs.
+    let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { 40 };
+    let share = streamed(&runtime, &store, &path, &plain, rounds);
+    evidence::timed("P10", "streamed get of 64 MiB, share of raw", share, ">=", 0.80);
+
+    let (requests, frames) = random_ranges(&runtime, &store, &counting, &path, &plain);
+    evidence::report("P10", "warm 4 KiB range, requests at most", requests, "=", 1);
+    evidence::report("P10", "blocks at most", frames, "<=", 2);
+    let cold = cold_range(&runtime, &store, &counting, &path);
+    evidence::report("P10", "cold, requests at the same time", cold, "=", 2);
+    Ok(())
+}
+
+/// How many times as fast raw is as reading through the store, the other way round.
+fn streamed(runtime: &Runtime, store: &SealedStore, path: &Path, plain: &[u8], rounds: u32) -> f64 {
+    let raw = Raw::new(plain);
+    let (mut raw_times, mut times) = (Vec::new(), Vec::new());
+    for round in 0..rounds + 2 {
+        let raw_time = timed(|| raw.open());
+        let time = timed(|| {
+            runtime.block_on(async {
+                let mut stream = store.get(path).await.expect("is there").into_stream();
+                let mut len = 0;
+                while let Some(chunk) = stream.try_next().await.expect("ours") {
+                    len += black_box(chunk).len();
+                }
+                assert_eq!(len, LEN);
+            });
+        });
+        if round >= 2 || rounds == 1 {
+            raw_times.push(raw_time);
+            times.push(time);
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64()
+    };
+    let (raw, ours) = (median(raw_times), median(times));
+    let speed = |seconds: f64| 64.0 / 1024.0 * 1.073_741_824 / seconds;
+    println!("streamed get of 64 MiB: raw {:.2} GB/s, ours {:.2} GB/s", speed(raw), speed(ours));
+    raw / ours
+}
+
+/// The most requests and the most frames that one random 4 KiB range of a warm object took.
+fn random_ranges(
+    runtime: &Runtime,
+    store: &SealedStore,
+    counting: &Counting,
+    path: &Path,
+    plain: &Bytes,
+) -> (usize, u64) {
+    let (mut requests, mut frames) = (0, 0);
+    let mut offset = 0;
+    for _ in 0..2000 {
+        offset = (offset + 7_919 * 4_099) % (LEN - 4096);
+        let range = offset as u64..offset as u64 + 4096;
+        let read = runtime.block_on(store.get_range(path, range)).expect("ours");
+        assert_eq!(read, plain[offset..offset + 4096]);
+        let asked = counting.take();
+        requests = requests.max(asked.len());
+        frames = frames.max(asked.iter().map(|bytes| bytes.div_ceil(FRAME)).sum());
+    }
+    (requests, frames)
+}
+
+/// Requests that were begun before the first of them was answered.
+fn cold_range(runtime: &Runtime, store: &SealedStore, counting: &Counting, path: &Path) -> usize {
+    let other = Path::from("cold");
+    runtime.block_on(async {
+        store.copy(path, &other).await.expect("ours");
+        counting.take();
+        counting.hold_back();
+        store.get_range(&other, 1_000_000..1_004_096).await.expect("ours");
+    });
+    counting.at_once()
+}
+
+/// The bare cipher over the same bytes.
+struct Raw {
+    key: aead::LessSafeKey,
+    sealed: Vec<u8>,
+}
+
+impl Raw {
+    fn new(plain: &[u8]) -> Self {
+        let key = aead::UnboundKey::new(&aead::AES_256_GCM, &[7; 32]).expect("32 bytes");
+        let key = aead::LessSafeKey::new(key);
+        let mut sealed = plain.to_vec();
+        let mut out = Vec::with_capacity(LEN + LEN / BLOCK * TAG);
+        for block in sealed.chunks_mut(BLOCK) {
+            let tag = key.seal_in_place_separate_tag(nonce(), aead::Aad::empty(), block).expect("seals");
+            out.extend_from_slice(block);
+            out.extend_from_slice(tag.as_ref());
+        }
+        Self { key, sealed: out }
+    }
+
+    fn open(&self) {
+        for chunk in self.sealed.chunks(MIB / BLOCK * (BLOCK + TAG)) {
+            let mut plain = vec![0; MIB];
+            for (frame, out) in chunk.chunks(BLOCK + TAG).zip(plain.chunks_mut(BLOCK)) {
+                let (sealed, tag) = frame.split_at(BLOCK);
+                self.key.open_separate_gather(nonce(), aead::Aad::empty(), sealed, tag, out).expect("ours");
+            }
+            black_box(Bytes::from(plain));
+        }
+    }
+}
+
+fn nonce() -> aead::Nonce {
+    aead::Nonce::assume_unique_for_key([1; 12])
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// A store in memory that notes how many bytes each read asked for.
+#[derive(Debug, Default)]
+struct Counting {
+    inner: InMemory,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Vec<u64>,
+    hold_back: bool,
+    waiting: usize,
+    at_once: usize,
+}
+
+impl Counting {
+    fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut self.lock().asked)
+    }
+
+    /// From now on a read gives way once before it is answered, so that one begun beside it shows.
+    fn hold_back(&self) {
+        self.lock().hold_back = true;
+    }
+
+    fn at_once(&self) -> usize {
+        self.lock().at_once
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Counting {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let hold_back = {
+            let mut state = self.lock();
+            state.waiting += 1;
+            state.at_once = state.at_once.max(state.waiting);
+            state.hold_back
+        };
+        if hold_back {
+            tokio::task::yield_now().await;
+        }
+        let answer = self.inner.get_opts(location, options).await;
+        let mut state = self.lock();
+        state.waiting -= 1;
+        if let Ok(answer) = &answer {
+            state.asked.push(answer.range.end - answer.range.start);
+        }
+        answer
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counting")
+    }
+}

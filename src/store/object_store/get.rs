@@ -1,0 +1,344 @@
+//! Reading one range, as a stream. Imports: `error`, `format::object`, `object::proven`, `store::sealed`, the layer.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::error::{generic, ours};
+use super::upstream::path::Path;
+use super::upstream::{self, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, Result};
+use super::{Place, Shared, take_stream};
+use crate::error::{Error, ErrorKind};
+use crate::format::object::{HEADER_LEN, ObjectGeometry};
+use crate::object::proven::Proven;
+use crate::store::sealed::headers::Identity;
+use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, too_long};
+use crate::store::sealed::span::{Cover, Wanted};
+
+/// One request where the header is remembered or comes with the range, otherwise two at the same time.
+pub(super) async fn get(
+    store: &Arc<Shared>,
+    place: Place,
+    location: &Path,
+    options: GetOptions,
+) -> Result<GetResult> {
+    if let Some(range) = &options.range {
+        range.is_valid().map_err(generic)?;
+    }
+    if options.head {
+        return head(store, location, options).await;
+    }
+    // A closed account costs no request.
+    place.account.permit().map(drop).map_err(ours)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(answer) = attempt(store, &place, location, &options).await? {
+            return Ok(answer);
+        }
+    }
+    Err(ours(kept_changing()))
+}
+
+/// What the store says, in plain sizes. Nothing is proven.
+async fn head(store: &Shared, location: &Path, options: GetOptions) -> Result<GetResult> {
+    let range = options.range.clone();
+    let mut answer = store.inner.get_opts(location, GetOptions { range: None, ..options }).await?;
+    let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
+    answer.meta.size = geometry.plain_len();
+    answer.range = plain_range(range.as_ref(), geometry.plain_len())?;
+    answer.payload = GetResultPayload::Stream(stream::empty().boxed());
+    Ok(answer)
+}
+
+/// `None` when the object was replaced between two requests, or since its header was remembered.
+async fn attempt(
+    store: &Arc<Shared>,
+    place: &Place,
+    location: &Path,
+    options: &GetOptions,
+) -> Result<Option<GetResult>> {
+    let asked = wanted(options.range.as_ref()).stored(store.block_size);
+    let request = GetOptions { range: get_range(&asked), ..options.clone() };
+    let known = match asked.begins_at_zero() {
+        true => Header::InRange,
+        false => Header::known(store, place, location),
+    };
+    let (mut answer, header) = match known {
+        Header::Unknown => {
+            let header = fetch_header(store, location, options);
+            let (answer, header) = join(store.inner.get_opts(location, request), header).await;
+            (answer?, header?)
+        }
+        known => (store.inner.get_opts(location, request).await?, known),
+    };
+    let stored = asked.in_length(answer.meta.size);
+    if answer.range != stored {
+        return Err(ours(another_range()));
+    }
+    let identity = identity(&answer.meta);
+    let mut sealed = Sealed { inner: take_stream(&mut answer), arrived: Arrived::default() };
+    let mut position = stored.start;
+    // A tail may reach back to the header, though that was not known when it was asked for.
+    let proven = if position == 0 {
+        position = HEADER_LEN as u64;
+        let header = sealed.header().await?;
+        prove(store, place, location, &identity, header)?
+    } else {
+        match header.proven(store, place, location, &identity)? {
+            Some(proven) => proven,
+            None => return Ok(None),
+        }
+    };
+    let geometry = ObjectGeometry::of_stored(identity.size, store.block_size).map_err(ours)?;
+    let range = plain_range(options.range.as_ref(), geometry.plain_len())?;
+    let cover = Cover::new(&geometry, &range);
+    let before = cover.stored.start.checked_sub(position).filter(|_| cover.stored.end == stored.end);
+    let before = before.ok_or_else(|| ours(another_range()))?;
+    let opening = Opening {
+        store: Arc::clone(store),
+        location: location.clone(),
+        sealed,
+        before,
+        opener: Opener::new(place.account.clone(), proven, geometry, &cover),
+        chunks: 0,
+    };
+    answer.meta.size = geometry.plain_len();
+    answer.range = range;
+    answer.payload = GetResultPayload::Stream(opening.into_stream());
+    Ok(Some(answer))
+}
+
+/// Where an object's header is to be had.
+pub(super) enum Header {
+    /// Before the frames that are asked for.
+    InRange,
+    /// Proven before, of the object of that identity.
+    Known(Identity, Proven),
+    /// Just read.
+    Fetched(Identity, [u8; HEADER_LEN]),
+    /// The object is gone, or was when it was asked for its header.
+    Gone,
+    Unknown,
+}
+
+impl Header {
+    pub(super) fn known(store: &Shared, place: &Place, location: &Path) -> Self {
+        let known = store.headers.at(location.as_ref(), place.account.id(), &place.context);
+        known.map_or(Self::Unknown, |(identity, proven)| Self::Known(identity, proven))
+    }
+
+    /// The proof for the object of that identity; `None` when the header is another object's.
+    pub(super) fn proven(
+        self,
+        store: &Shared,
+        place: &Place,
+        location: &Path,
+        identity: &Identity,
+    ) -> Result<Option<Proven>> {
+        match self {
+            Self::Known(of, proven) if of == *identity => Ok(Some(proven)),
+            Self::Fetched(of, header) if of == *identity => {
+                prove(store, place, location, identity, header).map(Some)
+            }
+            _ => {
+                store.headers.forget(location.as_ref());
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Reads the 80 bytes alone. The conditions of the read are put to the range, which goes with this.
+pub(super) async fn fetch_header(store: &Shared, location: &Path, options: &GetOptions) -> Result<Header> {
+    let request = GetOptions {
+        range: Some(GetRange::Bounded(0..HEADER_LEN as u64)),
+        version: options.version.clone(),
+        extensions: options.extensions.clone(),
+        ..GetOptions::default()
+    };
+    let mut answer = match store.inner.get_opts(location, request).await {
+        Ok(answer) => answer,
+        Err(upstream::Error::NotFound { .. }) => return Ok(Header::Gone),
+        Err(error) => return Err(error),
+    };
+    let identity = identity(&answer.meta);
+    if answer.range != (0..identity.size.min(HEADER_LEN as u64)) {
+        return Err(ours(another_range()));
+    }
+    let mut sealed = Sealed { inner: take_stream(&mut answer), arrived: Arrived::default() };
+    let header = sealed.header().await?;
+    sealed.end().await?;
+    Ok(Header::Fetched(identity, header))
+}
+
+/// Proves a header for its place and this store's geometry, and remembers it.
+pub(super) fn prove(
+    store: &Shared,
+    place: &Place,
+    location: &Path,
+    identity: &Identity,
+    header: [u8; HEADER_LEN],
+) -> Result<Proven> {
+    let proven = Proven::new(&place.account, &place.context, header).map_err(ours)?;
+    if proven.info().block_size != store.block_size {
+        let message = "an object of another block size than this store's";
+        return Err(ours(Error::new(ErrorKind::Misuse, message).with_account(place.account.id())));
+    }
+    store.headers.keep(location.as_ref(), identity, &place.context, proven);
+    Ok(proven)
+}
+
+pub(super) fn identity(meta: &ObjectMeta) -> Identity {
+    let ObjectMeta { location: _, last_modified, size, e_tag, version } = meta;
+    Identity {
+        e_tag: e_tag.clone(),
+        version: version.clone(),
+        modified: last_modified.timestamp_micros(),
+        size: *size,
+    }
+}
+
+/// The answer's payload, of which nothing is believed.
+pub(super) struct Sealed {
+    pub(super) inner: BoxStream<'static, Result<Bytes>>,
+    pub(super) arrived: Arrived,
+}
+
+impl Sealed {
+    /// Waits for more bytes.
+    pub(super) async fn more(&mut self) -> Result<()> {
+        match self.inner.next().await {
+            Some(chunk) => {
+                self.arrived.push(chunk?);
+                Ok(())
+            }
+            None => Err(ours(ended_early())),
+        }
+    }
+
+    pub(super) async fn header(&mut self) -> Result<[u8; HEADER_LEN]> {
+        loop {
+            if let Some(header) = self.arrived.header() {
+                return Ok(header);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Makes sure that nothing follows.
+    pub(super) async fn end(&mut self) -> Result<()> {
+        while self.arrived.len() == 0 {
+            match self.inner.next().await {
+                Some(chunk) => self.arrived.push(chunk?),
+                None => return Ok(()),
+            }
+        }
+        Err(ours(too_long()))
+    }
+}
+
+/// A stream of plaintext: at most one chunk of it, one frame and one piece of the store's at a time.
+struct Opening {
+    store: Arc<Shared>,
+    location: Path,
+    sealed: Sealed,
+    /// How many bytes lie before the first frame.
+    before: u64,
+    opener: Opener,
+    chunks: u32,
+}
+
+impl Opening {
+    fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        stream::try_unfold(self, |mut opening| async move {
+            match opening.next().await {
+                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, opening))),
+                Err(error) => {
+                    // What does not open under a header that was remembered is to be read with its own.
+                    opening.store.headers.forget(opening.location.as_ref());
+                    Err(error)
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.opener.is_done() {
+            self.before -= self.sealed.arrived.skip(self.before);
+            let opened = match self.before {
+                0 => self.opener.open(&mut self.sealed.arrived).map_err(ours)?,
+                _ => None,
+            };
+            let Some(chunk) = opened else {
+                self.sealed.more().await?;
+                continue;
+            };
+            if self.opener.is_done() {
+                self.sealed.end().await?;
+            } else {
+                self.breathe().await;
+            }
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A store in memory is never waited for: now and then, others get their turn.
+    async fn breathe(&mut self) {
+        self.chunks += 1;
+        if self.chunks.is_multiple_of(CHUNKS_IN_A_ROW) {
+            give_way().await;
+        }
+    }
+}
+
+/// Lets other tasks of this thread run.
+pub(super) async fn give_way() {
+    let mut given = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn wanted(range: Option<&GetRange>) -> Wanted {
+    match range {
+        None => Wanted::All,
+        Some(GetRange::Bounded(range)) => Wanted::Within(range.clone()),
+        Some(GetRange::Offset(offset)) => Wanted::From(*offset),
+        Some(GetRange::Suffix(len)) => Wanted::Last(*len),
+    }
+}
+
+pub(super) fn get_range(wanted: &Wanted) -> Option<GetRange> {
+    match wanted {
+        Wanted::All => None,
+        Wanted::Within(range) => Some(GetRange::Bounded(range.clone())),
+        Wanted::From(offset) => Some(GetRange::Offset(*offset)),
+        Wanted::Last(len) => Some(GetRange::Suffix(*len)),
+    }
+}
+
+fn plain_range(range: Option<&GetRange>, len: u64) -> Result<std::ops::Range<u64>> {
+    range.map_or(Ok(0..len), |range| range.as_range(len).map_err(generic))
+}
+
+pub(super) const fn kept_changing() -> Error {
+    Error::new(ErrorKind::Io, "the object was replaced again and again while it was read: retry")
+}
+
+/// How often a read begins again because the object was replaced in the midst of its requests.
+pub(super) const ATTEMPTS: u32 = 4;
+
+/// About a millisecond of work.
+const CHUNKS_IN_A_ROW: u32 = 8;

@@ -1,0 +1,167 @@
+//! Reading many ranges at once: each block is fetched and opened once, whatever shares it.
+//! Imports: `format::object`, `object::proven`, `store::sealed`, the layer.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::error::{generic, ours};
+use super::get::{self, ATTEMPTS, Header, Sealed, fetch_header, give_way};
+use super::upstream::path::Path;
+use super::upstream::{GetOptions, GetRange, Result};
+use super::{Place, Shared, take_stream};
+use crate::error::Error;
+use crate::format::object::{HEADER_LEN, ObjectGeometry};
+use crate::object::proven::Proven;
+use crate::store::sealed::headers::Identity;
+use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, too_long};
+use crate::store::sealed::span::{self, Cover, Run, Wanted};
+
+/// All requests go at the same time, the one for the header included where it is not remembered.
+pub(super) async fn get_ranges(
+    store: &Arc<Shared>,
+    place: Place,
+    location: &Path,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Bytes>> {
+    for range in ranges {
+        GetRange::Bounded(range.clone()).is_valid().map_err(generic)?;
+    }
+    place.account.permit().map(drop).map_err(ours)?;
+    if ranges.is_empty() {
+        return Ok(Vec::new());
+    }
+    for _ in 0..ATTEMPTS {
+        if let Some(plain) = attempt(store, &place, location, ranges).await? {
+            return Ok(plain);
+        }
+    }
+    Err(ours(get::kept_changing()))
+}
+
+/// `None` when the object was replaced between two requests, or since its header was remembered.
+async fn attempt(
+    store: &Shared,
+    place: &Place,
+    location: &Path,
+    ranges: &[Range<u64>],
+) -> Result<Option<Vec<Bytes>>> {
+    let fetches = span::fetches(&span::runs(ranges, store.block_size), store.block_size);
+    let in_range = fetches.first().is_some_and(|(asked, _)| asked.begins_at_zero());
+    let known = if in_range { Header::InRange } else { Header::known(store, place, location) };
+    let fetched = stream::iter(fetches)
+        .map(|(asked, runs)| fetch(store, location, asked, runs))
+        .buffered(AT_ONCE)
+        .try_collect::<Vec<Fetched>>();
+    let (mut fetched, header) = match known {
+        Header::Unknown => {
+            let options = GetOptions::default();
+            let (fetched, header) = join(fetched, fetch_header(store, location, &options)).await;
+            (fetched?, header?)
+        }
+        known => (fetched.await?, known),
+    };
+    let Some(identity) = fetched.first().map(|first| first.identity.clone()) else { return Ok(None) };
+    if fetched.iter().any(|other| other.identity != identity) {
+        return Ok(None);
+    }
+    let proven = match header {
+        Header::InRange => {
+            let first = fetched[0].arrived.header().ok_or_else(|| ours(ended_early()))?;
+            fetched[0].position = HEADER_LEN as u64;
+            get::prove(store, place, location, &identity, first)?
+        }
+        header => match header.proven(store, place, location, &identity)? {
+            Some(proven) => proven,
+            None => return Ok(None),
+        },
+    };
+    let geometry = ObjectGeometry::of_stored(identity.size, store.block_size).map_err(ours)?;
+    let opened = open(place, proven, geometry, fetched).await;
+    let opened = opened.inspect_err(|_| store.headers.forget(location.as_ref())).map_err(ours);
+    // Where nothing could be opened because a range begins behind the end, that is what to say.
+    let ranges: Vec<_> = ranges
+        .iter()
+        .map(|range| GetRange::Bounded(range.clone()).as_range(geometry.plain_len()).map_err(generic))
+        .collect::<Result<_>>()?;
+    let opened = opened?;
+    Ok(Some(ranges.into_iter().map(|range| cut(&opened, &range)).collect()))
+}
+
+/// The sealed bytes of runs that were fetched together, all of them.
+struct Fetched {
+    identity: Identity,
+    /// Where in the object the first of the bytes that have arrived lies.
+    position: u64,
+    arrived: Arrived,
+    runs: Vec<Run>,
+}
+
+async fn fetch(store: &Shared, location: &Path, asked: Wanted, runs: Vec<Run>) -> Result<Fetched> {
+    let request = GetOptions { range: get::get_range(&asked), ..GetOptions::default() };
+    let mut answer = store.inner.get_opts(location, request).await?;
+    let stored = asked.in_length(answer.meta.size);
+    if answer.range != stored {
+        return Err(ours(another_range()));
+    }
+    let mut sealed = Sealed { inner: take_stream(&mut answer), arrived: Arrived::default() };
+    let len = stored.end - stored.start;
+    while (sealed.arrived.len() as u64) < len {
+        sealed.more().await?;
+    }
+    if sealed.arrived.len() as u64 > len {
+        return Err(ours(too_long()));
+    }
+    let identity = get::identity(&answer.meta);
+    Ok(Fetched { identity, position: stored.start, arrived: sealed.arrived, runs })
+}
+
+/// The plaintext of whole blocks, from an offset on.
+struct Opened {
+    offset: u64,
+    plain: Bytes,
+}
+
+async fn open(
+    place: &Place,
+    proven: Proven,
+    geometry: ObjectGeometry,
+    fetched: Vec<Fetched>,
+) -> Result<Vec<Opened>, Error> {
+    let block = geometry.block_size().bytes() as u64;
+    let mut opened = Vec::new();
+    for Fetched { identity: _, mut position, mut arrived, runs } in fetched {
+        for Run { first, last } in runs {
+            let offset = first * block;
+            let range = offset.min(geometry.plain_len())..((last + 1) * block).min(geometry.plain_len());
+            let cover = Cover::new(&geometry, &range);
+            let before = cover.stored.start.saturating_sub(position);
+            let mut opener = Opener::new(place.account.clone(), proven, geometry, &cover).at_once();
+            // Everything has arrived: what is missing is not to come. Memory is taken for what is there.
+            let needed = before.saturating_add(cover.stored.end - cover.stored.start);
+            if needed > arrived.len() as u64 {
+                return Err(ended_early());
+            }
+            arrived.skip(before);
+            let plain = opener.open(&mut arrived)?.ok_or_else(ended_early)?;
+            position = cover.stored.end;
+            opened.push(Opened { offset, plain });
+            give_way().await;
+        }
+    }
+    Ok(opened)
+}
+
+/// The bytes of one range, which lies within one run, without a copy.
+fn cut(opened: &[Opened], range: &Range<u64>) -> Bytes {
+    let at = opened.partition_point(|run| run.offset <= range.start).saturating_sub(1);
+    let Opened { offset, plain } = &opened[at];
+    let within = |position: u64| usize::try_from(position - offset).unwrap_or(usize::MAX).min(plain.len());
+    plain.slice(within(range.start)..within(range.end))
+}
+
+/// How many requests go at the same time, as in `object_store` itself.
+const AT_ONCE: usize = 10;

@@ -1,0 +1,17 @@
+//! `SealedStore` over stores that behave and stores that do not (contract G1, F3, F4, D11).
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
+    reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
+)]
+
+mod conformance;
+mod copies;
+mod faults;
+mod hostile;
+mod model;
+mod requests;
+mod tenants;
+mod uploads;
+mod world;
