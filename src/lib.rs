@@ -63,6 +63,7 @@
 //! |---|---|---|
 //! | `aws-lc` | yes | AES-256-GCM from `aws-lc-rs`; without it everything is pure Rust, with the same bytes |
 //! | `object-store` | no | [`store`]: an `object_store` 0.14 in which everything is sealed |
+//! | `object-store-0-13` | no | the same for `object_store` 0.13 |
 //! | `testing` | no | a scripted provider, a clock that tests move, the provider conformance suite |
 //!
 //! # Reading on

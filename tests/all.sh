@@ -40,7 +40,7 @@ main() {
   section "format" none format
   lints
   section "tests, default features and stores" cargo_tests \
-    cargo test --locked --no-fail-fast --features testing,object-store --lib --bins --tests
+    cargo test --locked --no-fail-fast --features testing,object-store,object-store-0-13 --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
   section "tests, asynchronous providers" cargo_tests \
@@ -76,7 +76,7 @@ lints() {
   section "clippy, testing" none \
     cargo clippy --locked --no-default-features --features testing --all-targets "${warnings[@]}"
   section "clippy, all features" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
-  for feature in tokio object-store vault aws-kms azure-keyvault pkcs11; do
+  for feature in tokio object-store object-store-0-13 vault aws-kms azure-keyvault pkcs11; do
     section "clippy, $feature alone" none \
       cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
   done

@@ -1,17 +1,19 @@
 //! Where things are kept: one file or folder for each kind of store, none importing another.
 //!
 //! With the feature `object-store`, `SealedStore` encrypts whatever goes through an `object_store`. `docs/STORES.md` is its
-//! guide.
+//! guide. The feature `object-store-0-13` does so for the version of `object_store` before.
 
 pub(crate) mod file;
-#[cfg(feature = "object-store")]
+#[cfg(feature = "object-store-0-13")]
+pub mod object_store_0_13;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod route;
-#[cfg(feature = "object-store")]
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod sealed;
 #[cfg(feature = "object-store")]
 mod v0_14;
 
-#[cfg(feature = "object-store")]
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
 #[cfg(feature = "object-store")]
 pub use v0_14::{SealedStore, SealedStoreBuilder};

@@ -4,6 +4,10 @@ pub(crate) use ::object_store as upstream;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use upstream::{GetResult, GetResultPayload};
 
+#[cfg_attr(
+    all(feature = "object-store", feature = "object-store-0-13"),
+    expect(clippy::duplicate_mod, reason = "the same layer over either version")
+)]
 #[path = "object_store/mod.rs"]
 mod layer;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, integration};
+use strongroom::BlockSize;
 
 use crate::world::{Customer, store};
 
@@ -33,7 +34,9 @@ async fn suite<F: Future<Output = ()>>(
 #[tokio::test]
 async fn g1_the_public_suite_passes_over_memory() {
     let customer = Customer::new();
-    let memory = || -> Box<dyn ObjectStore> { Box::new(store(Arc::new(InMemory::new()), &customer.account)) };
+    let memory = || -> Box<dyn ObjectStore> {
+        Box::new(store(Arc::new(InMemory::new()), &customer.account, BlockSize::DEFAULT))
+    };
     suite(memory, |store| async move { integration::put_opts(&store, true).await }).await;
 }
 
@@ -43,7 +46,11 @@ async fn g1_the_public_suite_passes_over_local_disk() {
     let folder = tempfile::tempdir().unwrap();
     let disk = || -> Box<dyn ObjectStore> {
         let root = tempfile::tempdir_in(folder.path()).unwrap().keep();
-        Box::new(store(Arc::new(LocalFileSystem::new_with_prefix(root).unwrap()), &customer.account))
+        Box::new(store(
+            Arc::new(LocalFileSystem::new_with_prefix(root).unwrap()),
+            &customer.account,
+            BlockSize::DEFAULT,
+        ))
     };
     suite(disk, |store| async move { integration::put_opts(&store, false).await }).await;
 }

@@ -8,7 +8,7 @@ const LARGE: usize = 11 * 1024 * 1024;
 
 #[tokio::test]
 async fn g1_copies_of_any_size_keep_attributes_and_are_objects_of_their_own() {
-    let world = World::new();
+    let world = World::with_large_blocks();
     for len in [0, 10_000, LARGE] {
         let plain = pattern(len);
         let attributes = Attributes::from_iter([(Attribute::ContentType, "text/plain")]);
@@ -48,7 +48,7 @@ async fn g1_copies_of_any_size_keep_attributes_and_are_objects_of_their_own() {
 
 #[tokio::test]
 async fn a_copy_of_a_damaged_object_is_none() {
-    let world = World::new();
+    let world = World::with_large_blocks();
     world.put("a", &pattern(LARGE)).await;
     let mut sealed = world.stored("a").await;
     let end = sealed.len() - 1;

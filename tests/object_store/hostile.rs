@@ -1,7 +1,7 @@
 //! Stores that lie, and objects that are not what they should be: typed errors, never a panic, never another's bytes.
 
 use object_store::{ObjectStore, ObjectStoreExt};
-use strongroom::ErrorKind;
+use strongroom::{BlockSize, ErrorKind};
 
 use crate::world::{BLOCK, Customer, FRAME, HEADER, Lie, World, kind, pattern, store};
 
@@ -135,13 +135,13 @@ async fn f3_every_flipped_bit_of_an_object_is_refused() {
 async fn f3_an_object_of_another_account_or_store_does_not_open() {
     let world = World::new();
     world.put("a", b"ours").await;
-    let other = store(world.bent.clone(), &Customer::new().account);
+    let other = store(world.bent.clone(), &Customer::new().account, BlockSize::MIN);
     let error = other.get(&"a".into()).await.unwrap_err();
     assert_eq!(kind(&error), Some(ErrorKind::Corrupt));
 
     let router = strongroom::store::OneAccount::new(world.customer.account.clone());
-    let builder = strongroom::store::SealedStore::builder(world.bent.clone(), "another bucket", router);
-    let elsewhere = builder.block_size(strongroom::BlockSize::MIN).build().unwrap();
+    let builder = crate::SealedStore::builder(world.bent.clone(), "another bucket", router);
+    let elsewhere = builder.block_size(BlockSize::MIN).build().unwrap();
     let error = elsewhere.get(&"a".into()).await.unwrap_err();
     assert_eq!(kind(&error), Some(ErrorKind::Corrupt));
 }
@@ -154,7 +154,7 @@ async fn a_payload_is_never_passed_on() {
     let customer = Customer::new();
     let folder = tempfile::tempdir().unwrap();
     let disk = std::sync::Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let store = store(disk, &customer.account);
+    let store = store(disk, &customer.account, BlockSize::MIN);
     store.put(&"a".into(), pattern(9_000).into()).await.unwrap();
     for options in
         [GetOptions::new(), GetOptions::new().with_head(true), GetOptions::new().with_range(Some(1..2))]

@@ -6,6 +6,8 @@
     reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
 )]
 
+use strongroom::store::SealedStore;
+
 mod conformance;
 mod copies;
 mod faults;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use strongroom::ErrorKind;
-use strongroom::store::{OneAccount, SealedStore};
+use strongroom::store::OneAccount;
 
+use crate::SealedStore;
 use crate::world::{BLOCK, FRAME, HEADER, Lie, World, kind, pattern};
 
 fn bounded(start: usize, end: usize) -> Option<GetRange> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use strongroom::store::{ByPrefix, Route, SealedStore};
+use strongroom::store::{ByPrefix, Route};
 use strongroom::{BlockSize, Context, ErrorKind};
 
+use crate::SealedStore;
 use crate::world::{BLOCK, Bent, Customer, World, kind, pattern};
 
 /// `ada` and `bob` have a folder each, and everything else is denied.

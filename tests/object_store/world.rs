@@ -17,9 +17,11 @@ use object_store::{
     Result, UploadPart,
 };
 use strongroom::provider::{Kek, KeyProvider};
-use strongroom::store::{OneAccount, SealedStore};
+use strongroom::store::OneAccount;
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{Account, AccountId, AccountSpec, AekCache, BlockSize, Error, ErrorKind};
+
+use crate::SealedStore;
 
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const FRAME: usize = BLOCK + 48;
@@ -64,7 +66,7 @@ impl Customer {
     }
 }
 
-/// A store with blocks of 4 KiB over a [`Bent`] one in memory.
+/// A store over a [`Bent`] one in memory.
 pub(crate) struct World {
     pub(crate) customer: Customer,
     pub(crate) bent: Arc<Bent>,
@@ -72,16 +74,24 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// With blocks of 4 KiB.
     pub(crate) fn new() -> Self {
         let customer = Customer::new();
         let bent = Arc::new(Bent::default());
-        let store = store(bent.clone(), &customer.account);
+        let store = store(bent.clone(), &customer.account, BlockSize::MIN);
         Self { customer, bent, store }
     }
 
-    /// The same objects through a store that remembers nothing.
+    /// With blocks of 64 KiB, where many bytes pass: a block costs unoptimised code most.
+    pub(crate) fn with_large_blocks() -> Self {
+        let world = Self::new();
+        let store = store(world.bent.clone(), &world.customer.account, BlockSize::DEFAULT);
+        Self { store, ..world }
+    }
+
+    /// Objects of 4 KiB blocks through a store that remembers nothing.
     pub(crate) fn cold(&self) -> SealedStore {
-        store(self.bent.clone(), &self.customer.account)
+        store(self.bent.clone(), &self.customer.account, BlockSize::MIN)
     }
 
     pub(crate) async fn put(&self, path: &str, plain: &[u8]) {
@@ -102,9 +112,9 @@ impl World {
     }
 }
 
-pub(crate) fn store(inner: Arc<dyn ObjectStore>, account: &Account) -> SealedStore {
+pub(crate) fn store(inner: Arc<dyn ObjectStore>, account: &Account, block_size: BlockSize) -> SealedStore {
     let builder = SealedStore::builder(inner, "bucket", OneAccount::new(account.clone()));
-    builder.block_size(BlockSize::MIN).part_size(5 * 1024 * 1024).build().unwrap()
+    builder.block_size(block_size).part_size(5 * 1024 * 1024).build().unwrap()
 }
 
 /// The kind of our own error inside of theirs.

@@ -1,6 +1,6 @@
 //! `SealedStore`: an `object_store::ObjectStore` over any other, in which everything is a sealed object.
 //!
-//! This folder is compiled once for each version of `object_store` that is asked for, by `store/v0_14.rs` and its like;
+//! This folder is compiled once for each version of `object_store` that is asked for, by `store/v0_14.rs` and `store/object_store_0_13.rs`;
 //! what does not need the trait is in `store/sealed`. Imports: `account`, `object`, `format`, `error`, `store::*`.
 
 mod copy;
@@ -41,7 +41,11 @@ use upstream::{
 /// # use strongroom::{AccountId, AccountSpec, AekCache};
 /// use object_store::memory::InMemory;
 /// use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+/// # #[cfg(feature = "object-store")]
 /// use strongroom::store::{OneAccount, SealedStore};
+/// # #[cfg(not(feature = "object-store"))]
+/// # fn main() {}
+/// # #[cfg(feature = "object-store")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;

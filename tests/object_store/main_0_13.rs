@@ -1,0 +1,21 @@
+//! The tests of `main.rs` over `object_store` 0.13. Everything that says `object_store` here means that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
+    reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
+)]
+
+extern crate object_store_0_13 as object_store;
+
+use strongroom::store::object_store_0_13::SealedStore;
+
+mod conformance;
+mod copies;
+mod faults;
+mod hostile;
+mod model;
+mod requests;
+mod tenants;
+mod uploads;
+mod world;
