@@ -1,6 +1,6 @@
 //! The sealed store over `object_store` 0.13, for engines that are not on 0.14 yet. Routers and stored objects are the same.
 
-pub(crate) use ::object_store_0_13 as upstream;
+use ::object_store_0_13 as upstream;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use upstream::{Attributes, GetResult, GetResultPayload};
 

@@ -1,6 +1,6 @@
 //! The sealed store over `object_store` 0.14: which crate the layer stands on, and what differs between its versions.
 
-pub(crate) use ::object_store as upstream;
+use ::object_store as upstream;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use upstream::{GetResult, GetResultPayload};
 

@@ -83,14 +83,12 @@ async fn apply(world: &World, model: &mut BTreeMap<u8, Vec<u8>>, operation: Oper
             };
             transfer(model, from, to, create, &done);
         }
-        // Onto itself, a rename does what the store underneath does.
-        Operation::Rename(from, to, _) if from == to => {}
         Operation::Rename(from, to, create) => {
             let done = match create {
                 true => store.rename_if_not_exists(&path(from), &path(to)).await,
                 false => store.rename(&path(from), &path(to)).await,
             };
-            if transfer(model, from, to, create, &done) {
+            if transfer(model, from, to, create, &done) && from != to {
                 model.remove(&from);
             }
         }

@@ -10,7 +10,7 @@ use super::get;
 use super::put::{SealedUpload, put};
 use super::upstream::path::Path;
 use super::upstream::{
-    CopyMode, CopyOptions, GetOptions, GetResult, MultipartUpload, ObjectStoreExt, PutMode,
+    self, CopyMode, CopyOptions, GetOptions, GetResult, MultipartUpload, ObjectStoreExt, PutMode,
     PutMultipartOptions, PutOptions, RenameOptions, RenameTargetMode, Result,
 };
 use super::{Place, Shared};
@@ -32,6 +32,9 @@ pub(super) async fn rename(
     options: RenameOptions,
 ) -> Result<()> {
     let (source, target) = (store.place(from).await?, store.place(to).await?);
+    if from == to {
+        return rename_to_itself(store, from, options.target_mode).await;
+    }
     if source.is(&target) {
         target.account.permit().map(drop).map_err(ours)?;
         return store.inner.rename_opts(from, to, options).await;
@@ -43,6 +46,18 @@ pub(super) async fn rename(
     };
     seal_anew(store, source, from, target, to, CopyOptions { mode, extensions }).await?;
     store.inner.delete(from).await
+}
+
+/// Nothing is moved: many a store would copy the object to where it is, and then delete it.
+async fn rename_to_itself(store: &Shared, location: &Path, mode: RenameTargetMode) -> Result<()> {
+    store.inner.head(location).await?;
+    match mode {
+        RenameTargetMode::Overwrite => Ok(()),
+        RenameTargetMode::Create => Err(upstream::Error::AlreadyExists {
+            path: location.to_string(),
+            source: "an object cannot be renamed to itself where its name has to be free".into(),
+        }),
+    }
 }
 
 async fn seal_anew(
