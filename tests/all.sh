@@ -19,6 +19,8 @@ logs=$root/target/gate
 fuzz_seconds=${FUZZ_SECONDS:-5}
 # The providers' tests are a workspace of their own.
 kms=(--manifest-path tests/kms/Cargo.toml)
+# Sealed stores over real servers too.
+stores=(--manifest-path tests/stores/Cargo.toml)
 only=("$@")
 passed=0
 failed=0
@@ -56,6 +58,7 @@ main() {
     cargo bench --locked --no-run --features testing,object-store --benches
   examples
   key_services
+  section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}"
   fuzz
   evidence
   report "$begun"
@@ -63,6 +66,7 @@ main() {
 
 format() {
   cargo fmt --all --check && cargo fmt --manifest-path tests/kms/Cargo.toml --check &&
+    cargo fmt --manifest-path tests/stores/Cargo.toml --check &&
     cargo fmt --manifest-path tests/evidence/Cargo.toml --check &&
     cargo fmt --manifest-path benches/peers/Cargo.toml --check
 }
@@ -81,6 +85,7 @@ lints() {
       cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
   done
   section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
+  section "clippy, tests of stores" none cargo clippy --locked "${stores[@]}" --all-targets "${warnings[@]}"
   section "clippy, evidence" none \
     cargo clippy --locked --manifest-path tests/evidence/Cargo.toml --all-targets "${warnings[@]}"
 }

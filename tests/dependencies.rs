@@ -69,12 +69,14 @@ fn packages_of(manifest: &str) -> Vec<Package> {
 }
 
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
-const OURS: [&str; 3] = ["strongroom", "strongroom-kms-tests", "strongroom-evidence"];
+const OURS: [&str; 4] =
+    ["strongroom", "strongroom-kms-tests", "strongroom-stores-tests", "strongroom-evidence"];
 
 /// The fuzzer's and the peers' (benches/peers) are none of them: they are no part of any build but their own.
-const MANIFESTS: [&str; 3] = [
+const MANIFESTS: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kms/Cargo.toml"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/Cargo.toml"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/evidence/Cargo.toml"),
 ];
 

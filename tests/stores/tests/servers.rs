@@ -1,0 +1,103 @@
+//! The suite that `object_store` publishes for its own stores, through a sealed one over real servers (contract G1).
+
+use std::process::Command;
+use std::sync::Arc;
+
+use object_store::{ObjectStore, ObjectStoreExt, integration};
+use strongroom::provider::Kek;
+use strongroom::store::{OneAccount, SealedStore};
+use strongroom::testing::{ManualClock, ScriptedProvider};
+use strongroom::{AccountId, AccountSpec, AekCache};
+use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3};
+
+const MIB: usize = 1024 * 1024;
+/// Set for the process that the test over Azurite starts.
+const CHILD: &str = "STRONGROOM_STORES_CHILD";
+
+fn sealed(inner: Arc<dyn ObjectStore>) -> (SealedStore, AekCache) {
+    let kms = Arc::new(ScriptedProvider::on_virtual_time());
+    kms.add_key("orders");
+    let cache = AekCache::builder().manual(&ManualClock::new()).build().expect("a cache");
+    let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
+    let account = cache.create(spec).expect("an account");
+    let store = SealedStore::builder(inner, "bucket", OneAccount::new(account));
+    (store.build().expect("is complete"), cache)
+}
+
+async fn suite(store: &SealedStore) {
+    integration::put_get_delete_list(store).await;
+    integration::get_opts(store).await;
+    integration::list_uses_directories_correctly(store).await;
+    integration::list_with_delimiter(store).await;
+    integration::list_with_offset_exclusivity(store).await;
+    integration::rename_and_copy(store).await;
+    integration::copy_if_not_exists(store).await;
+    integration::copy_rename_nonexistent_object(store).await;
+    integration::multipart_out_of_order(store).await;
+    integration::put_get_attributes(store).await;
+    assert!(integration::get_nonexistent_object(store, None).await.is_err());
+}
+
+/// More than one part, read whole, by ranges, cold and warm, and copied.
+async fn large(store: &SealedStore) {
+    let plain: Vec<u8> =
+        (0..20 * MIB).map(|at| (at % 251).to_le_bytes()[0] ^ (at >> 16).to_le_bytes()[0]).collect();
+    let mut upload = store.put_multipart(&"large".into()).await.expect("begins");
+    let mut parts = Vec::new();
+    for piece in plain.chunks(3 * MIB + 7) {
+        parts.push(tokio::spawn(upload.put_part(piece.to_vec().into())));
+    }
+    for part in parts {
+        part.await.expect("runs").expect("arrives");
+    }
+    upload.complete().await.expect("is complete");
+    for range in [9_000_000..9_004_096, 0..10, 20_971_500..20_971_520, 65_535..65_537] {
+        let read =
+            store.get_range(&"large".into(), range.start as u64..range.end as u64).await.expect("is read");
+        assert_eq!(read, plain[range]);
+    }
+    let ranges = [5_000_000..5_000_001, 10..20, 19_000_000..19_100_000];
+    let read = store.get_ranges(&"large".into(), &ranges).await.expect("are read");
+    for (range, read) in ranges.iter().zip(read) {
+        assert_eq!(
+            read,
+            plain[usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small")]
+        );
+    }
+    store.copy(&"large".into(), &"copy".into()).await.expect("is copied");
+    let read = store.get(&"copy".into()).await.expect("is there").bytes().await.expect("is read");
+    assert_eq!(read, plain);
+    assert_eq!(store.head(&"copy".into()).await.expect("is there").size, plain.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_the_public_suite_passes_over_s3() {
+    let (_server, inner) = s3();
+    let (store, _cache) = sealed(inner);
+    suite(&store).await;
+    large(&store).await;
+}
+
+/// The address goes through the environment, which only another process can be given.
+#[test]
+fn g1_the_public_suite_passes_over_azure_blob_storage() {
+    let server = azurite();
+    let mut child = Command::new(std::env::current_exe().expect("a path"));
+    child.args(["--exact", "what_a_process_that_is_given_an_azurite_does", "--nocapture"]);
+    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("the suite has passed over Azurite"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_that_is_given_an_azurite_does() {
+    // Also where somebody else's Azurite is in the environment: the suite deletes everything.
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let (store, _cache) = sealed(azurite_store());
+    suite(&store).await;
+    large(&store).await;
+    println!("the suite has passed over Azurite");
+}
