@@ -9,7 +9,7 @@ use strongroom::store::{ByPrefix, Route};
 use strongroom::{BlockSize, Context, ErrorKind};
 
 use crate::SealedStore;
-use crate::world::{BLOCK, Bent, Customer, World, kind, pattern};
+use crate::world::{BLOCK, Bent, Customer, Lie, World, kind, pattern};
 
 /// `ada` and `bob` have a folder each, and everything else is denied.
 struct Tenants {
@@ -94,6 +94,20 @@ async fn g1_d1_a_stream_under_way_ends_where_the_lease_does() {
     tenants.ada.revoke();
     assert_eq!(kind(&stream.try_next().await.unwrap_err()), Some(ErrorKind::Revoked));
     assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn d4_plaintext_is_not_released_after_a_wait_that_the_lease_did_not_outlast() {
+    let world = World::new();
+    world.put("a", &pattern(3 * BLOCK)).await;
+    world.bent.lie(Lie::Revoked(world.customer.clone()));
+    assert_eq!(kind(&world.read("a").await.unwrap_err()), Some(ErrorKind::Revoked));
+    world.customer.restore();
+    let ranges = world.store.get_ranges(&"a".into(), &[0..1, 9_000..9_001]).await;
+    assert_eq!(kind(&ranges.unwrap_err()), Some(ErrorKind::Revoked));
+    world.bent.lie(None);
+    world.customer.restore();
+    assert_eq!(world.read("a").await.unwrap(), pattern(3 * BLOCK));
 }
 
 #[tokio::test]

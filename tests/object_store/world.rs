@@ -30,6 +30,7 @@ pub(crate) const HEADER: usize = 80;
 const REFRESH: Duration = Duration::from_secs(6);
 
 /// A customer with a KMS of their own.
+#[derive(Debug)]
 pub(crate) struct Customer {
     pub(crate) account: Account,
     kms: Arc<ScriptedProvider>,
@@ -68,7 +69,7 @@ impl Customer {
 
 /// A store over a [`Bent`] one in memory.
 pub(crate) struct World {
-    pub(crate) customer: Customer,
+    pub(crate) customer: Arc<Customer>,
     pub(crate) bent: Arc<Bent>,
     pub(crate) store: SealedStore,
 }
@@ -76,7 +77,7 @@ pub(crate) struct World {
 impl World {
     /// With blocks of 4 KiB.
     pub(crate) fn new() -> Self {
-        let customer = Customer::new();
+        let customer = Arc::new(Customer::new());
         let bent = Arc::new(Bent::default());
         let store = store(bent.clone(), &customer.account, BlockSize::MIN);
         Self { customer, bent, store }
@@ -151,6 +152,8 @@ pub(crate) enum Lie {
     Swap(&'static str),
     /// The truth, in pieces of this many bytes, and empty ones between them.
     Pieces(usize),
+    /// The truth, and the customer disables the key before the stream's end is told.
+    Revoked(Arc<Customer>),
 }
 
 /// A request to read, as it arrived.
@@ -245,6 +248,7 @@ impl ObjectStore for Bent {
         let (meta, range) = (answer.meta.clone(), answer.range.clone());
         let mut bytes = answer.bytes().await?.to_vec();
         let mut piece = bytes.len().max(1);
+        let mut revoked = None;
         answer = self.memory.get_opts(&meta.location, GetOptions::default()).await?;
         (answer.meta, answer.range) = (meta, range);
         match lie {
@@ -255,6 +259,7 @@ impl ObjectStore for Bent {
             Lie::Range(range) => answer.range = range,
             Lie::Swap(_) => answer.meta.location = location.clone(),
             Lie::Pieces(len) => piece = len,
+            Lie::Revoked(customer) => revoked = Some(customer),
         }
         let pieces: Vec<_> = bytes
             .chunks(piece)
@@ -264,7 +269,12 @@ impl ObjectStore for Bent {
         let counted = stream::iter(pieces).inspect(move |piece| {
             pulled.fetch_add(piece.as_ref().map_or(0, Bytes::len), Ordering::SeqCst);
         });
-        answer.payload = GetResultPayload::Stream(counted.boxed());
+        // An empty piece at the very end, and what happens meanwhile.
+        let end = stream::once(async move {
+            revoked.iter().for_each(|customer| customer.revoke());
+            Ok(Bytes::new())
+        });
+        answer.payload = GetResultPayload::Stream(counted.chain(end).boxed());
         Ok(answer)
     }
 

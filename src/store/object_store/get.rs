@@ -103,6 +103,7 @@ async fn attempt(
         sealed,
         before,
         opener: Opener::new(place.account.clone(), proven, geometry, &cover),
+        ended: false,
         chunks: 0,
     };
     answer.meta.size = geometry.plain_len();
@@ -170,7 +171,7 @@ pub(super) async fn fetch_header(store: &Shared, location: &Path, options: &GetO
     }
     let mut sealed = Sealed { inner: take_stream(&mut answer), arrived: Arrived::default() };
     let header = sealed.header().await?;
-    sealed.end().await?;
+    sealed.end(0).await?;
     Ok(Header::Fetched(identity, header))
 }
 
@@ -228,9 +229,9 @@ impl Sealed {
         }
     }
 
-    /// Makes sure that nothing follows.
-    pub(super) async fn end(&mut self) -> Result<()> {
-        while self.arrived.len() == 0 {
+    /// Makes sure that nothing follows the `len` bytes that have arrived and are still to be used.
+    pub(super) async fn end(&mut self, len: u64) -> Result<()> {
+        while self.arrived.len() as u64 == len {
             match self.inner.next().await {
                 Some(chunk) => self.arrived.push(chunk?),
                 None => return Ok(()),
@@ -248,6 +249,8 @@ struct Opening {
     /// How many bytes lie before the first frame.
     before: u64,
     opener: Opener,
+    /// Whether the store's stream has ended, where it should.
+    ended: bool,
     chunks: u32,
 }
 
@@ -266,27 +269,32 @@ impl Opening {
         .boxed()
     }
 
+    /// Whatever has to be waited for is waited for before a chunk's last block is opened: its look at the lease is the last
+    /// thing before the release.
     async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.breathe().await;
         while !self.opener.is_done() {
             self.before -= self.sealed.arrived.skip(self.before);
-            let opened = match self.before {
-                0 => self.opener.open(&mut self.sealed.arrived).map_err(ours)?,
-                _ => None,
-            };
-            let Some(chunk) = opened else {
-                self.sealed.more().await?;
-                continue;
-            };
-            if self.opener.is_done() {
-                self.sealed.end().await?;
-            } else {
-                self.breathe().await;
+            if self.before == 0 {
+                self.end_if_all_has_arrived().await?;
+                match self.opener.open(&mut self.sealed.arrived).map_err(ours)? {
+                    Some(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
+                    Some(_) => continue,
+                    None => {}
+                }
             }
-            if !chunk.is_empty() {
-                return Ok(Some(chunk));
-            }
+            self.sealed.more().await?;
         }
         Ok(None)
+    }
+
+    async fn end_if_all_has_arrived(&mut self) -> Result<()> {
+        let remaining = self.opener.remaining();
+        if !self.ended && self.sealed.arrived.len() as u64 >= remaining {
+            self.sealed.end(remaining).await?;
+            self.ended = true;
+        }
+        Ok(())
     }
 
     /// A store in memory is never waited for: now and then, others get their turn.

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::format::object::{HEADER_LEN, ObjectGeometry};
 use crate::object::proven::Proven;
 use crate::store::sealed::headers::Identity;
-use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, too_long};
+use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, wipe};
 use crate::store::sealed::span::{self, Cover, Run, Wanted};
 
 /// All requests go at the same time, the one for the header included where it is not remembered.
@@ -80,14 +80,17 @@ async fn attempt(
         },
     };
     let geometry = ObjectGeometry::of_stored(identity.size, store.block_size).map_err(ours)?;
-    let opened = open(place, proven, geometry, fetched).await;
-    let opened = opened.inspect_err(|_| store.headers.forget(location.as_ref())).map_err(ours);
-    // Where nothing could be opened because a range begins behind the end, that is what to say.
     let ranges: Vec<_> = ranges
         .iter()
         .map(|range| GetRange::Bounded(range.clone()).as_range(geometry.plain_len()).map_err(generic))
         .collect::<Result<_>>()?;
-    let opened = opened?;
+    let mut opened = Vec::new();
+    if let Err(error) = open(place, proven, geometry, fetched, &mut opened).await {
+        opened.into_iter().for_each(|run| wipe(run.plain));
+        // What does not open under a header that was remembered is to be read with its own.
+        store.headers.forget(location.as_ref());
+        return Err(ours(error));
+    }
     Ok(Some(ranges.into_iter().map(|range| cut(&opened, &range)).collect()))
 }
 
@@ -112,9 +115,7 @@ async fn fetch(store: &Shared, location: &Path, asked: Wanted, runs: Vec<Run>) -
     while (sealed.arrived.len() as u64) < len {
         sealed.more().await?;
     }
-    if sealed.arrived.len() as u64 > len {
-        return Err(ours(too_long()));
-    }
+    sealed.end(len).await?;
     let identity = get::identity(&answer.meta);
     Ok(Fetched { identity, position: stored.start, arrived: sealed.arrived, runs })
 }
@@ -125,16 +126,18 @@ struct Opened {
     plain: Bytes,
 }
 
+/// The lease is looked at after each block, and after the last of them there is no wait before the release.
 async fn open(
     place: &Place,
     proven: Proven,
     geometry: ObjectGeometry,
     fetched: Vec<Fetched>,
-) -> Result<Vec<Opened>, Error> {
+    opened: &mut Vec<Opened>,
+) -> Result<(), Error> {
     let block = geometry.block_size().bytes() as u64;
-    let mut opened = Vec::new();
     for Fetched { identity: _, mut position, mut arrived, runs } in fetched {
         for Run { first, last } in runs {
+            give_way().await;
             let offset = first * block;
             let range = offset.min(geometry.plain_len())..((last + 1) * block).min(geometry.plain_len());
             let cover = Cover::new(&geometry, &range);
@@ -149,10 +152,9 @@ async fn open(
             let plain = opener.open(&mut arrived)?.ok_or_else(ended_early)?;
             position = cover.stored.end;
             opened.push(Opened { offset, plain });
-            give_way().await;
         }
     }
-    Ok(opened)
+    Ok(())
 }
 
 /// The bytes of one range, which lies within one run, without a copy.

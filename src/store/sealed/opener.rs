@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::Account;
 use crate::error::{Error, ErrorKind};
@@ -76,14 +76,17 @@ impl Arrived {
 
 /// Opens the frames of one cover, one after the other, into fresh chunks of plaintext.
 ///
-/// No byte of a block is given out before that block is proven and the lease was looked at after it (contract D4). What
-/// was opened and not given out is wiped.
+/// No byte of a block is given out before that block is proven, and each chunk is given out by the call that opened its last
+/// block, so that nothing lies between the last look at the lease and the release (contract D4). What was opened and not
+/// given out is wiped.
 pub(crate) struct Opener {
     account: Account,
     proven: Proven,
     geometry: ObjectGeometry,
     next: u64,
     last: u64,
+    /// Where the last frame ends.
+    stored_end: u64,
     /// How many bytes to leave out at the front of the next chunk, and how many are to be given out in all.
     skip: usize,
     left: u64,
@@ -95,13 +98,14 @@ pub(crate) struct Opener {
 
 impl Opener {
     pub(crate) fn new(account: Account, proven: Proven, geometry: ObjectGeometry, cover: &Cover) -> Self {
-        let Cover { first, last, stored: _, skip, len } = *cover;
+        let Cover { first, last, ref stored, skip, len } = *cover;
         Self {
             account,
             proven,
             geometry,
             next: first,
             last,
+            stored_end: stored.end,
             skip,
             left: len,
             chunk_len: CHUNK_LEN,
@@ -119,9 +123,9 @@ impl Opener {
         self.next > self.last
     }
 
-    /// How many more sealed bytes the frame that is next needs; zero when there is none.
-    pub(crate) fn needs(&self) -> usize {
-        if self.is_done() { 0 } else { frame_len(self.geometry.block_len(self.next)) }
+    /// How many sealed bytes the frames take that are not opened yet.
+    pub(crate) const fn remaining(&self) -> u64 {
+        if self.is_done() { 0 } else { self.stored_end - self.geometry.frame_at(self.next) }
     }
 
     /// Opens what has arrived: a chunk of plaintext once one is full, `None` when more is needed.
@@ -133,7 +137,7 @@ impl Opener {
     /// Nothing can be opened after that.
     pub(crate) fn open(&mut self, arrived: &mut Arrived) -> Result<Option<Bytes>, Error> {
         while !self.is_done() {
-            if arrived.len() < self.needs() {
+            if arrived.len() < frame_len(self.geometry.block_len(self.next)) {
                 return Ok(None);
             }
             if self.chunk.is_empty() {
@@ -181,6 +185,13 @@ impl Opener {
         chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= chunk.len() as u64;
         chunk
+    }
+}
+
+/// Wipes plaintext that is not to be given out after all.
+pub(crate) fn wipe(plain: Bytes) {
+    if let Ok(mut plain) = plain.try_into_mut() {
+        plain.as_mut().zeroize();
     }
 }
 
