@@ -25,7 +25,7 @@ measured() {
 cargo_tests() {
   local log status=0
   log=$(mktemp)
-  cargo test --locked --release --features testing "$@" 2>&1 | tee "$log" || status=$?
+  cargo test --locked --release --features testing,object-store "$@" 2>&1 | tee "$log" || status=$?
   grep -q '^test result: ok. [1-9]' "$log" || { echo "no test ran"; status=1; }
   rm -f "$log"
   return "$status"

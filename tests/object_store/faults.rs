@@ -2,6 +2,7 @@
 
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::evidence::report;
 use crate::world::{World, is_planted, kind, pattern};
 
 /// More than one part.
@@ -63,5 +64,6 @@ async fn r14_every_operation_fails_in_turn_and_nothing_acknowledged_is_lost() {
             assert_eq!(read.unwrap_or_else(|error| panic!("{nth} {path}: {error}")), plain, "{nth} {path}");
         }
     }
+    report("R14", "object store calls failed", nth - 1, ">=", 20);
     assert!(nth > 20, "{nth} operations");
 }

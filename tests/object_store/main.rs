@@ -10,6 +10,8 @@ use strongroom::store::SealedStore;
 
 mod conformance;
 mod copies;
+#[path = "../evidence/report.rs"]
+mod evidence;
 mod faults;
 mod hostile;
 mod model;

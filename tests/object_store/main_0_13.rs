@@ -12,6 +12,8 @@ use strongroom::store::object_store_0_13::SealedStore;
 
 mod conformance;
 mod copies;
+#[path = "../evidence/report.rs"]
+mod evidence;
 mod faults;
 mod hostile;
 mod model;

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# title: The Nth call of the KMS, of the record store, of a sealed object's sink or source, and the Nth system call on files fails, for every N
+# title: The Nth call of the KMS, of the record store, of a sealed object's sink or source, of the store under a sealed one, and the Nth system call on files fails, for every N
 # goal: 0 silent corruption, 0 lost acknowledged writes
-# measures: provider calls failed; provider calls that hung or came too late; record store calls failed; writes of objects failed; reads of objects failed or cut short; system calls on files in the lives; calls failed with EIO; calls failed with ENOSPC; calls done and reported as failed; short reads and writes; torn writes; kills between two calls; planned faults that did not strike; outcomes that a fresh process verified; silent corruptions; lost acknowledged writes; acknowledged or renamed before it was flushed; lives and next writers that did not recover
+# measures: provider calls failed; provider calls that hung or came too late; record store calls failed; writes of objects failed; reads of objects failed or cut short; object store calls failed; system calls on files in the lives; calls failed with EIO; calls failed with ENOSPC; calls done and reported as failed; short reads and writes; torn writes; kills between two calls; planned faults that did not strike; outcomes that a fresh process verified; silent corruptions; lost acknowledged writes; acknowledged or renamed before it was flushed; lives and next writers that did not recover
 #
-# The object store of the goal is, in this release, what objects are written to and read from: any `Write`, any `ReadAt`. There
-# is no wrapper of a crate for object stores yet, so none is tested. Providers and stores are failed within a process, on
-# virtual time, and a loss there fails the test; system calls are failed under a real process, and what is lost is counted.
+# Providers and stores are failed within a process, on virtual time, and a loss there fails the test; system calls are failed under
+# a real process, and what is lost is counted.
 source "$(dirname "$0")/../common.sh"
 export RUST_BACKTRACE=0
-cargo_tests --lib --test contract -- r14_ --nocapture
+cargo_tests --lib --test contract --test object_store -- r14_ --nocapture
 cargo run --locked --release --manifest-path tests/evidence/Cargo.toml --bin fail_the_nth
