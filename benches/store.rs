@@ -48,7 +48,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     runtime.block_on(store.put(&path, plain.clone().into()))?;
 
     // `cargo test --benches` only asks whether this runs.
-    let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { 40 };
+    let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { 100 };
     let share = streamed(&runtime, &store, &path, &plain, rounds);
     evidence::timed("P10", "streamed get of 64 MiB, share of raw", share, ">=", 0.80);
 
