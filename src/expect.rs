@@ -86,6 +86,11 @@ impl Expect {
         self
     }
 
+    /// The record is the one of `sequence` or a later one: what this process has seen is not to be taken back.
+    pub(crate) fn raise_least_sequence(&mut self, sequence: Sequence) {
+        self.least_sequence = self.least_sequence.max(Some(sequence));
+    }
+
     /// Accepts any AEK that a provider unwraps, also where its wraps prove nothing.
     ///
     /// Wraps made with a public key (RSA-OAEP) can be made by anyone. Whoever can replace the record can then have

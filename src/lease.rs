@@ -25,6 +25,7 @@ use crate::error::Refusal;
 use crate::id::Epoch;
 
 pub(crate) use event::{Answer, AttemptId, Closed, Effects, Event, Publish};
+pub(crate) use pace::Past;
 use pace::{Flaps, Jitter, Tokens};
 pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
 
@@ -117,6 +118,19 @@ impl Lease {
             jitter: Jitter::new(seed),
             overtaken: false,
         }
+    }
+
+    /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
+    pub(crate) fn following(self, past: Past) -> Self {
+        let Past { last_begun, tokens, flaps } = past;
+        Self { last_begun, tokens, flaps, ..self }
+    }
+
+    /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
+    pub(crate) fn past(&self) -> Option<Past> {
+        let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
+        let Self { last_begun, tokens, flaps, .. } = *self;
+        (self.attempt.is_none() && !locked).then_some(Past { last_begun, tokens, flaps })
     }
 
     /// Takes in an event.

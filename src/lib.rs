@@ -34,6 +34,7 @@
 //! |---|---|
 //! | set up the cache: refresh interval, grace, deadlines | [`AekCache`], [`AekCacheBuilder`], [`OutageGrace`] |
 //! | create an account, or attach one by its record | [`AccountSpec`], [`AccountRecord`], [`Expect`], [`RecordStore`] |
+//! | serve many accounts, each attached when it is used | [`Directory`] |
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
 //! | seal whatever goes through an `object_store` | [`store`] (feature `object-store`) |
@@ -120,7 +121,7 @@ pub use account::permit::Permit;
 pub use account::settings::{OutageGrace, RefreshWindow};
 pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
-pub use cache::{AccountSpec, AekCache, AekCacheBuilder, CacheStats};
+pub use cache::{AccountSpec, AekCache, AekCacheBuilder, CacheStats, Directory, DirectoryBuilder};
 pub use derive::Kind;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};

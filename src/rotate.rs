@@ -100,7 +100,7 @@ impl Account {
             completer.complete(result);
             met
         });
-        keeper.control(pending, ControlCall { destination, deadline, run, abandon })
+        keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
     }
 }
 
@@ -117,7 +117,7 @@ impl AccountInner {
         });
         let deadline = self.settings().policy.call_deadline() * CALLS;
         let destination = self.destination().clone();
-        let call = ControlCall { destination, deadline, run, abandon: Box::new(drop) };
+        let call = ControlCall { destination, patience: deadline, deadline, run, abandon: Box::new(drop) };
         self.keeper().send(crate::keeper::Message::Control(call));
     }
 }

@@ -14,9 +14,10 @@ use super::state::{AccountState, Keyless, Status, UnavailableCause};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
+use crate::format::record::Sequence;
 use crate::id::AccountId;
 use crate::keeper::{Completer, Destination, KeeperHandle, Message, Pending};
-use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, Publish};
+use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, Past, Publish};
 use crate::record_store::RecordStore;
 
 /// Names an account within its cache's life: an id can be attached, dropped and attached again.
@@ -66,10 +67,24 @@ struct Waiter {
 #[must_use]
 struct EndedWaits(Vec<(Completer<()>, Result<(), Error>)>);
 
+/// What an account that was taken out of use leaves to the next one of its id.
+pub(crate) struct Departed {
+    pub(crate) past: Past,
+    /// Of the newest record that was authenticated.
+    pub(crate) sequence: Option<Sequence>,
+}
+
 /// What the event loop asks of an account.
 pub(crate) struct Schedule {
     pub(crate) wants_attempt: bool,
     pub(crate) wake_at: Option<Moment>,
+}
+
+impl Control {
+    /// An account that nobody holds any more makes no call.
+    fn wants_attempt(&self, now: Moment) -> bool {
+        !self.retired && self.lease.wants_attempt(now)
+    }
 }
 
 impl EndedWaits {
@@ -85,7 +100,8 @@ impl AccountKey {
 }
 
 impl AccountInner {
-    /// An account without a key. `seed` spreads its refreshes among those of others.
+    /// An account without a key. `seed` spreads its refreshes among those of others; `past` is what an earlier one of
+    /// its id has left.
     ///
     /// # Errors
     /// As [`Expect::admit`]: the record is not the expected one.
@@ -95,11 +111,15 @@ impl AccountInner {
         known: Known,
         parts: Parts,
         seed: u64,
+        past: Option<Past>,
     ) -> Result<Self, Error> {
         let provider = parts.expect.admit(&known.record)?;
-        let now = clock.now();
+        let fresh = Lease::new(parts.settings.policy, clock.now(), seed);
         let control = Control {
-            lease: Lease::new(parts.settings.policy, now, seed),
+            lease: match past {
+                Some(past) => fresh.following(past),
+                None => fresh,
+            },
             known,
             waiters: Vec::new(),
             ended: 0,
@@ -178,7 +198,7 @@ impl AccountInner {
 
     pub(crate) fn schedule(&self, now: Moment) -> Schedule {
         let control = self.lock_control();
-        let wants_attempt = control.lease.wants_attempt(now);
+        let wants_attempt = control.wants_attempt(now);
         // What wants to start waits for its turn, not for a timer.
         let wake_at = if wants_attempt { control.lease.expires_at() } else { control.lease.wake_at() };
         Schedule { wants_attempt, wake_at }
@@ -187,7 +207,22 @@ impl AccountInner {
     /// Begins the attempt that is due, if one still is.
     pub(crate) fn begin_attempt(&self, now: Moment) -> Option<AttemptId> {
         let mut control = self.lock_control();
-        control.lease.wants_attempt(now).then(|| control.lease.begin(now))
+        control.wants_attempt(now).then(|| control.lease.begin(now))
+    }
+
+    /// Takes the account out of use for good, where its only handle is about to be dropped. `None`, and nothing is done,
+    /// while an attempt is under way, somebody waits for it, or it is to stay locked.
+    ///
+    /// From here on it makes no call, and another account of its id may be attached.
+    pub(crate) fn depart(&self) -> Option<Departed> {
+        let mut control = self.lock_control();
+        if control.waiters.iter().any(|waiter| !waiter.completer.is_given_up()) {
+            return None;
+        }
+        let past = control.lease.past()?;
+        control.retired = true;
+        let sequence = control.known.verified.as_ref().map(|verified| verified.record().sequence());
+        Some(Departed { past, sequence })
     }
 
     /// The last handle was dropped: the account closes for good, and the event loop forgets it.

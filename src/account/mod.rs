@@ -78,6 +78,11 @@ impl Account {
         &self.handle.inner
     }
 
+    /// Whether this is its only handle, and no fence, guarded value or call holds it either.
+    pub(crate) fn is_sole(&self) -> bool {
+        Arc::strong_count(&self.handle) == 1 && Arc::strong_count(&self.handle.inner) == 1
+    }
+
     /// Seals one block: 64 bytes longer than `plain`, in a fresh buffer. See [`Permit`] for forms without one.
     ///
     /// # Errors

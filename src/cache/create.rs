@@ -115,7 +115,10 @@ impl AekCache {
             completer.complete(result);
             met
         });
-        self.shared.keeper.handle().control(pending, ControlCall { destination, deadline, run, abandon })
+        self.shared
+            .keeper
+            .handle()
+            .control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
     }
 }
 
@@ -139,7 +142,10 @@ impl AekCache {
             completer.complete(Ok(report));
             met
         });
-        self.shared.keeper.handle().control(pending, ControlCall { destination, deadline, run, abandon })
+        self.shared
+            .keeper
+            .handle()
+            .control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
     }
 }
 
@@ -172,7 +178,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
         .fingerprint(verified.record().fingerprint());
     let record = Arc::new(verified.record().clone());
     let draft = Known { record: Arc::clone(&record), tag: None, verified: None };
-    let inner = shared.inner(draft, expect, spec.store.clone())?;
+    let inner = shared.inner(draft, expect, spec.store.clone(), None)?;
     shared.register(&inner)?;
     let tag = match &spec.store {
         Some(store) => Some(store.compare_and_swap(spec.id, None, &record.to_bytes())?),

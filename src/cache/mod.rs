@@ -1,9 +1,11 @@
 //! The AEK cache: where accounts are created and attached, and what keeps them.
 //!
-//! Imports: `cache::{builder, create}`, `account`, `keeper`, `expect`, `record_store`, `clock`, `id`, `error`.
+//! Imports: `cache::{builder, create, directory}`, `account`, `keeper`, `lease`, `expect`, `record_store`, `clock`, `id`,
+//! `error`.
 
 mod builder;
 mod create;
+mod directory;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,11 +22,13 @@ use crate::expect::Expect;
 use crate::format::record::AccountRecord;
 use crate::id::AccountId;
 use crate::keeper::{Counters, Keeper, Message};
+use crate::lease::Past;
 use crate::random;
 use crate::record_store::{Loaded, RecordStore};
 
 pub use builder::AekCacheBuilder;
 pub use create::AccountSpec;
+pub use directory::{Directory, DirectoryBuilder};
 
 /// Holds the AEKs of accounts in memory, each for as long as its customer's KMS agrees.
 ///
@@ -119,7 +123,7 @@ impl AekCache {
     /// (see [`Expect`]). [`ErrorKind::Unavailable`] after a shutdown.
     pub fn attach(&self, record: AccountRecord, expect: Expect) -> Result<Account, Error> {
         let known = Known { record: Arc::new(record), tag: None, verified: None };
-        self.admit(known, expect, None)
+        self.admit(known, expect, None, None)
     }
 
     /// Brings an account into use, by the record in `store`. The store is read here, on the caller's thread; the KMS
@@ -130,12 +134,8 @@ impl AekCache {
     /// [`ErrorKind::Format`] when that is not a record.
     pub fn attach_stored(&self, store: Arc<dyn RecordStore>, expect: Expect) -> Result<Account, Error> {
         let id = expect.expected_account();
-        let Loaded::Found { bytes, tag } = store.load(id, None)? else {
-            let error = Error::new(ErrorKind::Untrusted, "the record store has no record of this account");
-            return Err(error.with_account(id));
-        };
-        let record = Arc::new(AccountRecord::parse(&bytes)?);
-        self.admit(Known { record, tag: Some(tag), verified: None }, expect, Some(store))
+        let known = first_known(id, store.load(id, None)?)?;
+        self.admit(known, expect, Some(store), None)
     }
 
     /// Every transition of every account from now on (contract D6).
@@ -231,8 +231,9 @@ impl AekCache {
         known: Known,
         expect: Expect,
         store: Option<Arc<dyn RecordStore>>,
+        past: Option<Past>,
     ) -> Result<Account, Error> {
-        let inner = self.shared.inner(known, expect, store)?;
+        let inner = self.shared.inner(known, expect, store, past)?;
         self.shared.register(&inner)?;
         self.shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
         Ok(Account::new(inner, Arc::clone(&self.shared.keeper)))
@@ -245,6 +246,7 @@ impl Shared {
         known: Known,
         expect: Expect,
         store: Option<Arc<dyn RecordStore>>,
+        past: Option<Past>,
     ) -> Result<Arc<AccountInner>, Error> {
         let mut seed = [0; 8];
         random::fill(&mut seed);
@@ -256,7 +258,8 @@ impl Shared {
             keeper: self.keeper.handle().clone(),
             bus: Arc::clone(&self.bus),
         };
-        AccountInner::new(key, self.clock.clone(), known, parts, u64::from_ne_bytes(seed)).map(Arc::new)
+        let seed = u64::from_ne_bytes(seed);
+        AccountInner::new(key, self.clock.clone(), known, parts, seed, past).map(Arc::new)
     }
 
     fn register(&self, account: &Arc<AccountInner>) -> Result<(), Error> {
@@ -280,6 +283,16 @@ impl Shared {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The record that an account begins with, by what its store has.
+fn first_known(id: AccountId, loaded: Loaded) -> Result<Known, Error> {
+    let Loaded::Found { bytes, tag } = loaded else {
+        let error = Error::new(ErrorKind::Untrusted, "the record store has no record of this account");
+        return Err(error.with_account(id));
+    };
+    let record = AccountRecord::parse(&bytes).map_err(|error| error.with_account(id))?;
+    Ok(Known { record: Arc::new(record), tag: Some(tag), verified: None })
 }
 
 fn is_attached(account: &Weak<AccountInner>) -> bool {

@@ -8,29 +8,42 @@
 //!
 //! A call to an asynchronous provider holds a thread only while it reads the record and while it takes in the answer. Such an
 //! authority is held to the same breaker, and to a bound of its own on calls in flight. Pure: no clock, no thread.
-//! Imports: `clock`, `provider`.
+//! Imports: `clock`, `provider`, `record_store`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::provider::{Authority, KeyProvider};
+use crate::record_store::RecordStore;
 
-/// Where calls go: an authority, and in which form. The two forms have little but the endpoint in common, so each has its
-/// own bulkhead.
+/// Where calls go. Each destination has its own bulkhead.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Destination {
-    authority: Authority,
-    /// Whether a call holds a thread until it is answered.
-    holds_threads: bool,
+pub(crate) enum Destination {
+    /// An authority, and in which form: the two forms have little but the endpoint in common.
+    Kms {
+        authority: Authority,
+        /// Whether a call holds a thread until it is answered.
+        holds_threads: bool,
+    },
+    /// A record store, named by its place in memory: whatever is on its way there keeps it in place.
+    Records(usize),
 }
 
 impl Destination {
     pub(crate) fn of(provider: &dyn KeyProvider) -> Self {
-        Self { authority: provider.authority(), holds_threads: provider.asynchronous().is_none() }
+        Self::Kms { authority: provider.authority(), holds_threads: provider.asynchronous().is_none() }
+    }
+
+    pub(crate) fn of_records(store: &Arc<dyn RecordStore>) -> Self {
+        Self::Records(Arc::as_ptr(store).addr())
     }
 
     pub(crate) const fn holds_threads(&self) -> bool {
-        self.holds_threads
+        match self {
+            Self::Kms { holds_threads, .. } => *holds_threads,
+            Self::Records(_) => true,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::authority::{Caps, Destination, Purpose};
 use super::executor::Executor;
 use super::lane::Lane;
-use super::{Abandon, CallId, Counters, Message, Met};
+use super::{Abandon, CallId, Chore, Counters, Message, Met};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -34,6 +34,7 @@ pub(crate) struct EventLoop {
     lanes: BTreeMap<Destination, Lane>,
     calls: HashMap<CallId, Call>,
     next_call: u64,
+    chores: Vec<Chore>,
     /// The authority that a call was last started at.
     served: Option<Destination>,
     last_step: Option<Moment>,
@@ -98,6 +99,7 @@ impl EventLoop {
             lanes: BTreeMap::new(),
             calls: HashMap::new(),
             next_call: 0,
+            chores: Vec::new(),
             served: None,
             last_step: None,
             counters,
@@ -112,6 +114,7 @@ impl EventLoop {
             Message::Detach(key) => self.detach(key),
             Message::Poke(key) => self.look_at(now, key),
             Message::Control(call) => self.queue_control(now, call),
+            Message::Chore(chore) => self.chores.push(chore),
             Message::RefusedPending(id, refusal) => self.on_pending_refusal(now, id, refusal),
             Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
             Message::ControlDone(id, met) => self.on_control_done(id, met),
@@ -133,6 +136,7 @@ impl EventLoop {
         self.share_lasting_silence(now);
         self.fire_timers(now);
         self.start_calls(now);
+        self.chores.retain_mut(|chore| chore(now));
         self.last_step = Some(now);
         self.next_due(now)
     }

@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::account::{AccountInner, AccountKey, Refreshed};
+use crate::clock::Moment;
 use crate::error::{Error, Refusal};
 
 pub(crate) use authority::Destination;
@@ -54,6 +55,7 @@ pub(crate) enum Message {
     /// The account's machine was fed from outside: look at its timers.
     Poke(AccountKey),
     Control(ControlCall),
+    Chore(Chore),
     /// A refresh was refused; the newest record is being compared (contract D12).
     RefusedPending(CallId, Refusal),
     Refreshed(CallId, Box<Refreshed>),
@@ -68,12 +70,18 @@ pub(crate) enum Message {
 /// What a person asked for: a piece of work made of several provider calls.
 pub(crate) struct ControlCall {
     pub(crate) destination: Destination,
-    /// How long all of its provider calls together may take.
+    /// How long it may wait to be started.
+    pub(crate) patience: Duration,
+    /// How long all of its calls together may take once it is.
     pub(crate) deadline: Duration,
     pub(crate) run: Pin<Box<dyn Future<Output = Met> + Send>>,
     /// Answers the waiter when the work could not be run, or not in time.
     pub(crate) abandon: Abandon,
 }
+
+/// Done by the event loop whenever it looks at what is due, at least once a second, for as long as it answers true.
+/// It must not block.
+pub(crate) type Chore = Box<dyn FnMut(Moment) -> bool + Send>;
 
 /// Ends a waiter's wait with an error.
 pub(crate) type Abandon = Box<dyn FnOnce(Error) + Send>;

@@ -288,6 +288,7 @@ mod tests {
         let handle = keeper.handle().clone();
         let call = ControlCall {
             destination: Destination::of(&ScriptedProvider::new()),
+            patience: Duration::from_secs(60),
             deadline: Duration::from_secs(60),
             run: Box::pin(async { Met::Answers }),
             // Never called: dropped by the loop once the call has ended, and the keeper with it.

@@ -5,6 +5,14 @@ use std::time::Duration;
 use super::{MAX_REFRESH, MIN_SPACING};
 use crate::clock::Moment;
 
+/// What an account leaves to the next one of its id, so that dropping it and attaching it again buys no calls (C1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Past {
+    pub(super) last_begun: Option<Moment>,
+    pub(super) tokens: Tokens,
+    pub(super) flaps: Flaps,
+}
+
 /// A small token bucket for what people ask for: three at once, one more each 6 s.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tokens {

@@ -10,10 +10,14 @@ pub mod object_store_0_13;
 mod route;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod sealed;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+mod tenants;
 #[cfg(feature = "object-store")]
 mod v0_14;
 
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
 pub use v0_14::{SealedStore, SealedStoreBuilder};

@@ -18,7 +18,7 @@ use crate::format::object::Context;
 /// between tenants on the way in: a path that it gives to a tenant is sealed under that tenant's key. On the way out the
 /// object itself has to agree: one of another account does not open.
 ///
-/// [`OneAccount`] and [`ByPrefix`] are routers, and so is every `Fn(&str) -> Route`.
+/// [`OneAccount`], [`ByPrefix`] and [`ByTenant`](crate::store::ByTenant) are routers, and so is every `Fn(&str) -> Route`.
 ///
 /// ```
 /// # use strongroom::Account;

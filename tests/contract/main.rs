@@ -6,6 +6,7 @@
 mod bulkheads;
 mod calls;
 mod common;
+mod directory;
 mod events;
 #[path = "../evidence/report.rs"]
 mod evidence;

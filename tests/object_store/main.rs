@@ -10,6 +10,7 @@ use strongroom::store::SealedStore;
 
 mod conformance;
 mod copies;
+mod directory;
 #[path = "../evidence/report.rs"]
 mod evidence;
 mod faults;

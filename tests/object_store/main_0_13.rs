@@ -12,6 +12,7 @@ use strongroom::store::object_store_0_13::SealedStore;
 
 mod conformance;
 mod copies;
+mod directory;
 #[path = "../evidence/report.rs"]
 mod evidence;
 mod faults;

@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 43] = [
+const UNITS: [Unit; 44] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -61,6 +61,7 @@ const UNITS: [Unit; 43] = [
     unit("store/file", 6, &[]),
     unit("store/route", 6, &[]),
     unit("store/sealed", 6, &[]),
+    unit("store/tenants", 6, &["store/route"]),
     // For each version of the trait a row of its own; what they share stands beside them.
     unit("store/object_store", 6, &["store", "store/route", "store/sealed"]),
     unit("store/object_store_0_13", 6, &["store/object_store"]),

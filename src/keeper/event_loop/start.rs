@@ -14,8 +14,8 @@ use crate::provider::ProviderError;
 impl EventLoop {
     pub(super) fn queue_control(&mut self, now: Moment, call: ControlCall) {
         let destination = call.destination.clone();
-        let deadline = now.plus(call.deadline);
-        self.lane(&destination).controls.push_back((deadline, call));
+        let start_by = now.plus(call.patience);
+        self.lane(&destination).controls.push_back((start_by, call));
     }
 
     /// Starts what may start: one call per authority and round, so that no authority goes first for long.
@@ -117,7 +117,7 @@ impl EventLoop {
     }
 
     fn start_control(&mut self, now: Moment, destination: &Destination, call: ControlCall) {
-        let ControlCall { run, abandon, deadline, destination: _ } = call;
+        let ControlCall { run, abandon, deadline, destination: _, patience: _ } = call;
         // From here on it has all of its time: what it spent in the queue is not the KMS's silence.
         let deadline = now.plus(deadline);
         let kind = CallKind::Control { abandon: Some(abandon) };
