@@ -122,15 +122,17 @@ impl Lease {
 
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
-        let Past { last_begun, tokens, flaps } = past;
-        Self { last_begun, tokens, flaps, ..self }
+        let Past { epoch, last_begun, tokens, flaps } = past;
+        Self { epoch, last_begun, tokens, flaps, ..self }
     }
 
     /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
     pub(crate) fn past(&self) -> Option<Past> {
         let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
         let Self { last_begun, tokens, flaps, .. } = *self;
-        (self.attempt.is_none() && !locked).then_some(Past { last_begun, tokens, flaps })
+        // The next one begins when the account is dropped, and closes for good.
+        let epoch = self.epoch.next().next();
+        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps })
     }
 
     /// Takes in an event.

@@ -80,13 +80,6 @@ pub(crate) struct Schedule {
     pub(crate) wake_at: Option<Moment>,
 }
 
-impl Control {
-    /// An account that nobody holds any more makes no call.
-    fn wants_attempt(&self, now: Moment) -> bool {
-        !self.retired && self.lease.wants_attempt(now)
-    }
-}
-
 impl EndedWaits {
     fn tell(self) {
         self.0.into_iter().for_each(|(completer, result)| completer.complete(result));
@@ -129,7 +122,7 @@ impl AccountInner {
             retired: false,
         };
         Ok(Self {
-            state: AccountState::new(control.known.record.account(), clock),
+            state: AccountState::new(control.known.record.account(), clock, control.lease.epoch()),
             key,
             parts,
             destination: Destination::of(provider.as_ref()),
@@ -198,7 +191,10 @@ impl AccountInner {
 
     pub(crate) fn schedule(&self, now: Moment) -> Schedule {
         let control = self.lock_control();
-        let wants_attempt = control.wants_attempt(now);
+        if control.retired {
+            return Schedule { wants_attempt: false, wake_at: None };
+        }
+        let wants_attempt = control.lease.wants_attempt(now);
         // What wants to start waits for its turn, not for a timer.
         let wake_at = if wants_attempt { control.lease.expires_at() } else { control.lease.wake_at() };
         Schedule { wants_attempt, wake_at }
@@ -207,7 +203,7 @@ impl AccountInner {
     /// Begins the attempt that is due, if one still is.
     pub(crate) fn begin_attempt(&self, now: Moment) -> Option<AttemptId> {
         let mut control = self.lock_control();
-        control.wants_attempt(now).then(|| control.lease.begin(now))
+        (!control.retired && control.lease.wants_attempt(now)).then(|| control.lease.begin(now))
     }
 
     /// Takes the account out of use for good, where its only handle is about to be dropped. `None`, and nothing is done,

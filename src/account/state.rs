@@ -134,9 +134,8 @@ struct Gate {
 }
 
 impl AccountState {
-    /// An account without keys yet.
-    pub(crate) fn new(id: AccountId, clock: Clock) -> Self {
-        let epoch = Epoch::FIRST;
+    /// An account without keys yet, which begins in `epoch`.
+    pub(crate) fn new(id: AccountId, clock: Clock, epoch: Epoch) -> Self {
         let gate = Gate { epoch: AtomicU64::new(epoch.number()), ..Gate::default() };
         let snapshot = Snapshot { epoch, access: Access::Keyless(Keyless::NotReady) };
         Self { id, clock, gate, snapshot: ArcSwap::from_pointee(snapshot) }

@@ -1,13 +1,17 @@
-//! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `clock`.
+//! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `clock`,
+//! `id`.
 
 use std::time::Duration;
 
 use super::{MAX_REFRESH, MIN_SPACING};
 use crate::clock::Moment;
+use crate::id::Epoch;
 
-/// What an account leaves to the next one of its id, so that dropping it and attaching it again buys no calls (C1).
+/// What an account leaves to the next one of its id, so that dropping it and attaching it again buys no calls (C1),
+/// and epochs are not told twice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Past {
+    pub(super) epoch: Epoch,
     pub(super) last_begun: Option<Moment>,
     pub(super) tokens: Tokens,
     pub(super) flaps: Flaps,

@@ -169,7 +169,7 @@ fn c9_an_account_of_a_directory_is_attached_while_the_kms_is_down() {
 fn c8_idle_accounts_are_dropped_cost_no_call_and_come_back_on_use() {
     let tenants = Tenants::new(|builder| builder);
     let ((idle, block), (busy, _)) = (tenants.tenant(), tenants.tenant());
-    drop(tenants.use_of(idle));
+    let first = tenants.use_of(idle).epoch();
     for _ in 0..59 {
         tenants.world.run(secs(10));
         assert!(usable(&tenants.use_of(busy)));
@@ -183,6 +183,7 @@ fn c8_idle_accounts_are_dropped_cost_no_call_and_come_back_on_use() {
     assert_eq!(tenants.attached(), 1, "11 minutes");
     let closed = std::iter::from_fn(|| events.try_next()).find(|event| event.account == idle).unwrap();
     assert_eq!(closed.status, Status::Locked, "its key is gone");
+    assert!(closed.epoch > first);
 
     tenants.world.run(secs(660));
     assert_eq!(tenants.attached(), 0);
@@ -192,6 +193,7 @@ fn c8_idle_accounts_are_dropped_cost_no_call_and_come_back_on_use() {
 
     tenants.world.kms.every_call(&Answer::Delay(millis(15)));
     let again = tenants.use_of(idle);
+    assert!(again.epoch() > closed.epoch, "no epoch is told twice");
     assert_eq!(block.open(&again), Err(ErrorKind::NotReady));
     tenants.world.run(millis(15));
     assert_eq!((block.open(&again), tenants.world.unwraps().len()), (Ok(()), 1));

@@ -32,8 +32,12 @@ impl Fixture {
     fn new(account: u8, generation: u32, engine: Engine) -> Self {
         let clock = ManualClock::new();
         let id = AccountId::from_bytes([account; 16]);
-        let this =
-            Self { state: AccountState::new(id, Clock::Manual(clock.clone())), clock, engine, generation };
+        let this = Self {
+            state: AccountState::new(id, Clock::Manual(clock.clone()), Epoch::FIRST),
+            clock,
+            engine,
+            generation,
+        };
         this.unwrapped();
         this
     }

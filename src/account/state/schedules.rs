@@ -90,7 +90,8 @@ fn rings() -> Rings {
 impl World {
     fn new(rings: &Rings) -> Self {
         let clock = ManualClock::new();
-        let state = AccountState::new(AccountId::from_bytes([1; 16]), Clock::Manual(clock.clone()));
+        let state =
+            AccountState::new(AccountId::from_bytes([1; 16]), Clock::Manual(clock.clone()), Epoch::FIRST);
         let start = clock.moment();
         let this = Self {
             state,
