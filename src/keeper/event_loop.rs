@@ -135,8 +135,9 @@ impl EventLoop {
         self.give_up_late_calls(now);
         self.share_lasting_silence(now);
         self.fire_timers(now);
-        self.start_calls(now);
+        // Before calls start: what a chore lets go of makes none.
         self.chores.retain_mut(|chore| chore(now));
+        self.start_calls(now);
         self.last_step = Some(now);
         self.next_due(now)
     }
