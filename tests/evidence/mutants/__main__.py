@@ -1,0 +1,168 @@
+"""Mutation testing: what cargo-mutants would change, one thing at a time, and whether the library's tests notice.
+
+    mutants run MINUTES    tries what has to be tried, by ledger.py, until all is done or the time is over
+    mutants sample N       tries so many of derive, format and lease, drawn by the commit: every one has to be caught
+    mutants try TEXT...    tries those whose names contain one of the texts, and keeps nothing
+    mutants figures        prints what the ledger holds
+
+cargo-mutants (27.1) makes the list and .cargo/mutants.toml says what is in it. together.py says how they are built. One that runs
+into the time limit counts as caught, as it does there: a test that does not end is noticed.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+from ledger import FIRST, Ledger, rank
+from together import Build, Mutant
+from tree import Tests, Tree
+
+ROOT = Path(__file__).resolve().parents[3]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+SCRATCH = TARGET / "evidence/mutants"
+# So many in one build: it then takes a few minutes, and little is lost with it.
+AT_ONCE = 700
+WORKERS = 2
+
+
+def main():
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    match sys.argv[1:]:
+        case ["run", minutes]:
+            run(time.monotonic() + 60 * float(minutes))
+        case ["sample", count]:
+            sample(int(count))
+        case ["try", *texts] if texts:
+            some([mutant for mutant in listed() if any(text in mutant.name for text in texts)])
+        case ["figures"]:
+            for figure in Ledger(ROOT, SCRATCH).figures(sorted({mutant.file for mutant in listed()})):
+                measured(*figure)
+        case _:
+            sys.exit(__doc__)
+
+
+def listed():
+    """cargo-mutants' list, in the order of the files."""
+    made = subprocess.run(["cargo", "mutants", "--list", "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
+    seen, found = Counter(), []
+    for number, entry in enumerate(json.loads(made.stdout), start=1):
+        where = lambda span: tuple((span[end]["line"], span[end]["column"]) for end in ("start", "end"))
+        what = f"{entry['file']}: {entry['name'].split(': ', 1)[1]}"
+        seen[what] += 1
+        name = what if seen[what] == 1 else f"{what}, no. {seen[what]}"
+        function = entry["function"]
+        found.append(Mutant(
+            number, name, entry["file"], where(entry["span"]), entry["replacement"],
+            function and where(function["span"]), function["return_type"] if function else "", entry["genre"],
+        ))
+    return found
+
+
+def run(ends):
+    ledger, mutants = Ledger(ROOT, SCRATCH), listed()
+    files = sorted({mutant.file for mutant in mutants}, key=rank)
+    of = {file: [mutant for mutant in mutants if mutant.file == file] for file in files}
+    todo = [file for file in files if not ledger.known(file) or ledger.open(file, of[file])]
+    while todo and time.monotonic() < ends:
+        part = []
+        while todo and (not part or sum(len(ledger.open(file, of[file])) for file in [*part, todo[0]]) <= AT_ONCE):
+            part.append(todo.pop(0))
+        bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])])
+        bench.attempt(ends, ledger.note)
+        bench.attempt_alone(ends, ledger.note)
+        for file in part:
+            ledger.close(file, of[file], commit(), time.strftime("%Y-%m-%d", time.gmtime()))
+
+
+def sample(count):
+    """Of what changes an operator or a guard: all of it compiles, or nearly."""
+    ledger = Ledger(ROOT, SCRATCH)
+    drawn = [m for m in listed() if m.file.startswith(tuple(FIRST)) and m.name not in ledger.missed and m.genre != "FnValue"]
+    some(random.Random(commit()).sample([mutant for mutant in drawn if mutant.function], count))
+
+
+def some(mutants):
+    """With the build of the other tests, as far as it goes."""
+    bench = Bench("dev", mutants)
+    outcomes = Counter()
+    bench.attempt(float("inf"), lambda _, outcome: outcomes.update([outcome]))
+    viable = outcomes.total() - outcomes["unviable"]
+    measured("mutants tried at this commit", viable, ">=", 1)
+    measured("of them missed", outcomes["missed"], "=", 0)
+
+
+class Bench:
+    """The build that holds the mutants, and one for those that are built alone."""
+
+    def __init__(self, profile, mutants):
+        self.profile = profile
+        begun = time.monotonic()
+        self.build = Build(Tree(ROOT, SCRATCH / "together", TARGET, profile), mutants)
+        while True:
+            self.build.write()
+            program, errors = self.build.tree.build()
+            if program:
+                break
+            self.build.learn(errors)
+        print(f"{clock()} {len(self.build.inside)} in one build, {len(self.build.alone)} alone, "
+              f"{len(self.build.unviable)} do not compile ({time.monotonic() - begun:.0f} s)", flush=True)
+        self.tests = Tests(self.build.tree, kept(program, "together.tests"))
+        print(f"{clock()} at most {self.tests.patience_s:.0f} s and {self.tests.cpu_s} s of processor time each", flush=True)
+
+    def attempt(self, ends, note):
+        """Tries all, and says of each what became of it."""
+        for mutant in self.build.unviable:
+            note(mutant, "unviable")
+        self.each(self.build.inside, WORKERS, self.tests.judge, ends, note)
+
+    def attempt_alone(self, ends, note):
+        self.each(self.build.alone, 1, self.judge_alone, ends, note)
+
+    def each(self, mutants, workers, judge, ends, note):
+        def one(mutant):
+            begun = time.monotonic()
+            if begun < ends:
+                outcome, said = judge(mutant)
+                print(f"{clock()} {outcome:<8} {mutant.name} ({time.monotonic() - begun:.0f} s{', ' * bool(said)}{said})", flush=True)
+                note(mutant, outcome)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, mutants))
+
+    def judge_alone(self, mutant):
+        tree = Tree(ROOT, SCRATCH / "alone", TARGET, self.profile)
+        tree.put(mutant.file, tree.source(mutant.file).with_mutant(mutant))
+        program, _ = tree.build()
+        if not program:
+            return "unviable", ""
+        return self.tests.of(kept(program, "alone.tests")).judge(mutant, 0)
+
+
+def kept(program, name):
+    """The next build has the same name."""
+    copy = SCRATCH / name
+    copy.unlink(missing_ok=True)
+    return shutil.copy(program, copy)
+
+
+def measured(what, figure, relation, goal):
+    print(f"evidence R15 | {what} | {figure} | {relation} | {goal}", flush=True)
+
+
+def commit():
+    return subprocess.run(["git", "rev-parse", "--short=9", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def clock():
+    return time.strftime("%H:%M:%S", time.gmtime())
+
+
+main()
