@@ -12,7 +12,6 @@ into the time limit counts as caught, as it does there: a test that does not end
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +30,8 @@ SCRATCH = TARGET / "evidence/mutants"
 # So many in one build: it then takes a few minutes, and little is lost with it.
 AT_ONCE = 700
 WORKERS = 2
+# What is tried after the unit tests, the quickest first.
+OTHERS = ["threads", "control_regressions", "local_kms", "residue", "contract"]
 
 
 def main():
@@ -75,7 +76,7 @@ def run(ends):
         part = []
         while todo and (not part or sum(len(ledger.open(file, of[file])) for file in [*part, todo[0]]) <= AT_ONCE):
             part.append(todo.pop(0))
-        bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])])
+        bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])], OTHERS)
         bench.attempt(ends, ledger.note)
         bench.attempt_alone(ends, ledger.note)
         for file in part:
@@ -91,7 +92,7 @@ def sample(count):
 
 def some(mutants):
     """With the build of the other tests, as far as it goes."""
-    bench = Bench("dev", mutants)
+    bench = Bench("dev", mutants, [])
     outcomes = Counter()
     bench.attempt(float("inf"), lambda _, outcome: outcomes.update([outcome]))
     viable = outcomes.total() - outcomes["unviable"]
@@ -102,26 +103,25 @@ def some(mutants):
 class Bench:
     """The build that holds the mutants, and one for those that are built alone."""
 
-    def __init__(self, profile, mutants):
-        self.profile = profile
+    def __init__(self, profile, mutants, others):
+        self.profile, self.others = profile, others
         begun = time.monotonic()
         self.build = Build(Tree(ROOT, SCRATCH / "together", TARGET, profile), mutants)
         while True:
             self.build.write()
-            program, errors = self.build.tree.build()
-            if program:
+            programs, errors = self.build.tree.build(others)
+            if programs:
                 break
             self.build.learn(errors)
         print(f"{clock()} {len(self.build.inside)} in one build, {len(self.build.alone)} alone, "
               f"{len(self.build.unviable)} do not compile ({time.monotonic() - begun:.0f} s)", flush=True)
-        self.tests = Tests(self.build.tree, kept(program, "together.tests"))
-        print(f"{clock()} at most {self.tests.patience_s:.0f} s and {self.tests.cpu_s} s of processor time each", flush=True)
+        self.tests = Tests(self.build.tree, programs)
 
     def attempt(self, ends, note):
         """Tries all, and says of each what became of it."""
         for mutant in self.build.unviable:
             note(mutant, "unviable")
-        self.each(self.build.inside, WORKERS, self.tests.judge, ends, note)
+        self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, note)
 
     def attempt_alone(self, ends, note):
         self.each(self.build.alone, 1, self.judge_alone, ends, note)
@@ -140,17 +140,13 @@ class Bench:
     def judge_alone(self, mutant):
         tree = Tree(ROOT, SCRATCH / "alone", TARGET, self.profile)
         tree.put(mutant.file, tree.source(mutant.file).with_mutant(mutant))
-        program, _ = tree.build()
-        if not program:
+        programs, _ = tree.build([])
+        if not programs:
             return "unviable", ""
-        return self.tests.of(kept(program, "alone.tests")).judge(mutant, 0)
-
-
-def kept(program, name):
-    """The next build has the same name."""
-    copy = SCRATCH / name
-    copy.unlink(missing_ok=True)
-    return shutil.copy(program, copy)
+        outcome, said = self.tests.of(programs).judge(0, mutant.file)
+        if outcome == "missed" and self.others:
+            outcome, said = self.tests.of(tree.build(self.others)[0]).judge(0, mutant.file)
+        return outcome, said
 
 
 def measured(what, figure, relation, goal):

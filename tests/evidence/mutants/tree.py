@@ -63,26 +63,33 @@ class Tree:
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_bytes(data)
 
-    def build(self):
-        """The program with the library's tests, and the errors where there are any."""
-        command = ["cargo", "test", "--locked", "--profile", self.profile, "--features", "testing", "--lib", "--no-run",
-                   "--message-format", "json"]
+    def build(self, tests):
+        """The programs with the library's unit tests and with these others, or the errors where there are any."""
+        command = ["cargo", "test", "--locked", "--profile", self.profile, "--features", "testing", "--no-run",
+                   "--message-format", "json", "--lib", *(word for name in tests for word in ("--test", name))]
         environment = os.environ | {"CARGO_TARGET_DIR": str(self.target), "CARGO_INCREMENTAL": "1"}
         run = subprocess.run(command, cwd=self.path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        program, errors = None, []
+        programs, errors = {}, []
         for line in run.stdout.splitlines():
             message = json.loads(line)
             if message["reason"] == "compiler-message" and message["message"]["level"].startswith("error"):
                 errors.append(complaint(message["message"]))
             elif message["reason"] == "compiler-artifact" and message.get("executable") and message["profile"]["test"]:
-                program = message["executable"]
-        if run.returncode == 0 and program and not errors:
-            return program, []
+                programs[message["target"]["name"]] = message["executable"]
+        if run.returncode == 0 and len(programs) == 1 + len(tests):
+            return [self.kept(programs[name]) for name in ["strongroom", *tests]], []
         # The last one only counts the others.
         errors = [error for error in errors if error.places] or errors
         if not errors:
             raise ValueError(run.stderr[-4000:])
-        return None, errors
+        return [], errors
+
+    def kept(self, program):
+        """A copy: the next build has the same name."""
+        copy = self.path.parent / f"{self.path.name}.programs" / Path(program).name
+        copy.parent.mkdir(exist_ok=True)
+        copy.unlink(missing_ok=True)
+        return shutil.copy(program, copy)
 
 
 def complaint(message):
@@ -95,47 +102,63 @@ def complaint(message):
     return Complaint((message.get("code") or {}).get("code", ""), message["message"], message["rendered"], places)
 
 
+@dataclass
+class Limit:
+    """How long a run may take: by the clock, generously, since the machine may have other work, and by the processor."""
+
+    clock_s: float
+    cpu_s: int
+
+
 class Tests:
-    """The program with the tests, and how long all of them take when nothing is wrong."""
+    """The programs with the tests: that of the library's unit tests, and others. Without a mutant they have to pass."""
 
-    def __init__(self, tree, program):
-        self.tree, self.program = tree, program
-        begun, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.patience_s = self.cpu_s = 900
-        outcome, said = self.run(0, [])
-        if outcome != "passed":
-            raise ValueError(f"the tests fail without a mutant: {said}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Much more than they need: the machine may have other work.
-        self.patience_s = 8 * (time.monotonic() - begun) + 60
-        self.cpu_s = int(4 * (after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime)) + 20
+    def __init__(self, tree, programs):
+        self.tree, self.programs = tree, programs
+        self.limits, self.lock = {}, threading.Lock()
 
-    def of(self, program):
-        """The same with another program, in which the mutant is built in."""
+    def of(self, programs):
+        """The same with other programs, in which a mutant is built in."""
         other = copy(self)
-        other.program = program
+        other.programs = programs
         return other
 
-    def judge(self, mutant, number=None):
-        """Whether a test fails: `caught`, `missed`, or `timeout`. First those of the mutant's own module."""
-        number = mutant.number if number is None else number
-        module = re.match(r"src/([^/.]+)", mutant.file)[1] + "::"
-        if module == "provider::":
-            module = "provider::" + re.match(r"src/provider/([^/.]+)", mutant.file)[1] + "::"
-        outcome, said = self.run(number, [module])
+    def judge(self, number, file):
+        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. First the tests of the mutant's own module."""
+        module = re.match(r"src/((?:provider/)?\w+)", file)[1].replace("/", "::") + "::"
+        outcome, said = self.run(number, 0, [module])
         if outcome == "passed":
-            outcome, said = self.run(number, ["--skip", module])
+            outcome, said = self.run(number, 0, ["--skip", module])
+        for at in range(1, len(self.programs)):
+            if outcome == "passed":
+                outcome, said = self.run(number, at, [])
         return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
 
-    def run(self, number, arguments):
+    def limit(self, at, arguments):
+        """From how long it takes without a mutant."""
+        key = (at, *(arguments if arguments[:1] != ["--skip"] else []))
+        with self.lock:
+            if key not in self.limits:
+                begun, used = time.monotonic(), spent()
+                outcome, said = self.limited(0, at, key[1:], Limit(1800, 900))
+                if outcome != "passed":
+                    raise ValueError(f"the tests fail without a mutant: {said}")
+                self.limits[key] = Limit(8 * (time.monotonic() - begun) + 60, int(3 * (spent() - used)) + 10)
+            return self.limits[key]
+
+    def run(self, number, at, arguments):
+        return self.limited(number, at, arguments, self.limit(at, arguments))
+
+    def limited(self, number, at, arguments, limit):
         """Ends with the first test that fails."""
         run = subprocess.Popen(
-            [self.program, *arguments], cwd=self.tree.path, env=self.environment(number), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", preexec_fn=self.limit, start_new_session=True,
+            [self.programs[at], *arguments], cwd=self.tree.path, env=self.environment(number), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
+            preexec_fn=lambda: restrict(limit.cpu_s),
         )
-        late = threading.Event()
         RUNNING.add(run.pid)
-        watch = threading.Timer(self.patience_s, lambda: (late.set(), end(run.pid)))
+        late = threading.Event()
+        watch = threading.Timer(limit.clock_s, lambda: (late.set(), end(run.pid)))
         watch.start()
         failed = ""
         for line in run.stdout:
@@ -156,11 +179,17 @@ class Tests:
     def environment(self, number):
         return os.environ | {VARIABLE: str(number), "CARGO_MANIFEST_DIR": str(self.tree.path), "RUST_BACKTRACE": "0"}
 
-    def limit(self):
-        resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + 5))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+def spent():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def restrict(cpu_s):
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def end(group):
