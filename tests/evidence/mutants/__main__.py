@@ -4,12 +4,14 @@
     mutants sample N       tries so many of derive, format and lease, drawn by the commit: every one has to be caught
     mutants try TEXT...    tries those whose names contain one of the texts, and keeps nothing
     mutants figures        prints what the ledger holds
+    mutants judge          the same, and ends with status 1 when a goal is missed; so does `try`
 
 cargo-mutants (27.1) makes the list and .cargo/mutants.toml says what is in it. together.py says how they are built. One that runs
 into the time limit counts as caught, as it does there: a test that does not end is noticed.
 """
 
 import json
+import operator
 import os
 import random
 import subprocess
@@ -42,10 +44,11 @@ def main():
         case ["sample", count]:
             sample(int(count))
         case ["try", *texts] if texts:
-            some([mutant for mutant in listed() if any(text in mutant.name for text in texts)])
+            sys.exit(not some([mutant for mutant in listed() if any(text in mutant.name for text in texts)]))
         case ["figures"]:
-            for figure in Ledger(ROOT, SCRATCH).figures(sorted({mutant.file for mutant in listed()})):
-                measured(*figure)
+            figures()
+        case ["judge"]:
+            sys.exit(not figures())
         case _:
             sys.exit(__doc__)
 
@@ -53,13 +56,17 @@ def main():
 def listed():
     """cargo-mutants' list, in the order of the files."""
     made = subprocess.run(["cargo", "mutants", "--list", "--json"], cwd=ROOT, check=True, capture_output=True, text=True)
-    seen, found = Counter(), []
+    seen, found, text = Counter(), [], {}
     for number, entry in enumerate(json.loads(made.stdout), start=1):
         where = lambda span: tuple((span[end]["line"], span[end]["column"]) for end in ("start", "end"))
         what = f"{entry['file']}: {entry['name'].split(': ', 1)[1]}"
+        function = entry["function"]
+        if not function:
+            # cargo-mutants names no constant; its line does.
+            file = text.setdefault(entry["file"], (ROOT / entry["file"]).read_text().splitlines())
+            what += f" in {file[entry['span']['start']['line'] - 1].strip()}"
         seen[what] += 1
         name = what if seen[what] == 1 else f"{what}, no. {seen[what]}"
-        function = entry["function"]
         found.append(Mutant(
             number, name, entry["file"], where(entry["span"]), entry["replacement"],
             function and where(function["span"]), function["return_type"] if function else "", entry["genre"],
@@ -96,8 +103,14 @@ def some(mutants):
     outcomes = Counter()
     bench.attempt(float("inf"), lambda _, outcome: outcomes.update([outcome]))
     viable = outcomes.total() - outcomes["unviable"]
-    measured("mutants tried at this commit", viable, ">=", 1)
-    measured("of them missed", outcomes["missed"], "=", 0)
+    return all([
+        measured("mutants tried at this commit", viable, ">=", 1),
+        measured("of them missed", outcomes["missed"], "=", 0),
+    ])
+
+
+def figures():
+    return all([measured(*figure) for figure in Ledger(ROOT, SCRATCH).figures(sorted({mutant.file for mutant in listed()}))])
 
 
 class Bench:
@@ -106,7 +119,7 @@ class Bench:
     def __init__(self, profile, mutants, others):
         self.profile, self.others = profile, others
         begun = time.monotonic()
-        self.build = Build(Tree(ROOT, SCRATCH / "together", TARGET, profile), mutants)
+        self.build = Build(Tree(ROOT, SCRATCH / profile / "together", TARGET, profile), mutants)
         while True:
             self.build.write()
             programs, errors = self.build.tree.build(others)
@@ -138,7 +151,7 @@ class Bench:
             list(pool.map(one, mutants))
 
     def judge_alone(self, mutant):
-        tree = Tree(ROOT, SCRATCH / "alone", TARGET, self.profile)
+        tree = Tree(ROOT, SCRATCH / self.profile / "alone", TARGET, self.profile)
         tree.put(mutant.file, tree.source(mutant.file).with_mutant(mutant))
         programs, _ = tree.build([])
         if not programs:
@@ -150,7 +163,9 @@ class Bench:
 
 
 def measured(what, figure, relation, goal):
+    """Prints a figure, and says whether it reaches its goal."""
     print(f"evidence R15 | {what} | {figure} | {relation} | {goal}", flush=True)
+    return {">=": operator.ge, "=": operator.eq}[relation](float(figure), goal)
 
 
 def commit():

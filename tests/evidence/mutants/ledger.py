@@ -49,7 +49,7 @@ class Ledger:
         self.table, self.list = runs / "R15.txt", runs / "R15-missed.txt"
         self.rows = {row.file: row for row in map(Row.parse, lines(self.table))}
         self.missed = set(lines(self.list))
-        self.reasons = dict(re.fullmatch(r"(.+?) \| (.{20,})", line).groups() for line in lines(root / "tests/evidence/survivors.txt"))
+        self.reasons = dict(re.fullmatch(r"(.+) \| (.{20,})", line).groups() for line in lines(root / "tests/evidence/survivors.txt"))
         self.outcomes = {}
         for line in lines(self.scratch):
             code, outcome, name = line.split(" ", 2)

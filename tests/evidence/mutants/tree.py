@@ -87,7 +87,7 @@ class Tree:
     def kept(self, program):
         """A copy: the next build has the same name."""
         copy = self.path.parent / f"{self.path.name}.programs" / Path(program).name
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.unlink(missing_ok=True)
         return shutil.copy(program, copy)
 
