@@ -29,6 +29,8 @@ from tree import Tests, Tree
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SCRATCH = TARGET / "evidence/mutants"
+# Where tests/evidence/checks/R15.sh installs cargo-mutants.
+os.environ["PATH"] = f"{TARGET}/tools/bin:{os.environ['PATH']}"
 # So many in one build: it then takes a few minutes, and little is lost with it.
 AT_ONCE = 700
 WORKERS = 2
