@@ -16,8 +16,8 @@ from pathlib import Path
 from together import VARIABLE, Source
 
 LEFT_OUT = {".git", "target", "node_modules"}
-# A mutant may take all that it can get.
-MEMORY, FILE = 12 << 30, 1 << 30
+# Of address space: a mutant may take all that it can get.
+MEMORY = 12 << 30
 
 
 @dataclass
@@ -188,7 +188,6 @@ def spent():
 def restrict(cpu_s):
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
