@@ -160,13 +160,14 @@ class Build:
         copy is enough."""
         before = len(self.inside), len(self.constants)
         for error in errors:
+            if error.code == "E0015":
+                self.constants |= {path.split("::")[-1] for path in re.findall(r"`([^`]+)`", error.message)}
+                continue
             concerned = [arm for place in error.places for arm in self.arms.get(place[0], []) if arm.start <= place[1] < arm.end]
             for mutant in {arm.mutant.number: arm.mutant for arm in concerned}.values():
                 if mutant in self.inside:
                     self.inside.remove(mutant)
                     # Copies that return closures have different types.
                     (self.alone if "impl" in mutant.returns else self.unviable).append(mutant)
-            if error.code == "E0015":
-                self.constants |= {path.split("::")[-1] for path in re.findall(r"`([^`]+)`", error.message)}
         if before == (len(self.inside), len(self.constants)):
             raise ValueError("the build fails, and not for a mutant:\n" + "\n".join(error.text for error in errors))
