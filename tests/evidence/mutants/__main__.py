@@ -86,6 +86,7 @@ def run(ends):
         while todo and (not part or sum(len(ledger.open(file, of[file])) for file in [*part, todo[0]]) <= AT_ONCE):
             part.append(todo.pop(0))
         bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])], OTHERS)
+        bench.tests.times(0, [])
         bench.attempt(ends, ledger.note)
         bench.attempt_alone(ends, ledger.note)
         for file in part:

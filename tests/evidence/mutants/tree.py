@@ -18,6 +18,7 @@ from together import VARIABLE, Source
 LEFT_OUT = {".git", "target", "node_modules"}
 # Of address space: a mutant may take all that it can get.
 MEMORY = 12 << 30
+SLOW_S = 0.5
 
 
 @dataclass
@@ -105,20 +106,12 @@ def complaint(message):
     return Complaint((message.get("code") or {}).get("code", ""), message["message"], message["rendered"], places)
 
 
-@dataclass
-class Limit:
-    """How long a run may take: by the clock, generously, since the machine may have other work, and by the processor."""
-
-    clock_s: float
-    cpu_s: int
-
-
 class Tests:
     """The programs with the tests: that of the library's unit tests, and others. Without a mutant they have to pass."""
 
     def __init__(self, tree, programs):
         self.tree, self.programs = tree, programs
-        self.limits, self.lock = {}, threading.Lock()
+        self.seconds, self.lock = {}, threading.Lock()
 
     def of(self, programs):
         """The same with other programs, in which a mutant is built in."""
@@ -127,65 +120,78 @@ class Tests:
         return other
 
     def judge(self, number, file):
-        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. First the tests of the mutant's own module."""
-        module = re.match(r"src/((?:provider/)?\w+)", file)[1].replace("/", "::") + "::"
-        outcome, said = self.run(number, 0, [module])
+        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. The unit tests of the mutant's own module come
+        first and others next, of both the quick ones first."""
+        module = module_of(file)
+        tests = self.times(0, [module])
+        outcome, said = self.both(number, tests)
         if outcome == "passed":
-            outcome, said = self.run(number, 0, ["--skip", module])
+            outcome, said = self.both(number, {name: time for name, time in self.times(0, []).items() if name not in tests})
         for at in range(1, len(self.programs)):
             if outcome == "passed":
-                outcome, said = self.run(number, at, [])
+                outcome, said = self.run(number, at, self.times(at, []))
         return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
 
-    def limit(self, at, arguments):
-        """From how long it takes without a mutant."""
-        key = (at, *(arguments if arguments[:1] != ["--skip"] else []))
+    def both(self, number, tests):
+        quick = {name: time for name, time in tests.items() if time < SLOW_S}
+        slow = {name: time for name, time in tests.items() if time >= SLOW_S}
+        outcome, said = self.run(number, 0, quick)
+        return self.run(number, 0, slow) if outcome == "passed" else (outcome, said)
+
+    def times(self, at, words):
+        """How long each of the tests takes whose names begin so, when nothing is wrong."""
         with self.lock:
-            if key not in self.limits:
-                begun, used = time.monotonic(), spent()
-                outcome, said = self.limited(0, at, key[1:], Limit(1800, 900))
+            known = self.seconds.setdefault(at, {})
+            if () not in known and tuple(words) not in known:
+                outcome, said, known[tuple(words)] = self.start(0, at, [*words, "--test-threads=1"], 900, 1800)
                 if outcome != "passed":
                     raise ValueError(f"the tests fail without a mutant: {said}")
-                self.limits[key] = Limit(8 * (time.monotonic() - begun) + 60, int(3 * (spent() - used)) + 10)
-            return self.limits[key]
+            tests = known.get(tuple(words), known.get(()))
+        return {name: time for name, time in tests.items() if name.startswith(tuple(words) or "")}
 
-    def run(self, number, at, arguments):
-        return self.limited(number, at, arguments, self.limit(at, arguments))
+    def run(self, number, at, tests):
+        """These tests, at most three times as long as they take; by the clock much longer, since the machine may have other work."""
+        if not tests:
+            return "passed", ""
+        usual = sum(tests.values())
+        return self.start(number, at, ["--exact", *tests], int(3 * usual) + 10, 8 * usual + 60)[:2]
 
-    def limited(self, number, at, arguments, limit):
-        """Ends with the first test that fails."""
+    def start(self, number, at, arguments, cpu_s, clock_s):
+        """Ends with the first test that fails: how, what shows it, and how long each test took that did not."""
         run = subprocess.Popen(
             [self.programs[at], *arguments], cwd=self.tree.path, env=self.environment(number), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True,
-            preexec_fn=lambda: restrict(limit.cpu_s),
+            preexec_fn=lambda: restrict(cpu_s),
         )
         RUNNING.add(run.pid)
         late = threading.Event()
-        watch = threading.Timer(limit.clock_s, lambda: (late.set(), end(run.pid)))
+        watch = threading.Timer(clock_s, lambda: (late.set(), end(run.pid)))
         watch.start()
-        failed = ""
+        failed, times, begun = "", {}, time.monotonic()
         for line in run.stdout:
-            if re.match(r"test .* \.\.\. FAILED", line):
-                failed = line.split()[1]
-                end(run.pid)
-                break
+            if told := re.match(r"test (\S+).* \.\.\. (ok|FAILED)", line):
+                times[told[1]] = time.monotonic() - begun
+                begun = time.monotonic()
+                if told[2] == "FAILED":
+                    failed = told[1]
+                    end(run.pid)
+                    break
         run.stdout.close()
         status = run.wait()
         watch.cancel()
         RUNNING.discard(run.pid)
         if failed:
-            return "failed", failed
+            return "failed", failed, {}
         if late.is_set() or status == -signal.SIGXCPU:
-            return "timeout", "no end"
-        return ("passed", "") if status == 0 else ("failed", f"ended with {status}")
+            return "timeout", "no end", {}
+        return ("passed", "", times) if status == 0 else ("failed", f"ended with {status}", {})
 
     def environment(self, number):
         return os.environ | {VARIABLE: str(number), "CARGO_MANIFEST_DIR": str(self.tree.path), "RUST_BACKTRACE": "0"}
 
 
-def spent():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def module_of(file):
+    return re.match(r"src/((?:provider/)?\w+)", file)[1].replace("/", "::") + "::"
 
 
 def restrict(cpu_s):
