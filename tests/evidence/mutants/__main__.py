@@ -33,7 +33,7 @@ SCRATCH = TARGET / "evidence/mutants"
 os.environ["PATH"] = f"{TARGET}/tools/bin:{os.environ['PATH']}"
 # So many in one build: it then takes a few minutes, and little is lost with it.
 AT_ONCE = 700
-WORKERS = 2
+WORKERS = 3
 # What is tried after the unit tests, the quickest first.
 OTHERS = ["threads", "control_regressions", "local_kms", "residue", "contract"]
 
@@ -134,10 +134,19 @@ class Bench:
         self.tests = Tests(self.build.tree, programs)
 
     def attempt(self, ends, note):
-        """Tries all, and says of each what became of it."""
+        """Tries all, and says of each what became of it. First all with the unit tests, which catch most."""
         for mutant in self.build.unviable:
             note(mutant, "unviable")
-        self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, note)
+        left = []
+
+        def first(mutant, outcome):
+            if outcome == "missed" and self.others:
+                left.append(mutant)
+            else:
+                note(mutant, outcome)
+
+        self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, first)
+        self.each(left, WORKERS, lambda m: self.tests.judge_by_others(m.number), ends, note)
 
     def attempt_alone(self, ends, note):
         self.each(self.build.alone, 1, self.judge_alone, ends, note)
@@ -161,7 +170,7 @@ class Bench:
             return "unviable", ""
         outcome, said = self.tests.of(programs).judge(0, mutant.file)
         if outcome == "missed" and self.others:
-            outcome, said = self.tests.of(tree.build(self.others)[0]).judge(0, mutant.file)
+            outcome, said = self.tests.of(tree.build(self.others)[0]).judge_by_others(0)
         return outcome, said
 
 

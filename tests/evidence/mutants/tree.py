@@ -19,6 +19,7 @@ LEFT_OUT = {".git", "target", "node_modules"}
 # Of address space: a mutant may take all that it can get.
 MEMORY = 12 << 30
 SLOW_S = 0.5
+VERDICTS = {"passed": "missed", "failed": "caught", "timeout": "timeout"}
 
 
 @dataclass
@@ -120,17 +121,22 @@ class Tests:
         return other
 
     def judge(self, number, file):
-        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. The unit tests of the mutant's own module come
+        """Whether a unit test fails: `caught`, `missed`, or `timeout`, and what shows it. Those of the mutant's own module come
         first and others next, of both the quick ones first."""
         module = module_of(file)
         tests = self.times(0, [module])
         outcome, said = self.both(number, tests)
         if outcome == "passed":
             outcome, said = self.both(number, {name: time for name, time in self.times(0, []).items() if name not in tests})
+        return VERDICTS[outcome], said
+
+    def judge_by_others(self, number):
+        """The same with the other programs."""
+        outcome, said = "passed", ""
         for at in range(1, len(self.programs)):
             if outcome == "passed":
                 outcome, said = self.run(number, at, self.times(at, []))
-        return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
+        return VERDICTS[outcome], said
 
     def both(self, number, tests):
         quick = {name: time for name, time in tests.items() if time < SLOW_S}
