@@ -78,6 +78,24 @@ fn d5_table_ok_opens_a_lock_for_unlock_only() {
     assert!(!world.lease.is_locked() && !world.lease.unlock_under_way());
 }
 
+#[test]
+fn an_answer_is_that_of_one_attempt_and_of_no_other() {
+    let mut world = World::fresh();
+    world.wake_until_wanted();
+    let refresh = world.begin();
+    assert!(world.lease.is_current(refresh) && !world.lease.is_unlock(refresh));
+    world.on(Event::Lock);
+    world.on(Event::Unlock);
+    let unlock = world.begin();
+    assert_ne!(refresh, unlock);
+    assert!(world.lease.is_current(unlock) && world.lease.is_unlock(unlock));
+    assert!(!world.lease.is_current(refresh) && !world.lease.is_unlock(refresh));
+    let verified = world.verified();
+    assert_eq!(world.on(Event::Answered(refresh, verified)), Effects::default());
+    assert_eq!(world.seen(), Seen::Closed(Closed::Locked));
+    assert!(world.lease.is_current(unlock), "the late answer ends nothing");
+}
+
 /// No keeper begins one; the machine does not rely on that.
 #[test]
 fn table_ok_of_an_attempt_begun_while_deleted_is_ignored() {

@@ -123,6 +123,7 @@ class Bench:
         self.profile, self.others = profile, others
         begun = time.monotonic()
         self.build = Build(Tree(ROOT, SCRATCH / profile / "together", TARGET, profile), mutants)
+        self.one = Tree(ROOT, SCRATCH / profile / "alone", TARGET, profile)
         while True:
             self.build.write()
             programs, errors = self.build.tree.build(others)
@@ -163,14 +164,14 @@ class Bench:
             list(pool.map(one, mutants))
 
     def judge_alone(self, mutant):
-        tree = Tree(ROOT, SCRATCH / self.profile / "alone", TARGET, self.profile)
-        tree.put(mutant.file, tree.source(mutant.file).with_mutant(mutant))
-        programs, _ = tree.build([])
+        self.one.restore()
+        self.one.put(mutant.file, self.one.source(mutant.file).with_mutant(mutant))
+        programs, _ = self.one.build([])
         if not programs:
             return "unviable", ""
         outcome, said = self.tests.of(programs).judge(0, mutant.file)
         if outcome == "missed" and self.others:
-            outcome, said = self.tests.of(tree.build(self.others)[0]).judge_by_others(0)
+            outcome, said = self.tests.of(self.one.build(self.others)[0]).judge_by_others(0)
         return outcome, said
 
 

@@ -50,16 +50,18 @@ class Ledger:
         self.rows = {row.file: row for row in map(Row.parse, lines(self.table))}
         self.missed = set(lines(self.list))
         self.reasons = dict(re.fullmatch(r"(.+) \| (.{20,})", line).groups() for line in lines(root / "tests/evidence/survivors.txt"))
-        self.outcomes = {}
+        self.outcomes, self.codes = {}, {}
         for line in lines(self.scratch):
             code, outcome, name = line.split(" ", 2)
             self.outcomes[code, name] = outcome
 
     def code(self, file):
         """Of the file without the tests at its end."""
-        text = (self.root / file).read_text()
-        text = re.split(r"(?m)^#\[cfg\(test\)\]\n(?:#\[.*\]\n)*mod \w+ \{", text)[0]
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        if file not in self.codes:
+            text = (self.root / file).read_text()
+            text = re.split(r"(?m)^#\[cfg\(test\)\]\n(?:#\[.*\]\n)*mod \w+ \{", text)[0]
+            self.codes[file] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self.codes[file]
 
     def known(self, file):
         row = self.rows.get(file)

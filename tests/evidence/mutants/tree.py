@@ -36,28 +36,29 @@ class Tree:
     """`profile` is cargo's; `target` may hold dependencies that are built already."""
 
     def __init__(self, root, path, target, profile):
-        self.root, self.path, self.target, self.profile = root, path, target, profile
-        self.refresh()
-
-    def refresh(self):
-        """As the repository is, with times kept where nothing differs, so that only what differs is compiled again."""
-        names = set()
-        for folder, folders, files in os.walk(self.root):
+        self.path, self.target, self.profile = path, target, profile
+        # As the repository is now, whatever is written there meanwhile.
+        self.files = {}
+        for folder, folders, files in os.walk(root):
             folders[:] = [name for name in folders if name not in LEFT_OUT]
-            names |= {str((Path(folder) / name).relative_to(self.root)) for name in files}
-        if self.path.exists():
-            for old in list(self.path.rglob("*")):
-                if old.is_file() and str(old.relative_to(self.path)) not in names:
-                    old.unlink()
-        for name in names:
+            for name in files:
+                self.files[str((Path(folder) / name).relative_to(root))] = (Path(folder) / name).read_bytes()
+        for old in list(path.rglob("*")):
+            if old.is_file() and str(old.relative_to(path)) not in self.files:
+                old.unlink()
+        self.restore()
+
+    def restore(self):
+        """Files that are as they should be keep their times, so that only what differs is compiled again."""
+        for name in self.files:
             self.put(name, None)
 
     def source(self, name):
-        return Source((self.root / name).read_text())
+        return Source(self.files[name].decode())
 
     def put(self, name, text):
         """A file's text, or with `None` what it is in the repository. What a copy of a function breaks for the lints is no matter."""
-        data = (self.root / name).read_bytes() if text is None else text.encode()
+        data = self.files[name] if text is None else text.encode()
         if name == "Cargo.toml":
             data = re.sub(rb"(?m)^\[lints\.\w+\]\n(.+\n)*", b"", data)
         if name in ("Cargo.toml", "Cargo.lock"):
