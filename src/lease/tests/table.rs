@@ -106,6 +106,18 @@ fn table_ok_of_an_attempt_begun_while_deleted_is_ignored() {
     assert_eq!(world.lease.wake_at(), None);
 }
 
+/// None is current in a lock; the machine does not rely on that.
+#[test]
+fn d5_table_ok_of_an_attempt_that_is_no_unlock_opens_no_lock() {
+    let mut world = World::locked();
+    world.on(Event::Unlock);
+    let id = world.begin();
+    world.lease.attempt.as_mut().expect("begun").unlock = false;
+    let verified = world.verified();
+    assert_eq!(world.lease.on(world.now, Event::Answered(id, verified)), Effects::default());
+    assert!(world.lease.is_locked());
+}
+
 #[test]
 fn d5_a_second_lock_overtakes_an_unlock_under_way() {
     let mut world = World::locked();

@@ -147,6 +147,41 @@ fn c5_an_attempt_cut_short_by_our_own_sleep_earns_no_grace() {
 }
 
 #[test]
+fn c5_an_attempt_is_cut_short_from_6_s_past_its_deadline_on() {
+    let most = DEFAULT.call_deadline() + MIN_SPACING;
+    for (took, earns) in [(most - Duration::from_nanos(1), true), (most, false)] {
+        let mut world = World::fresh();
+        world.wake_until_wanted();
+        world.begin();
+        world.pass(took);
+        let Some(Publish::Extend { fresh_until, valid_until }) = world.answer(Answer::Transient).publish else {
+            panic!("silence says how long the keys are good for");
+        };
+        assert_eq!(valid_until != fresh_until, earns, "{took:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_right_is_looked_into_within_half_an_interval() {
+    let mut world = World::fresh();
+    assert_eq!(world.ask(), Ok(true));
+    let mut starts = Vec::new();
+    while world.seen() == Seen::Fresh {
+        world.wake_until_wanted();
+        starts.push(world.now);
+        world.begin();
+        world.pass(LATENCY);
+        world.answer(Answer::Integrity);
+    }
+    let half = DEFAULT.longest_interval() / 2;
+    for (pair, least) in starts.windows(2).zip([MIN_SPACING, 2 * MIN_SPACING, half]) {
+        let pause = pair[1].age_since(pair[0]);
+        assert!((least..=least * 21 / 20).contains(&pause), "{pause:?}, at least {least:?}");
+    }
+    assert!(starts.len() > 3);
+}
+
+#[test]
 fn c7_a_success_that_slept_past_f_opens_nothing() {
     let mut world = World::cold();
     world.begin();
