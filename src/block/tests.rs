@@ -29,6 +29,18 @@ fn seal(keys: &GenerationKeys, place: &Place<'_>, data: &mut [u8]) -> Result<(He
     keys.seal_in_place(place, &head, data).map(|tag| (head, tag))
 }
 
+#[test]
+fn keys_use_the_engine_that_was_chosen() {
+    // Their bytes do not differ, so nothing else tells.
+    assert_eq!(ENGINES.map(|engine| keys(1, 2, engine).engine), ENGINES);
+}
+
+#[test]
+fn debug_shows_whose_keys_they_are_and_no_byte_of_them() {
+    let keys = keys(1, 2, Engine::default());
+    assert_eq!(format!("{keys:?}"), format!("GenerationKeys({} generation 1)", keys.account));
+}
+
 proptest! {
     #[test]
     fn both_engines_seal_to_the_same_bytes(
