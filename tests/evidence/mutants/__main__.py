@@ -88,7 +88,6 @@ def run(ends):
         bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])], OTHERS)
         bench.tests.times(0, [])
         bench.attempt(ends, ledger.note)
-        bench.attempt_alone(ends, ledger.note)
         for file in part:
             ledger.close(file, of[file], commit(), time.strftime("%Y-%m-%d", time.gmtime()))
 
@@ -135,7 +134,8 @@ class Bench:
         self.tests = Tests(self.build.tree, programs)
 
     def attempt(self, ends, note):
-        """Tries all, and says of each what became of it. First all with the unit tests, which catch most."""
+        """Tries all, and says of each what became of it. First come the unit tests, which catch most, and what has to be built
+        alone; then what is left is tried with the other tests."""
         for mutant in self.build.unviable:
             note(mutant, "unviable")
         left = []
@@ -147,10 +147,8 @@ class Bench:
                 note(mutant, outcome)
 
         self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, first)
-        self.each(left, WORKERS, lambda m: self.tests.judge_by_others(m.number), ends, note)
-
-    def attempt_alone(self, ends, note):
         self.each(self.build.alone, 1, self.judge_alone, ends, note)
+        self.each(left, WORKERS, lambda m: self.tests.judge_by_others(m.number), ends, note)
 
     def each(self, mutants, workers, judge, ends, note):
         def one(mutant):
