@@ -105,6 +105,8 @@ mod random;
 mod record_store;
 mod rotate;
 mod secret;
+#[cfg(test)]
+mod shown_tests;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

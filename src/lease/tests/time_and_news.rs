@@ -154,7 +154,8 @@ fn c5_an_attempt_is_cut_short_from_6_s_past_its_deadline_on() {
         world.wake_until_wanted();
         world.begin();
         world.pass(took);
-        let Some(Publish::Extend { fresh_until, valid_until }) = world.answer(Answer::Transient).publish else {
+        let Some(Publish::Extend { fresh_until, valid_until }) = world.answer(Answer::Transient).publish
+        else {
             panic!("silence says how long the keys are good for");
         };
         assert_eq!(valid_until != fresh_until, earns, "{took:?}");
