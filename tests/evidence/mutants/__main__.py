@@ -3,8 +3,9 @@
     mutants run MINUTES    tries what has to be tried, by ledger.py, until all is done or the time is over
     mutants sample N       tries so many of derive, format and lease, drawn by the commit: every one has to be caught
     mutants try TEXT...    tries those whose names contain one of the texts, and keeps nothing
+    mutants own TEXT...    the same with the tests of the mutants' own modules only, which is quick
     mutants figures        prints what the ledger holds
-    mutants judge          the same, and ends with status 1 when a goal is missed; so does `try`
+    mutants judge          the same, and ends with status 1 when a goal is missed; so do `try` and `own`
 
 cargo-mutants (27.1) makes the list and .cargo/mutants.toml says what is in it. together.py says how they are built. One that runs
 into the time limit counts as caught, as it does there: a test that does not end is noticed.
@@ -45,8 +46,8 @@ def main():
             run(time.monotonic() + 60 * float(minutes))
         case ["sample", count]:
             sample(int(count))
-        case ["try", *texts] if texts:
-            sys.exit(not some([mutant for mutant in listed() if any(text in mutant.name for text in texts)]))
+        case ["try" | "own" as how, *texts] if texts:
+            sys.exit(not some([mutant for mutant in listed() if any(text in mutant.name for text in texts)], how == "own"))
         case ["figures"]:
             figures()
         case ["judge"]:
@@ -81,12 +82,14 @@ def run(ends):
     files = sorted({mutant.file for mutant in mutants}, key=rank)
     of = {file: [mutant for mutant in mutants if mutant.file == file] for file in files}
     todo = [file for file in files if not ledger.known(file) or ledger.open(file, of[file])]
+    first = [file for file in todo if file.startswith(tuple(FIRST))]
     while todo and time.monotonic() < ends:
         part = []
         while todo and (not part or sum(len(ledger.open(file, of[file])) for file in [*part, todo[0]]) <= AT_ONCE):
+            if part and (part[-1] in first) != (todo[0] in first):
+                break
             part.append(todo.pop(0))
         bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])], OTHERS)
-        bench.tests.times(0, [])
         bench.attempt(ends, ledger.note)
         for file in part:
             ledger.close(file, of[file], commit(), time.strftime("%Y-%m-%d", time.gmtime()))
@@ -99,9 +102,9 @@ def sample(count):
     some(random.Random(commit()).sample([mutant for mutant in drawn if mutant.function], count))
 
 
-def some(mutants):
+def some(mutants, own_only=False):
     """With the build of the other tests, as far as it goes."""
-    bench = Bench("dev", mutants, [])
+    bench = Bench("dev", mutants, [], own_only)
     outcomes = Counter()
     bench.attempt(float("inf"), lambda _, outcome: outcomes.update([outcome]))
     viable = outcomes.total() - outcomes["unviable"]
@@ -118,7 +121,7 @@ def figures():
 class Bench:
     """The build that holds the mutants, and one for those that are built alone."""
 
-    def __init__(self, profile, mutants, others):
+    def __init__(self, profile, mutants, others, own_only=False):
         self.profile, self.others = profile, others
         begun = time.monotonic()
         self.build = Build(Tree(ROOT, SCRATCH / profile / "together", TARGET, profile), mutants)
@@ -131,24 +134,14 @@ class Bench:
             self.build.learn(errors)
         print(f"{clock()} {len(self.build.inside)} in one build, {len(self.build.alone)} alone, "
               f"{len(self.build.unviable)} do not compile ({time.monotonic() - begun:.0f} s)", flush=True)
-        self.tests = Tests(self.build.tree, programs)
+        self.tests = Tests(self.build.tree, programs, own_only)
 
     def attempt(self, ends, note):
-        """Tries all, and says of each what became of it. First come the unit tests, which catch most, and what has to be built
-        alone; then what is left is tried with the other tests."""
+        """Tries all, and says of each what became of it."""
         for mutant in self.build.unviable:
             note(mutant, "unviable")
-        left = []
-
-        def first(mutant, outcome):
-            if outcome == "missed" and self.others:
-                left.append(mutant)
-            else:
-                note(mutant, outcome)
-
-        self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, first)
+        self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, note)
         self.each(self.build.alone, 1, self.judge_alone, ends, note)
-        self.each(left, WORKERS, lambda m: self.tests.judge_by_others(m.number), ends, note)
 
     def each(self, mutants, workers, judge, ends, note):
         def one(mutant):
@@ -169,7 +162,7 @@ class Bench:
             return "unviable", ""
         outcome, said = self.tests.of(programs).judge(0, mutant.file)
         if outcome == "missed" and self.others:
-            outcome, said = self.tests.of(self.one.build(self.others)[0]).judge_by_others(0)
+            outcome, said = self.tests.of(self.one.build(self.others)[0]).judge(0, mutant.file)
         return outcome, said
 
 

@@ -19,7 +19,6 @@ LEFT_OUT = {".git", "target", "node_modules"}
 # Of address space: a mutant may take all that it can get.
 MEMORY = 12 << 30
 SLOW_S = 0.5
-VERDICTS = {"passed": "missed", "failed": "caught", "timeout": "timeout"}
 
 
 @dataclass
@@ -111,8 +110,8 @@ def complaint(message):
 class Tests:
     """The programs with the tests: that of the library's unit tests, and others. Without a mutant they have to pass."""
 
-    def __init__(self, tree, programs):
-        self.tree, self.programs = tree, programs
+    def __init__(self, tree, programs, own_only=False):
+        self.tree, self.programs, self.own_only = tree, programs, own_only
         self.seconds, self.lock = {}, threading.Lock()
 
     def of(self, programs):
@@ -122,22 +121,17 @@ class Tests:
         return other
 
     def judge(self, number, file):
-        """Whether a unit test fails: `caught`, `missed`, or `timeout`, and what shows it. Those of the mutant's own module come
-        first and others next, of both the quick ones first."""
-        module = module_of(file)
-        tests = self.times(0, [module])
-        outcome, said = self.both(number, tests)
-        if outcome == "passed":
-            outcome, said = self.both(number, {name: time for name, time in self.times(0, []).items() if name not in tests})
-        return VERDICTS[outcome], said
-
-    def judge_by_others(self, number):
-        """The same with the other programs."""
-        outcome, said = "passed", ""
+        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. The quickest way to it comes first: unit tests of
+        the mutant's own module, then the other programs, which go through most of what is above derive, format and lease, then
+        the other unit tests."""
+        own = self.times(0, [module_of(file)])
+        outcome, said = self.both(number, own)
         for at in range(1, len(self.programs)):
             if outcome == "passed":
                 outcome, said = self.run(number, at, self.times(at, []))
-        return VERDICTS[outcome], said
+        if outcome == "passed" and not self.own_only:
+            outcome, said = self.both(number, {name: time for name, time in self.times(0, []).items() if name not in own})
+        return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
 
     def both(self, number, tests):
         quick = {name: time for name, time in tests.items() if time < SLOW_S}
