@@ -141,6 +141,10 @@ class Bench:
         for mutant in self.build.unviable:
             note(mutant, "unviable")
         self.each(self.build.inside, WORKERS, lambda m: self.tests.judge(m.number, m.file), ends, note)
+        if self.build.alone:
+            # Of the programs without a mutant, before there are others.
+            for at in range(len(self.tests.programs)):
+                self.tests.times(at, [])
         self.each(self.build.alone, 1, self.judge_alone, ends, note)
 
     def each(self, mutants, workers, judge, ends, note):
