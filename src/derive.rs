@@ -353,7 +353,9 @@ pub(crate) fn hmac_for_tests(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     out
 }
 
-/// An HMAC over bytes that arrive in pieces.
+/// An HMAC over bytes that arrive in pieces. Wiped when dropped: what is authenticated is stored in the clear, but Extract
+/// streams a secret through here.
+#[derive(ZeroizeOnDrop)]
 struct HmacStream {
     states: Hmac,
     block: [u8; 64],
@@ -397,13 +399,6 @@ impl HmacStream {
     /// How much of `block` waits to be compressed.
     fn filled(&self) -> usize {
         usize::try_from(self.len % 64).expect("less than 64")
-    }
-}
-
-impl Drop for HmacStream {
-    fn drop(&mut self) {
-        // What is authenticated is stored in the clear, but Extract streams a secret through here.
-        self.block.zeroize();
     }
 }
 
