@@ -35,8 +35,8 @@ os.environ["PATH"] = f"{TARGET}/tools/bin:{os.environ['PATH']}"
 # So many in one build: it then takes a few minutes, and little is lost with it.
 AT_ONCE = 700
 WORKERS = 3
-# What is tried after the unit tests, the quickest first.
-OTHERS = ["threads", "control_regressions", "local_kms", "residue", "contract"]
+# The other tests that can tell, those first that catch most.
+OTHERS = ["contract", "control_regressions", "local_kms", "threads", "residue"]
 
 
 def main():
