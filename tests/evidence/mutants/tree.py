@@ -19,6 +19,8 @@ LEFT_OUT = {".git", "target", "node_modules"}
 # Of address space: a mutant may take all that it can get.
 MEMORY = 12 << 30
 SLOW_S = 0.5
+# Modules that are tested as a whole, from outside, more than by unit tests.
+BY_PROGRAMS = ("account::", "keeper::", "cache::", "rotate::", "store::")
 
 
 @dataclass
@@ -121,17 +123,26 @@ class Tests:
         return other
 
     def judge(self, number, file):
-        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. The quickest way to it comes first: unit tests of
-        the mutant's own module, then the other programs, which go through most of what is above derive, format and lease, then
-        the other unit tests."""
-        own = self.times(0, [module_of(file)])
+        """Whether a test fails: `caught`, `missed`, or `timeout`, and what shows it. The unit tests of the mutant's own module come
+        first; then what is likelier to tell, the other unit tests or the other programs."""
+        module = module_of(file)
+        own = self.times(0, [module])
         outcome, said = self.both(number, own)
+        stages = [] if self.own_only else [self.other_units, self.other_programs]
+        for stage in reversed(stages) if module in BY_PROGRAMS else stages:
+            if outcome == "passed":
+                outcome, said = stage(number, own)
+        return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
+
+    def other_units(self, number, own):
+        return self.both(number, {name: time for name, time in self.times(0, []).items() if name not in own})
+
+    def other_programs(self, number, _):
+        outcome, said = "passed", ""
         for at in range(1, len(self.programs)):
             if outcome == "passed":
                 outcome, said = self.run(number, at, self.times(at, []))
-        if outcome == "passed" and not self.own_only:
-            outcome, said = self.both(number, {name: time for name, time in self.times(0, []).items() if name not in own})
-        return {"passed": "missed", "failed": "caught"}.get(outcome, outcome), said
+        return outcome, said
 
     def both(self, number, tests):
         quick = {name: time for name, time in tests.items() if time < SLOW_S}
