@@ -134,7 +134,7 @@ class Bench:
             self.build.learn(errors)
         print(f"{clock()} {len(self.build.inside)} in one build, {len(self.build.alone)} alone, "
               f"{len(self.build.unviable)} do not compile ({time.monotonic() - begun:.0f} s)", flush=True)
-        self.tests = Tests(self.build.tree, programs, own_only)
+        self.tests = Tests(self.build.tree, programs, sample=profile == "dev", own_only=own_only)
 
     def attempt(self, ends, note):
         """Tries all, and says of each what became of it."""
