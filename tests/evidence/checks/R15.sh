@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# title: Mutation testing of what the default build has; the key services over a network or an HSM are not in it
+# title: Mutation testing of what the default build has; the key services over a network or an HSM are and the sealed stores are not in it
 # goal: >= 95 % caught; 100 % in derive, format, lease but for what is explained to change nothing
 # measures: mutants tried; caught, %; caught in derive, format, lease, %; the same but for what is explained, %; survivors in derive, format, lease without a reason; survivors explained; reasons for what does not survive; files not tried as they are; mutants tried at this commit; of them missed
 #

@@ -1,7 +1,7 @@
 """Mutation testing: what cargo-mutants would change, one thing at a time, and whether the library's tests notice.
 
     mutants run MINUTES    tries what has to be tried, by ledger.py, until all is done or the time is over
-    mutants sample N       tries so many of derive, format and lease, drawn by the commit: every one has to be caught
+    mutants sample N       tries so many of derive, format and lease, as they were tried before: every one has to be caught
     mutants try TEXT...    tries those whose names contain one of the texts, and keeps nothing
     mutants own TEXT...    the same with the tests of the mutants' own modules only, which is quick
     mutants figures        prints what the ledger holds
@@ -96,10 +96,11 @@ def run(ends):
 
 
 def sample(count):
-    """Of what changes an operator or a guard: all of it compiles, or nearly."""
+    """Of what changes an operator or a guard: all of it compiles, or nearly. The same ones while these files stay as they are."""
     ledger = Ledger(ROOT, SCRATCH)
-    drawn = [m for m in listed() if m.file.startswith(tuple(FIRST)) and m.name not in ledger.missed and m.genre != "FnValue"]
-    some(random.Random(commit()).sample([mutant for mutant in drawn if mutant.function], count))
+    drawn = [m for m in listed() if m.file.startswith(tuple(FIRST)) and ledger.known(m.file)]
+    drawn = [m for m in drawn if m.name not in ledger.missed and m.genre != "FnValue" and m.function]
+    some(random.Random("R15").sample(drawn, count))
 
 
 def some(mutants, own_only=False):
