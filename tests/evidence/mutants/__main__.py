@@ -81,6 +81,10 @@ def run(ends):
     ledger, mutants = Ledger(ROOT, SCRATCH), listed()
     files = sorted({mutant.file for mutant in mutants}, key=rank)
     of = {file: [mutant for mutant in mutants if mutant.file == file] for file in files}
+    for file in files:
+        # Tried to the end by a run that was stopped.
+        if not ledger.known(file):
+            ledger.close(file, of[file], commit(), today())
     todo = [file for file in files if not ledger.known(file) or ledger.open(file, of[file])]
     first = [file for file in todo if file.startswith(tuple(FIRST))]
     while todo and time.monotonic() < ends:
@@ -92,7 +96,7 @@ def run(ends):
         bench = Bench("mutants", [mutant for file in part for mutant in ledger.open(file, of[file])], OTHERS)
         bench.attempt(ends, ledger.note)
         for file in part:
-            ledger.close(file, of[file], commit(), time.strftime("%Y-%m-%d", time.gmtime()))
+            ledger.close(file, of[file], commit(), today())
 
 
 def sample(count):
@@ -179,6 +183,10 @@ def measured(what, figure, relation, goal):
 
 def commit():
     return subprocess.run(["git", "rev-parse", "--short=9", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def today():
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 def clock():
