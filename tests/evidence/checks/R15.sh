@@ -23,4 +23,4 @@ if [ "$STRONGROOM_EVIDENCE" = full ]; then
   python3 tests/evidence/mutants run "${R15_MINUTES:-100000}"
 fi
 python3 tests/evidence/mutants figures
-python3 tests/evidence/mutants sample "$(by_counts 40 100)"
+python3 tests/evidence/mutants sample "$(by_counts 20 100)"
