@@ -5,7 +5,7 @@
 
 A row is ok when its check ended well, every measure that its head names was made, and every figure stands in the
 named relation to its goal. Otherwise it is short. Short is red, unless the check's head says why the goal cannot be
-reached yet (`open:`) and its command did not fail.
+reached yet (`open:`) and its command did not fail. What is known of a goal that is missed and stays red is told by `why:`.
 """
 
 import operator
@@ -74,12 +74,13 @@ class Row:
 def head(name):
     """What the head of a check's script says about it."""
     text = (CHECKS / f"{name}.sh").read_text()
-    found = dict(re.findall(r"^# (title|goal|measures|open): (.*)$", text, re.MULTILINE))
+    found = dict(re.findall(r"^# (title|goal|measures|open|why): (.*)$", text, re.MULTILINE))
     return {
         "title": found["title"],
         "goal": found["goal"],
         "measures": [measure.strip() for measure in found["measures"].split(";")],
         "open": found.get("open", ""),
+        "why": found.get("open", "") or found.get("why", ""),
     }
 
 
@@ -98,8 +99,8 @@ def page(folder):
     for name, row in zip(names, rows):
         about = head(name)
         measured = row.measured() if row else "not measured yet"
-        if row and not row.ok and about["open"]:
-            measured += f". Why: {about['open']}"
+        if row and not row.ok and about["why"]:
+            measured += f". Why: {about['why']}"
         if (folder / f"{name}.svg").exists():
             measured += f" ([plot](evidence/{name}.svg))"
         print(f"| {name} | {about['title']} | {about['goal']} | {measured} | {row.verdict if row else 'short'} |")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # title: Fuzzing of every parser, the lease machine and the object model, under the address sanitizer
 # goal: >= 10 targets, >= 10^8 runs of each, 0 crashes, no allocation above 1 MiB
+# why: the runs of most targets take hours each, and are made in parts
 # measures: targets; targets that reached the count; least runs of a target; least runs of a target at this commit; crashes
 #
 # A full run takes days, so it can be made in parts: R6_MINUTES=60 ends after an hour and the next one goes on. After every
