@@ -57,7 +57,7 @@ part() {
   began=$(date +%s%3N)
   mkdir -p "$inputs/$target" "$found"
   # shellcheck disable=SC2046 # several words
-  "$programs/$target" "$inputs/$target" "fuzz/seeds/$target" $(cat fuzz/options) -runs="$2" -max_total_time=60 \
+  "$programs/$target" "$inputs/$target" "fuzz/seeds/$target" $(cat fuzz/options) -seed="$(by_counts 1 0)" -runs="$2" -max_total_time=60 \
     -artifact_prefix="$found/$target-" -print_final_stats=1 >"$log" 2>&1 || status=$?
   ran=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   : "${ran:=0}"
