@@ -68,7 +68,7 @@ class Tree:
             data = re.sub(rb"(?m)^\[lints\.\w+\]\n(.+\n)*", b"", data)
         if name in ("Cargo.toml", "Cargo.lock"):
             # Another version, so that cargo takes it for another package than that of another tree in the same target directory.
-            data = re.sub(rb'(?m)^(name = "strongroom"\nversion = "[^"+]+)', rb"\1+" + self.path.name.encode(), data)
+            data = re.sub(rb'(?m)^(name = "strongroom"\nversion = "[^"+]+)[^"]*', rb"\1+" + self.path.name.encode(), data)
         there = self.path / name
         if not there.exists() or there.read_bytes() != data:
             there.parent.mkdir(parents=True, exist_ok=True)
