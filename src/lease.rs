@@ -205,7 +205,8 @@ impl Lease {
         self.epoch
     }
 
-    /// Whether the attempt `id` is the one under way, and was begun for `unlock`.
+    /// Whether the attempt `id` is the one under way, and was begun for `unlock`. Then it is current too: what closes a locked
+    /// account once more takes the attempt away.
     pub(crate) fn is_unlock(&self, id: AttemptId) -> bool {
         self.attempt.is_some_and(|attempt| attempt.id == id && attempt.unlock)
     }
