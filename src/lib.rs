@@ -34,6 +34,7 @@
 //! |---|---|
 //! | set up the cache: refresh interval, grace, deadlines | [`AekCache`], [`AekCacheBuilder`], [`OutageGrace`] |
 //! | create an account, or attach one by its record | [`AccountSpec`], [`AccountRecord`], [`Expect`], [`RecordStore`] |
+//! | notice a record or a record store that was put back | [`AnchoredRecordStore`], [`Anchor`] |
 //! | serve many accounts, each attached when it is used | [`Directory`] |
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
@@ -138,6 +139,7 @@ pub use object::{ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, S
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
 pub use rotate::{Retire, RotateTo};
 pub use secret::{MemoryLock, Protections};
+pub use store::anchored::{Anchor, AnchoredRecordStore, StoredAnchor};
 pub use store::file::FileRecordStore;
 
 /// The README's code compiles and runs.

@@ -1,7 +1,7 @@
 //! Where records are kept: load, and replace only what one has seen (contract G2).
 //!
 //! A store moves opaque bytes. It is trusted with nothing: what it returns is parsed within bounds, compared
-//! with what the embedder expects, and believed only once its MAC verifies. Imports: `id`, `error`.
+//! with what the embedder expects, and believed only once its MAC verifies. Imports: `format::record`, `id`, `error`.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind};
+use crate::format::record::Sequence;
 use crate::id::AccountId;
 
 /// Keeps one record per account, shared by any number of processes and machines.
@@ -78,6 +79,23 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
         expected: Option<&RecordTag>,
         bytes: &[u8],
     ) -> Result<RecordTag, Error>;
+
+    /// Is told of each record of this store that was proven authentic, before its keys come into use, at every refresh.
+    /// Does nothing unless it is implemented: it is for stores that keep an anchor, such as
+    /// [`AnchoredRecordStore`](crate::AnchoredRecordStore).
+    ///
+    /// # Errors
+    /// As [`Self::load`]: the refresh counts as one without a record.
+    fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
+        let _ = (account, sequence);
+        Ok(())
+    }
+
+    /// Whether a record that was taken back is noticed, also by a process that has just started (contract F6). Not unless
+    /// it is implemented.
+    fn is_anchored(&self) -> bool {
+        false
+    }
 }
 
 /// What [`RecordStore::load`] found.

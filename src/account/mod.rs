@@ -24,7 +24,6 @@ use crate::format::record::AccountRecord;
 use crate::id::{Aad, AccountId, BlockId, Epoch};
 use crate::keeper::{Keeper, Pending};
 use crate::lease::Event;
-#[cfg(doc)]
 use crate::record_store::RecordStore;
 
 pub(crate) use control::{AccountInner, AccountKey, Parts};
@@ -136,6 +135,13 @@ impl Account {
     #[must_use]
     pub fn record(&self) -> AccountRecord {
         AccountRecord::clone(&self.inner().known().record)
+    }
+
+    /// Whether a record of this account that was taken back, an older one or none, is noticed, also by a process that has just
+    /// started (contract F6): [`RecordStore::is_anchored`]. Without a store the caller keeps the record, and knows.
+    #[must_use]
+    pub fn is_anchored(&self) -> bool {
+        self.inner().store().is_some_and(RecordStore::is_anchored)
     }
 
     /// What the KMS last answered, where that was not a key.

@@ -103,7 +103,11 @@ impl AccountInner {
     pub(crate) fn newest(&self, known: &Known) -> Result<Known, Refreshed> {
         let Some(store) = self.store() else { return Ok(known.clone()) };
         // A record's age obeys the same clock as the lease: without it, no refresh.
-        let loaded = store.load(self.id(), known.tag.as_ref()).map_err(Refreshed::NoRecord)?;
+        let loaded = store.load(self.id(), known.tag.as_ref()).map_err(|error| match error.kind() {
+            // It has answered: the record was taken back, or is none.
+            ErrorKind::Untrusted | ErrorKind::Format => Refreshed::Wrong(error),
+            _ => Refreshed::NoRecord(error),
+        })?;
         match loaded {
             Loaded::Unchanged => Ok(known.clone()),
             Loaded::Absent => Err(Refreshed::Wrong(
@@ -160,6 +164,9 @@ impl AccountInner {
             _ => next.verify(keys.prk()),
         };
         let verified = verified.map_err(Refreshed::Wrong)?;
+        if let Some(store) = self.store() {
+            store.authenticated(self.id(), verified.record().sequence()).map_err(Refreshed::NoRecord)?;
+        }
         Ok(Unwrapped { started, input, keys, verified })
     }
 

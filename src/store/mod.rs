@@ -3,6 +3,7 @@
 //! With the feature `object-store`, `SealedStore` encrypts whatever goes through an `object_store`. `docs/STORES.md` is its
 //! guide. The feature `object-store-0-13` does so for the version of `object_store` before.
 
+pub(crate) mod anchored;
 pub(crate) mod file;
 #[cfg(feature = "object-store-0-13")]
 pub mod object_store_0_13;

@@ -3,6 +3,7 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)]
 
+mod anchor;
 mod bulkheads;
 mod calls;
 mod common;

@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 44] = [
+const UNITS: [Unit; 45] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -58,6 +58,7 @@ const UNITS: [Unit; 44] = [
     // 5 and 6: sealed objects; integrations.
     unit("object", 5, &[]),
     unit("store", 6, &[]),
+    unit("store/anchored", 6, &[]),
     unit("store/file", 6, &[]),
     unit("store/route", 6, &[]),
     unit("store/sealed", 6, &[]),

@@ -1,0 +1,150 @@
+//! Ends of attempts and of waits, in orders that the event loop rarely brings about.
+
+use std::time::Duration;
+
+use super::*;
+use crate::account::Account;
+use crate::cache::{AccountSpec, AekCache};
+use crate::clock::ManualClock;
+use crate::error::{ErrorKind, Refusal};
+use crate::provider::Kek;
+use crate::provider::block_on;
+use crate::rotate::RotateTo;
+use crate::testing::{Answer as Script, Call, ScriptedProvider};
+
+fn account(clock: &ManualClock) -> (AekCache, Arc<ScriptedProvider>, Account) {
+    let kms = Arc::new(ScriptedProvider::on_virtual_time());
+    let cache = AekCache::builder().manual(clock).build().unwrap();
+    let spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest(ScriptedProvider::KEK));
+    let account = cache.create(spec).unwrap();
+    (cache, kms, account)
+}
+
+#[test]
+fn an_account_that_a_shutdown_has_locked_is_not_opened_by_its_creation() {
+    let clock = ManualClock::new();
+    let (_cache, _kms, account) = account(&clock);
+    let inner = account.inner();
+    let refreshed = block_on(inner.refresh(inner.clock(), &|_| {}));
+    let Refreshed::Verified(adopt) = refreshed else { panic!("verified") };
+    inner.retire();
+    inner.adopt_first(clock.moment(), *adopt);
+    assert_eq!(account.status(), Status::Locked);
+}
+
+#[test]
+fn d5_an_unlock_that_finds_the_account_deleted_does_not_say_done() {
+    let clock = ManualClock::new();
+    let (_cache, _kms, account) = account(&clock);
+    account.lock();
+    let (inner, now) = (account.inner(), clock.moment());
+    let unlocking = inner.begin_unlock();
+    let attempt = inner.begin_attempt(now).expect("of the unlock");
+    inner.take_refreshed(now, attempt, Refreshed::Deleted(inner.known()));
+    assert_eq!(unlocking.wait().unwrap_err().kind(), ErrorKind::Deleted);
+    assert_eq!(account.unlock().unwrap_err().kind(), ErrorKind::Deleted);
+}
+
+#[test]
+fn e7_a_late_answer_that_tells_of_a_deletion_ends_the_waits() {
+    let clock = ManualClock::new();
+    let (_cache, kms, account) = account(&clock);
+    kms.always(Call::Unwrap, Script::Hang);
+    let (inner, now) = (account.inner(), clock.moment());
+    inner.feed(now, Event::Delete);
+    inner.feed(now, Event::Recover);
+    clock.advance(Duration::from_secs(10));
+    let now = clock.moment();
+    let late = inner.begin_attempt(now).expect("due");
+    inner.feed(now, Event::Answered(late, Answer::Transient));
+    let (pending, completer) = Pending::new();
+    let since = inner.lock_control().ended;
+    inner.lock_control().waiters.push(Waiter { completer, unlock: false, since });
+    inner.take_refreshed(now, late, Refreshed::Deleted(inner.known()));
+    let ended = pending.wait_timeout(Duration::from_secs(5));
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Deleted);
+}
+
+#[test]
+fn e7_a_deletion_that_was_overtaken_by_a_newer_record_is_not_heard() {
+    let clock = ManualClock::new();
+    let (_cache, kms, account) = account(&clock);
+    let inner = account.inner();
+    let before = inner.known();
+    kms.add_version(ScriptedProvider::KEK);
+    account.rotate_kek(RotateTo::Latest).unwrap();
+    let newer = inner.known().record;
+    assert!(newer.sequence() > before.record.sequence());
+    clock.advance(Duration::from_secs(6));
+    let now = clock.moment();
+    let attempt = inner.begin_attempt(now).expect("due");
+    inner.take_refreshed(now, attempt, Refreshed::Deleted(before));
+    assert!(matches!(account.status(), Status::Fresh { .. }));
+    assert_eq!(inner.known().record, newer);
+}
+
+#[test]
+fn d7_whoever_waits_while_revoked_is_told_by_the_next_attempt_and_by_nothing_before() {
+    let clock = ManualClock::new();
+    let (_cache, _kms, account) = account(&clock);
+    let inner = account.inner();
+    let refused = || {
+        let error = Error::new(ErrorKind::Revoked, "the key is disabled");
+        Refreshed::Refused(Refusal::KeyDisabled, error)
+    };
+    let mut now = clock.moment();
+    let mut attempt = || {
+        clock.advance(Duration::from_secs(60));
+        now = clock.moment();
+        (now, inner.begin_attempt(now).expect("due"))
+    };
+    let (now, first) = attempt();
+    inner.take_refreshed(now, first, refused());
+    let (pending, completer) = Pending::new();
+    let since = inner.lock_control().ended;
+    inner.lock_control().waiters.push(Waiter { completer, unlock: false, since });
+    let (now, second) = attempt();
+    inner.feed(now, Event::Wake);
+    assert_eq!(inner.lock_control().waiters.len(), 1, "no attempt has ended since");
+    inner.take_refreshed(now, second, refused());
+    let ended = pending.wait_timeout(Duration::from_secs(5));
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Revoked);
+}
+
+#[test]
+fn d5_an_unlock_waits_for_its_own_attempt() {
+    let clock = ManualClock::new();
+    let (_cache, _kms, account) = account(&clock);
+    let (inner, now) = (account.inner(), clock.moment());
+    account.lock();
+    let first = inner.begin_unlock();
+    let overtaken = inner.begin_attempt(now).expect("of the first unlock");
+    account.lock();
+    assert_eq!(first.wait().unwrap_err().kind(), ErrorKind::Locked);
+
+    let second = inner.begin_unlock();
+    let waits = || inner.lock_control().waiters.len() == 1;
+    inner.feed(now, Event::Wake);
+    assert!(waits(), "an event that is no answer ends no wait");
+    let refreshed = || block_on(inner.refresh(inner.clock(), &|_| {}));
+    inner.take_refreshed(now, overtaken, refreshed());
+    assert!(waits(), "the answer to an unlock before the lock ends no wait after it");
+    let attempt = inner.begin_attempt(now).expect("of the second unlock");
+    inner.take_refreshed(now, attempt, refreshed());
+    second.wait().unwrap();
+}
+
+#[test]
+fn waits_that_were_given_up_are_not_kept_for_the_length_of_an_outage() {
+    let clock = ManualClock::new();
+    let (_cache, kms, account) = account(&clock);
+    kms.always(Call::Unwrap, Script::Transient);
+    account.inner().feed(clock.moment(), Event::Delete);
+    account.inner().feed(clock.moment(), Event::Recover);
+    let kept: Vec<_> = (0..10).map(|_| account.ready()).collect();
+    for _ in 0..1000 {
+        drop(account.ready());
+    }
+    let waiters = account.inner().lock_control().waiters.len();
+    assert!((kept.len()..100).contains(&waiters), "{waiters} are kept");
+}
