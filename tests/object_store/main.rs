@@ -17,6 +17,8 @@ mod faults;
 mod hostile;
 mod model;
 mod requests;
+mod scopes;
+mod scopes_under_load;
 mod tenants;
 mod uploads;
 mod world;

@@ -21,11 +21,11 @@ use futures_util::stream::BoxStream;
 
 use self::error::{denied, generic};
 use super::{take_stream, upstream};
-use crate::account::Account;
 use crate::error::{Error, ErrorKind};
 use crate::format::object::{BlockSize, Context};
 use crate::store::route::{Route, Router};
 use crate::store::sealed::headers::Headers;
+use crate::store::sealed::owner::Owner;
 use upstream::path::Path;
 use upstream::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -98,7 +98,7 @@ struct Shared {
 
 /// Where an object belongs: whose key, and bound to what.
 struct Place {
-    account: Account,
+    owner: Owner,
     context: Context,
 }
 
@@ -132,20 +132,20 @@ impl SealedStore {
 impl Shared {
     /// Asks the router.
     async fn place(&self, location: &Path) -> Result<Place> {
-        match self.router.route(location.as_ref()).await.map_err(generic)? {
-            Route::Sealed { account, binding } => {
-                let context = binding.context(&self.id, location.as_ref());
-                Ok(Place { account, context })
-            }
-            Route::Deny => Err(denied(location.as_ref())),
-        }
+        let (owner, binding) = match self.router.route(location.as_ref()).await.map_err(generic)? {
+            Route::Sealed { account, binding } => (Owner::Account(account), binding),
+            Route::Scoped { scope, binding } => (Owner::Scope(scope), binding),
+            Route::Deny => return Err(denied(location.as_ref())),
+        };
+        let context = binding.context(&self.id, location.as_ref());
+        Ok(Place { owner, context })
     }
 }
 
 impl Place {
     /// Whether the bytes of an object here are those of an object there.
     fn is(&self, other: &Self) -> bool {
-        self.account.id() == other.account.id() && self.context == other.context
+        self.owner.is_one_account_with(&other.owner) && self.context == other.context
     }
 }
 

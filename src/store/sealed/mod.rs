@@ -3,5 +3,6 @@
 
 pub(crate) mod headers;
 pub(crate) mod opener;
+pub(crate) mod owner;
 pub(crate) mod parts;
 pub(crate) mod span;
