@@ -21,6 +21,8 @@ pub use crate::format::scope::ScopeState;
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
 pub use scope::{Accounts, Moved, Scope, ScopeBuilder, ScopeWriter};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub use sealed::artifact::{Artifact, ArtifactInfo, ArtifactVersion};
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
-pub use v0_14::{SealedStore, SealedStoreBuilder};
+pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder};

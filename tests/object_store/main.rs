@@ -6,8 +6,9 @@
     reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
 )]
 
-use strongroom::store::SealedStore;
+use strongroom::store::{Artifacts, SealedStore};
 
+mod artifacts;
 mod conformance;
 mod copies;
 mod directory;

@@ -3,6 +3,7 @@
 //! This folder is compiled once for each version of `object_store` that is asked for, by `store/v0_14.rs` and `store/object_store_0_13.rs`;
 //! what does not need the trait is in `store/sealed`. Imports: `account`, `object`, `format`, `error`, `store::*`.
 
+mod artifacts;
 mod copy;
 mod delete;
 mod error;
@@ -31,6 +32,8 @@ use upstream::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+
+pub use artifacts::Artifacts;
 
 /// An `object_store::ObjectStore` over another one: what is written becomes sealed objects, what is read was sealed
 /// (contract G1). `docs/STORES.md` tells what it costs and what a crash leaves.
