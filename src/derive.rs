@@ -79,6 +79,8 @@ pub(crate) enum MacUse {
     Record,
     /// A sealed object's header, which commits the object to its key.
     ObjectHeader,
+    /// The state of a data scope, under the service-managed account's newest generation.
+    Scope,
 }
 
 impl MacUse {
@@ -86,6 +88,7 @@ impl MacUse {
         match self {
             Self::Record => b"SRR1",
             Self::ObjectHeader => b"SRH1",
+            Self::Scope => b"SRS1",
         }
     }
 }

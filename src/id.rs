@@ -74,6 +74,11 @@ id16! {
     ObjectId, "an object id"
 }
 
+id16! {
+    /// A body of data whose writes can move between a service-managed account and a customer's: see [`store::Scope`](crate::store::Scope).
+    ScopeId, "a scope id"
+}
+
 /// Where a block belongs: the object, and its index within it. Bound into the block's key and
 /// into what is authenticated, so a block opens in its own place only (contract F3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -38,6 +38,7 @@
 //! | serve many accounts, each attached when it is used | [`Directory`] |
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
+//! | move data between a key of yours and a customer's | [`store::Scope`] |
 //! | seal whatever goes through an `object_store` | [`store`] (feature `object-store`) |
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
@@ -133,7 +134,7 @@ pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
 pub use format::object::{BlockSize, Context, ObjectInfo};
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
-pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
+pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, ScopeId, Suite};
 pub use keeper::Pending;
 pub use object::{ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject};
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};

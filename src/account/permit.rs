@@ -290,6 +290,26 @@ impl<'a> Permit<'a> {
         guard.release()
     }
 
+    /// The MAC of a data scope's state.
+    pub(crate) fn scope_mac(&self, generation: Generation, content: &[u8]) -> Result<[u8; 32], Error> {
+        let guard = self.enter()?;
+        let mac = guard.keys(generation)?.prk().mac(MacUse::Scope, SCOPE_MAC_NAME, &[content]);
+        guard.release()?;
+        Ok(mac)
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn verify_scope_mac(
+        &self,
+        generation: Generation,
+        content: &[u8],
+        mac: &[u8; 32],
+    ) -> Result<(), Error> {
+        let guard = self.enter()?;
+        guard.keys(generation)?.prk().verify_mac(MacUse::Scope, SCOPE_MAC_NAME, &[content], mac)?;
+        guard.release()
+    }
+
     #[inline]
     pub(super) fn enter(&self) -> Result<Guard<'a>, Error> {
         self.state.enter(Some(self.epoch))
@@ -351,6 +371,7 @@ pub(super) fn open_apart(
 }
 
 const OBJECT_MAC_NAME: &[u8] = b"object header";
+const SCOPE_MAC_NAME: &[u8] = b"scope state";
 
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ proptest! {
     ) {
         let (ours, theirs) = prk_of(&secret, [3; 16], 1);
         let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let uses = [(MacUse::Record, b"SRR1"), (MacUse::ObjectHeader, b"SRH1")];
+        let uses = [(MacUse::Record, b"SRR1"), (MacUse::ObjectHeader, b"SRH1"), (MacUse::Scope, b"SRS1")];
         for (purpose, label) in uses {
             let mut reference =
                 hmac::Hmac::<Sha256>::new_from_slice(&expand(&theirs, label)).expect("any length is a key");

@@ -5,6 +5,7 @@ pub(crate) mod frame;
 pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
+pub(crate) mod scope;
 
 #[cfg(test)]
 mod tests;

@@ -121,6 +121,9 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(drive) = &self.drive {
+            drive();
+        }
         // Wakers are cloned and dropped outside of the lock: either may run code that comes back here.
         let waker = context.waker().clone();
         let mut slot = self.shared.lock();

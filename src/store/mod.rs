@@ -9,6 +9,7 @@ pub(crate) mod file;
 pub mod object_store_0_13;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod route;
+pub(crate) mod scope;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod sealed;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
@@ -16,9 +17,13 @@ mod tenants;
 #[cfg(feature = "object-store")]
 mod v0_14;
 
+pub use crate::format::scope::ScopeState;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
+pub use scope::{Accounts, Moved, Scope, ScopeBuilder, ScopeWriter};
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub use sealed::artifact::{Artifact, ArtifactInfo, ArtifactVersion};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
-pub use v0_14::{SealedStore, SealedStoreBuilder};
+pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder};

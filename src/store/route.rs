@@ -1,4 +1,4 @@
-//! From a path to the account that its object is sealed under. Imports: `account`, `format::object`.
+//! From a path to the account that its object is sealed under. Imports: `account`, `format::object`, `store::scope`.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::account::Account;
 use crate::format::object::Context;
+use crate::store::scope::Scope;
 
 /// Decides which account an object of a [`SealedStore`](crate::store::SealedStore) belongs to, by its path (contract G1).
 ///
@@ -103,6 +104,15 @@ pub enum Route {
         /// What else an object is bound to.
         binding: Binding,
     },
+    /// New objects there are sealed under the account that the scope's writes go to now; each is read under the one that it
+    /// names, if that is one of the scope's (contract E9).
+    #[non_exhaustive]
+    Scoped {
+        /// Whose keys.
+        scope: Scope,
+        /// What else an object is bound to.
+        binding: Binding,
+    },
     /// Nothing is written there, read from there, or deleted: `PermissionDenied`.
     Deny,
 }
@@ -122,6 +132,18 @@ impl Route {
     #[must_use]
     pub const fn sealed_in(account: Account, context: Context) -> Self {
         Self::Sealed { account, binding: Binding::Context(context) }
+    }
+
+    /// Sealed under an account of `scope`, bound to where it lies. A copy and a rename are new data: they are sealed anew.
+    #[must_use]
+    pub const fn scoped(scope: Scope) -> Self {
+        Self::Scoped { scope, binding: Binding::Location }
+    }
+
+    /// The same, bound to `context` in the place of where it lies.
+    #[must_use]
+    pub const fn scoped_in(scope: Scope, context: Context) -> Self {
+        Self::Scoped { scope, binding: Binding::Context(context) }
     }
 }
 

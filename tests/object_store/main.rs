@@ -6,8 +6,9 @@
     reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
 )]
 
-use strongroom::store::SealedStore;
+use strongroom::store::{Artifacts, SealedStore};
 
+mod artifacts;
 mod conformance;
 mod copies;
 mod directory;
@@ -17,6 +18,8 @@ mod faults;
 mod hostile;
 mod model;
 mod requests;
+mod scopes;
+mod scopes_under_load;
 mod tenants;
 mod uploads;
 mod world;

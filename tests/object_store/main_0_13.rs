@@ -8,8 +8,9 @@
 
 extern crate object_store_0_13 as object_store;
 
-use strongroom::store::object_store_0_13::SealedStore;
+use strongroom::store::object_store_0_13::{Artifacts, SealedStore};
 
+mod artifacts;
 mod conformance;
 mod copies;
 mod directory;
@@ -19,6 +20,8 @@ mod faults;
 mod hostile;
 mod model;
 mod requests;
+mod scopes;
+mod scopes_under_load;
 mod tenants;
 mod uploads;
 mod world;

@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 45] = [
+const UNITS: &[Unit] = &[
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -37,6 +37,7 @@ const UNITS: [Unit; 45] = [
     unit("format/policy", 2, &["format/codec"]),
     unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
+    unit("format/scope", 2, &["format/codec", "format/record"]),
     unit("format/object", 2, &["format/frame", "derive"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
@@ -60,8 +61,9 @@ const UNITS: [Unit; 45] = [
     unit("store", 6, &[]),
     unit("store/anchored", 6, &[]),
     unit("store/file", 6, &[]),
-    unit("store/route", 6, &[]),
-    unit("store/sealed", 6, &[]),
+    unit("store/scope", 6, &[]),
+    unit("store/route", 6, &["store/scope"]),
+    unit("store/sealed", 6, &["store/route", "store/scope"]),
     unit("store/tenants", 6, &["store/route"]),
     // For each version of the trait a row of its own; what they share stands beside them.
     unit("store/object_store", 6, &["store", "store/route", "store/sealed"]),

@@ -39,7 +39,7 @@ impl Sequence {
         self.0
     }
 
-    pub(super) fn next(self) -> Result<Self, Error> {
+    pub(crate) fn next(self) -> Result<Self, Error> {
         let next = self.0.checked_add(1);
         next.map(Self).ok_or_else(|| Error::new(ErrorKind::Limit, "a record cannot be changed any more"))
     }

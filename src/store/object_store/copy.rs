@@ -19,7 +19,7 @@ use crate::id::ObjectId;
 pub(super) async fn copy(store: &Arc<Shared>, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
     let (source, target) = (store.place(from).await?, store.place(to).await?);
     if source.is(&target) {
-        target.account.permit().map(drop).map_err(ours)?;
+        target.owner.check_open().map_err(ours)?;
         return store.inner.copy_opts(from, to, options).await;
     }
     seal_anew(store, source, from, target, to, options).await
@@ -36,7 +36,7 @@ pub(super) async fn rename(
         return rename_to_itself(store, from, options.target_mode).await;
     }
     if source.is(&target) {
-        target.account.permit().map(drop).map_err(ours)?;
+        target.owner.check_open().map_err(ours)?;
         return store.inner.rename_opts(from, to, options).await;
     }
     let RenameOptions { target_mode, extensions } = options;

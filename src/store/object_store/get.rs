@@ -1,4 +1,4 @@
-//! Reading one range, as a stream. Imports: `error`, `format::object`, `object::proven`, `store::sealed`, the layer.
+//! Reading one range, as a stream. Imports: `account`, `error`, `format::object`, `object::proven`, `store::sealed`, the layer.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use super::error::{generic, ours};
 use super::upstream::path::Path;
 use super::upstream::{self, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, Result};
 use super::{Place, Shared, take_stream};
+use crate::account::Account;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{HEADER_LEN, ObjectGeometry};
+use crate::format::object::{HEADER_LEN, ObjectGeometry, UnverifiedHeader};
 use crate::object::proven::Proven;
 use crate::store::sealed::headers::Identity;
 use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, too_long};
@@ -33,7 +34,7 @@ pub(super) async fn get(
         return head(store, location, options).await;
     }
     // A closed account costs no request.
-    place.account.permit().map(drop).map_err(ours)?;
+    place.owner.check_open().map_err(ours)?;
     for _ in 0..ATTEMPTS {
         if let Some(answer) = attempt(store, &place, location, &options).await? {
             return Ok(answer);
@@ -82,13 +83,13 @@ async fn attempt(
     let mut sealed = Sealed { inner: take_stream(&mut answer), arrived: Arrived::default() };
     let mut position = stored.start;
     // A tail may reach back to the header, though that was not known when it was asked for.
-    let proven = if position == 0 {
+    let Readable { account, proven } = if position == 0 {
         position = HEADER_LEN as u64;
         let header = sealed.header().await?;
-        prove(store, place, location, &identity, header)?
+        prove(store, place, location, &identity, header).await?
     } else {
-        match header.proven(store, place, location, &identity)? {
-            Some(proven) => proven,
+        match header.proven(store, place, location, &identity).await? {
+            Some(readable) => readable,
             None => return Ok(None),
         }
     };
@@ -102,7 +103,7 @@ async fn attempt(
         location: location.clone(),
         sealed,
         before,
-        opener: Opener::new(place.account.clone(), proven, geometry, &cover),
+        opener: Opener::new(account, proven, geometry, &cover),
         ended: false,
         chunks: 0,
     };
@@ -127,22 +128,25 @@ pub(super) enum Header {
 
 impl Header {
     pub(super) fn known(store: &Shared, place: &Place, location: &Path) -> Self {
-        let known = store.headers.at(location.as_ref(), place.account.id(), &place.context);
+        let known = store.headers.at(location.as_ref(), |id| place.owner.may_open(id), &place.context);
         known.map_or(Self::Unknown, |(identity, proven)| Self::Known(identity, proven))
     }
 
     /// The proof for the object of that identity; `None` when the header is another object's.
-    pub(super) fn proven(
+    pub(super) async fn proven(
         self,
         store: &Shared,
         place: &Place,
         location: &Path,
         identity: &Identity,
-    ) -> Result<Option<Proven>> {
+    ) -> Result<Option<Readable>> {
         match self {
-            Self::Known(of, proven) if of == *identity => Ok(Some(proven)),
+            Self::Known(of, proven) if of == *identity => {
+                let account = place.owner.opener(proven.info().account).await.map_err(ours)?;
+                Ok(Some(Readable { account, proven }))
+            }
             Self::Fetched(of, header) if of == *identity => {
-                prove(store, place, location, identity, header).map(Some)
+                prove(store, place, location, identity, header).await.map(Some)
             }
             _ => {
                 store.headers.forget(location.as_ref());
@@ -175,21 +179,29 @@ pub(super) async fn fetch_header(store: &Shared, location: &Path, options: &GetO
     Ok(Header::Fetched(identity, header))
 }
 
+/// A header that was proven, and the account that did.
+pub(super) struct Readable {
+    pub(super) account: Account,
+    pub(super) proven: Proven,
+}
+
 /// Proves a header for its place and this store's geometry, and remembers it.
-pub(super) fn prove(
+pub(super) async fn prove(
     store: &Shared,
     place: &Place,
     location: &Path,
     identity: &Identity,
     header: [u8; HEADER_LEN],
-) -> Result<Proven> {
-    let proven = Proven::new(&place.account, &place.context, header).map_err(ours)?;
+) -> Result<Readable> {
+    let named = UnverifiedHeader::parse(header).map_err(ours)?.info().account;
+    let account = place.owner.opener(named).await.map_err(ours)?;
+    let proven = Proven::new(&account, &place.context, header).map_err(ours)?;
     if proven.info().block_size != store.block_size {
         let message = "an object of another block size than this store's";
-        return Err(ours(Error::new(ErrorKind::Misuse, message).with_account(place.account.id())));
+        return Err(ours(Error::new(ErrorKind::Misuse, message).with_account(account.id())));
     }
     store.headers.keep(location.as_ref(), identity, &place.context, proven);
-    Ok(proven)
+    Ok(Readable { account, proven })
 }
 
 pub(super) fn identity(meta: &ObjectMeta) -> Identity {

@@ -3,6 +3,7 @@
 //! This folder is compiled once for each version of `object_store` that is asked for, by `store/v0_14.rs` and `store/object_store_0_13.rs`;
 //! what does not need the trait is in `store/sealed`. Imports: `account`, `object`, `format`, `error`, `store::*`.
 
+mod artifacts;
 mod copy;
 mod delete;
 mod error;
@@ -21,16 +22,18 @@ use futures_util::stream::BoxStream;
 
 use self::error::{denied, generic};
 use super::{take_stream, upstream};
-use crate::account::Account;
 use crate::error::{Error, ErrorKind};
 use crate::format::object::{BlockSize, Context};
 use crate::store::route::{Route, Router};
 use crate::store::sealed::headers::Headers;
+use crate::store::sealed::owner::Owner;
 use upstream::path::Path;
 use upstream::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+
+pub use artifacts::Artifacts;
 
 /// An `object_store::ObjectStore` over another one: what is written becomes sealed objects, what is read was sealed
 /// (contract G1). `docs/STORES.md` tells what it costs and what a crash leaves.
@@ -98,7 +101,7 @@ struct Shared {
 
 /// Where an object belongs: whose key, and bound to what.
 struct Place {
-    account: Account,
+    owner: Owner,
     context: Context,
 }
 
@@ -132,20 +135,20 @@ impl SealedStore {
 impl Shared {
     /// Asks the router.
     async fn place(&self, location: &Path) -> Result<Place> {
-        match self.router.route(location.as_ref()).await.map_err(generic)? {
-            Route::Sealed { account, binding } => {
-                let context = binding.context(&self.id, location.as_ref());
-                Ok(Place { account, context })
-            }
-            Route::Deny => Err(denied(location.as_ref())),
-        }
+        let (owner, binding) = match self.router.route(location.as_ref()).await.map_err(generic)? {
+            Route::Sealed { account, binding } => (Owner::Account(account), binding),
+            Route::Scoped { scope, binding } => (Owner::Scope(scope), binding),
+            Route::Deny => return Err(denied(location.as_ref())),
+        };
+        let context = binding.context(&self.id, location.as_ref());
+        Ok(Place { owner, context })
     }
 }
 
 impl Place {
     /// Whether the bytes of an object here are those of an object there.
     fn is(&self, other: &Self) -> bool {
-        self.account.id() == other.account.id() && self.context == other.context
+        self.owner.is_one_account_with(&other.owner) && self.context == other.context
     }
 }
 

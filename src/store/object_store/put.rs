@@ -15,6 +15,7 @@ use super::upstream::{
 };
 use super::{Place, Shared};
 use crate::error::{Error, ErrorKind};
+use crate::store::sealed::owner::Writing;
 use crate::store::sealed::parts::{self, Parts};
 
 /// Seals the payload as one object, and acknowledges it only in the epoch of its sealing (contract D11).
@@ -25,13 +26,16 @@ pub(super) async fn put(
     payload: PutPayload,
     options: PutOptions,
 ) -> Result<PutResult> {
-    let Place { account, context } = place;
+    let Place { owner, context } = place;
+    let writing = owner.writer().await.map_err(ours)?;
+    let account = writing.account.clone();
     let pieces = payload.iter().map(AsRef::as_ref);
     let (fence, sealed) =
         parts::seal_all(account, &context, store.block_size, payload.content_length(), pieces)
             .map_err(ours)?;
     drop(payload);
     let done = store.inner.put_opts(location, sealed.into(), options).await?;
+    writing.check().await.map_err(ours)?;
     fence.check_lease().map_err(ours)?;
     Ok(done)
 }
@@ -40,6 +44,7 @@ pub(super) async fn put(
 pub(super) struct SealedUpload {
     inner: Box<dyn MultipartUpload>,
     parts: Parts,
+    writing: Writing,
     /// Parts that were begun, and those among them that have arrived.
     begun: usize,
     arrived: Arc<AtomicUsize>,
@@ -54,10 +59,12 @@ impl SealedUpload {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Self> {
-        let Place { account, context } = place;
-        let parts = Parts::begin(account, &context, store.block_size, store.part_size).map_err(ours)?;
+        let Place { owner, context } = place;
+        let writing = owner.writer().await.map_err(ours)?;
+        let parts = Parts::begin(writing.account.clone(), &context, store.block_size, store.part_size)
+            .map_err(ours)?;
         let inner = store.inner.put_multipart_opts(location, options).await?;
-        Ok(Self { inner, parts, begun: 0, arrived: Arc::default(), ended: false })
+        Ok(Self { inner, parts, writing, begun: 0, arrived: Arc::default(), ended: false })
     }
 
     /// The store underneath numbers parts in the order of these calls, whenever they are awaited.
@@ -74,6 +81,12 @@ impl SealedUpload {
             });
         }
         try_join_all(uploads).map(|done| done.map(drop)).boxed()
+    }
+
+    /// The look at the lease is the last thing: nothing is waited for after it.
+    async fn check(&mut self) -> Result<(), Error> {
+        self.writing.check().await?;
+        self.parts.check()
     }
 
     fn check_not_ended(&self) -> Result<(), Error> {
@@ -108,9 +121,9 @@ impl MultipartUpload for SealedUpload {
         self.ended = true;
         self.send(rest).await?;
         // Before, so that no object appears that would not be acknowledged; and after, for the acknowledgement (contract D11).
-        self.parts.check().map_err(ours)?;
+        self.check().await.map_err(ours)?;
         let done = self.inner.complete().await?;
-        self.parts.check().map_err(ours)?;
+        self.check().await.map_err(ours)?;
         Ok(done)
     }
 

@@ -1,5 +1,5 @@
 //! Reading many ranges at once: each block is fetched and opened once, whatever shares it.
-//! Imports: `format::object`, `object::proven`, `store::sealed`, the layer.
+//! Imports: `account`, `format::object`, `object::proven`, `store::sealed`, the layer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use futures_util::future::join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::{generic, ours};
-use super::get::{self, ATTEMPTS, Header, Sealed, fetch_header, give_way};
+use super::get::{self, ATTEMPTS, Header, Readable, Sealed, fetch_header, give_way};
 use super::upstream::path::Path;
 use super::upstream::{GetOptions, GetRange, Result};
 use super::{Place, Shared, take_stream};
+use crate::account::Account;
 use crate::error::Error;
 use crate::format::object::{HEADER_LEN, ObjectGeometry};
 use crate::object::proven::Proven;
@@ -30,7 +31,7 @@ pub(super) async fn get_ranges(
     for range in ranges {
         GetRange::Bounded(range.clone()).is_valid().map_err(generic)?;
     }
-    place.account.permit().map(drop).map_err(ours)?;
+    place.owner.check_open().map_err(ours)?;
     if ranges.is_empty() {
         return Ok(Vec::new());
     }
@@ -68,14 +69,14 @@ async fn attempt(
     if fetched.iter().any(|other| other.identity != identity) {
         return Ok(None);
     }
-    let proven = match header {
+    let Readable { account, proven } = match header {
         Header::InRange => {
             let first = fetched[0].arrived.header().ok_or_else(|| ours(ended_early()))?;
             fetched[0].position = HEADER_LEN as u64;
-            get::prove(store, place, location, &identity, first)?
+            get::prove(store, place, location, &identity, first).await?
         }
-        header => match header.proven(store, place, location, &identity)? {
-            Some(proven) => proven,
+        header => match header.proven(store, place, location, &identity).await? {
+            Some(readable) => readable,
             None => return Ok(None),
         },
     };
@@ -85,7 +86,7 @@ async fn attempt(
         .map(|range| GetRange::Bounded(range.clone()).as_range(geometry.plain_len()).map_err(generic))
         .collect::<Result<_>>()?;
     let mut opened = Vec::new();
-    if let Err(error) = open(place, proven, geometry, fetched, &mut opened).await {
+    if let Err(error) = open(&account, proven, geometry, fetched, &mut opened).await {
         opened.into_iter().for_each(|run| wipe(run.plain));
         // What does not open under a header that was remembered is to be read with its own.
         store.headers.forget(location.as_ref());
@@ -128,7 +129,7 @@ struct Opened {
 
 /// The lease is looked at after each block, and after the last of them there is no wait before the release.
 async fn open(
-    place: &Place,
+    account: &Account,
     proven: Proven,
     geometry: ObjectGeometry,
     fetched: Vec<Fetched>,
@@ -142,7 +143,7 @@ async fn open(
             let range = offset.min(geometry.plain_len())..((last + 1) * block).min(geometry.plain_len());
             let cover = Cover::new(&geometry, &range);
             let before = cover.stored.start.saturating_sub(position);
-            let mut opener = Opener::new(place.account.clone(), proven, geometry, &cover).at_once();
+            let mut opener = Opener::new(account.clone(), proven, geometry, &cover).at_once();
             // Everything has arrived: what is missing is not to come. Memory is taken for what is there.
             let needed = before.saturating_add(cover.stored.end - cover.stored.start);
             if needed > arrived.len() as u64 {

@@ -53,15 +53,25 @@ impl Headers {
         Self { limit, entries: Mutex::default() }
     }
 
-    /// The header last proven at `path`, for this account and context, and of which object it was.
-    pub(crate) fn at(&self, path: &str, account: AccountId, context: &Context) -> Option<(Identity, Proven)> {
+    /// The header last proven at `path`, for an account that `fits` and this context, and of which object it was.
+    pub(crate) fn at(
+        &self,
+        path: &str,
+        fits: impl FnOnce(AccountId) -> bool,
+        context: &Context,
+    ) -> Option<(Identity, Proven)> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.older.remove(path) {
             entries.insert(path.to_owned(), entry, self.limit);
         }
         let entry = entries.newer.get(path)?;
-        let fits = entry.proven.info().account == account && entry.context == *context;
-        fits.then(|| (entry.identity.clone(), entry.proven))
+        if entry.context != *context {
+            return None;
+        }
+        let found = (entry.identity.clone(), entry.proven);
+        // Others' locks are not taken under this one.
+        drop(entries);
+        fits(found.1.info().account).then_some(found)
     }
 
     pub(crate) fn keep(&self, path: &str, identity: &Identity, context: &Context, proven: Proven) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use object_store::{ObjectStore, ObjectStoreExt, integration};
 use strongroom::provider::Kek;
-use strongroom::store::{OneAccount, SealedStore};
+use strongroom::store::{Artifacts, OneAccount, SealedStore};
 use strongroom::testing::{ManualClock, ScriptedProvider};
-use strongroom::{AccountId, AccountSpec, AekCache};
+use strongroom::{AccountId, AccountSpec, AekCache, ErrorKind};
 use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3};
 
 const MIB: usize = 1024 * 1024;
@@ -74,6 +74,40 @@ async fn large(store: &SealedStore) {
     assert_eq!(store.head(&"copy".into()).await.expect("is there").size, plain.len() as u64);
 }
 
+/// Saved queries in the customer's store, and what the conditional put is for (contract G4).
+async fn artifacts(store: &SealedStore) {
+    let queries = Artifacts::new(store.clone(), "queries/saved").expect("a path");
+    let first = queries.put("Errors by Höst / 5m", "one".into(), None).await.expect("is put");
+    let mut racing = tokio::task::JoinSet::new();
+    for nth in 0..4 {
+        let queries = queries.clone();
+        let bytes = format!("two {nth}").into();
+        racing.spawn(async move { queries.put("Errors by Höst / 5m", bytes, Some(first)).await });
+    }
+    let done = racing.join_all().await;
+    let lost: Vec<_> = done.iter().filter_map(|done| done.as_ref().err()).collect();
+    assert_eq!(lost.len(), 3, "{done:?}");
+    assert!(lost.iter().all(|error| error.kind() == ErrorKind::Conflict), "{done:?}");
+    let newest = queries.get("Errors by Höst / 5m").await.expect("is read").expect("is there");
+    assert_eq!((newest.version.number(), newest.bytes.len()), (2, 5));
+    let old = queries.get_version("Errors by Höst / 5m", first).await.expect("is read").expect("is there");
+    assert_eq!(old.bytes, "one");
+    let listed = queries.list().await.expect("is listed");
+    assert_eq!((listed[0].name.as_str(), listed[0].size, listed.len()), ("Errors by Höst / 5m", 5, 1));
+    assert_eq!(queries.versions("Errors by Höst / 5m").await.expect("is listed").len(), 2);
+    queries.delete("Errors by Höst / 5m", newest.version).await.expect("is deleted");
+    assert_eq!(queries.get("Errors by Höst / 5m").await.expect("is asked for"), None);
+    assert!(queries.list().await.expect("is listed").is_empty());
+    assert_eq!(queries.put("Errors by Höst / 5m", "three".into(), None).await.expect("is put").number(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_artifacts_over_s3() {
+    let (_server, inner) = s3();
+    let (store, _cache) = sealed(inner);
+    artifacts(&store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_the_public_suite_passes_over_s3() {
     let (_server, inner) = s3();
@@ -103,5 +137,6 @@ async fn what_a_process_that_is_given_an_azurite_does() {
     let (store, _cache) = sealed(azurite_store());
     suite(&store, false).await;
     large(&store).await;
+    artifacts(&store).await;
     println!("the suite has passed over Azurite");
 }
