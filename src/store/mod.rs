@@ -4,6 +4,8 @@
 //! guide. The feature `object-store-0-13` does so for the version of `object_store` before.
 
 pub(crate) mod file;
+#[cfg(all(feature = "object-store", feature = "tokio"))]
+mod object_records;
 #[cfg(feature = "object-store-0-13")]
 pub mod object_store_0_13;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
@@ -15,6 +17,8 @@ mod tenants;
 #[cfg(feature = "object-store")]
 mod v0_14;
 
+#[cfg(all(feature = "object-store", feature = "tokio"))]
+pub use object_records::ObjectRecordStore;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]

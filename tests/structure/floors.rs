@@ -15,16 +15,17 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 44] = [
+const UNITS: [Unit; 46] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
     unit("id", 0, &["random", "error"]),
-    // 1: wiped memory, AEADs, time, files; and what passes through the provider trait.
+    // 1: wiped memory, AEADs, time, files, runtimes; and what passes through the provider trait.
     unit("secret", 1, &[]),
     unit("engine", 1, &["secret"]),
     unit("clock", 1, &[]),
     unit("atomic_file", 1, &[]),
+    unit("runtime", 1, &[]),
     unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap", "provider/call"]),
     unit("provider/call", 1, &["provider", "provider/error", "provider/kek", "provider/wrap"]),
     unit("provider/error", 1, &[]),
@@ -59,6 +60,7 @@ const UNITS: [Unit; 44] = [
     unit("object", 5, &[]),
     unit("store", 6, &[]),
     unit("store/file", 6, &[]),
+    unit("store/object_records", 6, &[]),
     unit("store/route", 6, &[]),
     unit("store/sealed", 6, &[]),
     unit("store/tenants", 6, &["store/route"]),
