@@ -91,6 +91,12 @@ impl Expect {
         self.least_sequence = self.least_sequence.max(Some(sequence));
     }
 
+    /// The same without a least sequence, and that apart.
+    pub(crate) fn split_least_sequence(mut self) -> (Self, Option<Sequence>) {
+        let least = self.least_sequence.take();
+        (self, least)
+    }
+
     /// Accepts any AEK that a provider unwraps, also where its wraps prove nothing.
     ///
     /// Wraps made with a public key (RSA-OAEP) can be made by anyone. Whoever can replace the record can then have

@@ -106,6 +106,8 @@ mod python;
 mod random;
 mod record_store;
 mod rotate;
+#[cfg(feature = "tokio")]
+mod runtime;
 mod secret;
 #[cfg(test)]
 mod shown_tests;
@@ -125,7 +127,10 @@ pub use account::permit::Permit;
 pub use account::settings::{OutageGrace, RefreshWindow};
 pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
-pub use cache::{AccountSpec, AekCache, AekCacheBuilder, CacheStats, Directory, DirectoryBuilder};
+pub use cache::{
+    AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, Directory, DirectoryBuilder,
+    MirrorReport, RecordCheck, RestoreSpec, Restored, VerifyAll, VerifyReport,
+};
 pub use derive::Kind;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};
@@ -137,6 +142,9 @@ pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, ScopeId, Suite};
 pub use keeper::Pending;
 pub use object::{ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject};
+pub use record_store::archive::{
+    DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, RecordCursor,
+};
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
 pub use rotate::{Retire, RotateTo};
 pub use secret::{MemoryLock, Protections};

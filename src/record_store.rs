@@ -1,7 +1,8 @@
 //! Where records are kept: load, and replace only what one has seen (contract G2).
 //!
 //! A store moves opaque bytes. It is trusted with nothing: what it returns is parsed within bounds, compared
-//! with what the embedder expects, and believed only once its MAC verifies. Imports: `format::record`, `id`, `error`.
+//! with what the embedder expects, and believed only once its MAC verifies. What else a store can tell is in
+//! `record_store::archive`. Imports: `record_store::archive`, `format::record`, `id`, `error`.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -13,6 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, ErrorKind};
 use crate::format::record::Sequence;
 use crate::id::AccountId;
+
+pub(crate) mod archive;
+
+use archive::{DEFAULT_HISTORY, KeptRecord, Listed, RecordArchive, first_after};
 
 /// Keeps one record per account, shared by any number of processes and machines.
 ///
@@ -188,28 +193,46 @@ impl Error {
 }
 
 /// Records in memory, for tests and for embedders that keep the bytes themselves. Gone with the process.
-#[derive(Default)]
 pub struct MemoryRecordStore {
-    records: Mutex<HashMap<AccountId, Vec<u8>>>,
+    records: Mutex<HashMap<AccountId, Row>>,
+    most_kept: usize,
+}
+
+struct Row {
+    bytes: Vec<u8>,
+    kept: Vec<(KeptRecord, Vec<u8>)>,
 }
 
 impl MemoryRecordStore {
     /// A store without records.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { records: Mutex::default(), most_kept: DEFAULT_HISTORY }
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<AccountId, Vec<u8>>> {
+    /// Keeps the last `most` records of each account, the newest one included; none with zero. Default: 32.
+    #[must_use]
+    pub const fn keep_history(mut self, most: usize) -> Self {
+        self.most_kept = most;
+        self
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<AccountId, Row>> {
         // OK because no code that can panic runs between the two halves of a change.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryRecordStore {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl RecordStore for MemoryRecordStore {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
         let records = self.records();
-        let Some(bytes) = records.get(&account) else { return Ok(Loaded::Absent) };
+        let Some(Row { bytes, .. }) = records.get(&account) else { return Ok(Loaded::Absent) };
         let tag = RecordTag::sha256_of(bytes);
         if known == Some(&tag) {
             return Ok(Loaded::Unchanged);
@@ -224,12 +247,40 @@ impl RecordStore for MemoryRecordStore {
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
         let mut records = self.records();
-        let current = records.get(&account).map(|bytes| RecordTag::sha256_of(bytes));
+        let current = records.get(&account).map(|row| RecordTag::sha256_of(&row.bytes));
         if current.as_ref() != expected {
             return Err(Error::record_conflict(account));
         }
-        records.insert(account, bytes.to_vec());
+        let mut kept = records.remove(&account).map(|row| row.kept).unwrap_or_default();
+        kept.push((KeptRecord::naming(bytes), bytes.to_vec()));
+        let names: Vec<KeptRecord> = kept.iter().map(|(name, _)| *name).collect();
+        let surplus = KeptRecord::surplus(&names, self.most_kept);
+        kept.retain(|(name, _)| !surplus.contains(name));
+        records.insert(account, Row { bytes: bytes.to_vec(), kept });
         Ok(RecordTag::sha256_of(bytes))
+    }
+}
+
+impl RecordArchive for MemoryRecordStore {
+    fn list(&self, after: Option<AccountId>) -> Result<Vec<Listed>, Error> {
+        let records = self.records();
+        let listed = records.iter().map(|(id, row)| Listed::new(*id, RecordTag::sha256_of(&row.bytes)));
+        Ok(first_after(listed, after))
+    }
+
+    fn history(&self, account: AccountId) -> Result<Vec<KeptRecord>, Error> {
+        let records = self.records();
+        let kept = records.get(&account).map(|row| row.kept.as_slice()).unwrap_or_default();
+        let mut names: Vec<KeptRecord> = kept.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn load_kept(&self, account: AccountId, kept: KeptRecord) -> Result<Vec<u8>, Error> {
+        let records = self.records();
+        let mut all = records.get(&account).into_iter().flat_map(|row| &row.kept);
+        let found = all.find(|(name, _)| *name == kept);
+        found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| Error::record_not_kept(account))
     }
 }
 
@@ -242,17 +293,24 @@ impl fmt::Debug for MemoryRecordStore {
 const SHOWN_OF_TAG: usize = 8;
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::testing::record_stores;
 
     #[test]
     fn g2_memory_store_replaces_only_what_was_seen() {
-        replaces_only_what_was_seen(&MemoryRecordStore::new());
+        record_stores::replaces_only_what_was_seen(&MemoryRecordStore::new());
     }
 
     #[test]
     fn g2_memory_store_loses_no_update_of_8_threads() {
-        loses_no_update_of_8_threads(&MemoryRecordStore::new());
+        record_stores::loses_no_update_of_8_threads(&MemoryRecordStore::new());
+    }
+
+    #[test]
+    fn e10_memory_store_lists_and_keeps_history() {
+        record_stores::lists_its_accounts(&MemoryRecordStore::new());
+        record_stores::keeps_what_was_replaced(&MemoryRecordStore::new().keep_history(3), 3);
     }
 
     #[test]
@@ -261,65 +319,4 @@ pub(crate) mod tests {
         let error = RecordTag::new(&[0; RecordTag::MAX_LEN + 1]).expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::Limit);
     }
-
-    /// What every store has to hold.
-    pub(crate) fn replaces_only_what_was_seen(store: &dyn RecordStore) {
-        let account = AccountId::from_bytes([1; 16]);
-        assert_eq!(store.load(account, None).unwrap(), Loaded::Absent);
-        let stale = RecordTag::new(b"of another record").unwrap();
-        assert_conflict(store.compare_and_swap(account, Some(&stale), b"one"));
-        assert_eq!(store.load(account, Some(&stale)).unwrap(), Loaded::Absent);
-
-        let one = store.compare_and_swap(account, None, b"one").unwrap();
-        assert_eq!(store.load(account, Some(&one)).unwrap(), Loaded::Unchanged);
-        let found = Loaded::Found { bytes: b"one".to_vec(), tag: one.clone() };
-        assert_eq!(store.load(account, None).unwrap(), found);
-        assert_eq!(store.load(account, Some(&stale)).unwrap(), found);
-        assert_conflict(store.compare_and_swap(account, None, b"two"));
-        assert_conflict(store.compare_and_swap(account, Some(&stale), b"two"));
-        assert_eq!(store.load(account, None).unwrap(), found, "a conflict writes nothing");
-
-        let two = store.compare_and_swap(account, Some(&one), b"two").unwrap();
-        assert_ne!(one, two);
-        assert_conflict(store.compare_and_swap(account, Some(&one), b"three"));
-        let found = Loaded::Found { bytes: b"two".to_vec(), tag: two };
-        assert_eq!(store.load(account, Some(&one)).unwrap(), found);
-
-        let other = AccountId::from_bytes([2; 16]);
-        assert_eq!(store.load(other, None).unwrap(), Loaded::Absent);
-    }
-
-    /// Each thread adds one, again and again, and retries after a conflict.
-    pub(crate) fn loses_no_update_of_8_threads(store: &dyn RecordStore) {
-        let account = AccountId::from_bytes([3; 16]);
-        store.compare_and_swap(account, None, &0_u64.to_be_bytes()).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| (0..ADDED_BY_EACH).for_each(|_| add_one(store, account)));
-            }
-        });
-        assert_eq!(count(&store.load(account, None).unwrap()), 8 * ADDED_BY_EACH);
-    }
-
-    pub(crate) fn add_one(store: &dyn RecordStore, account: AccountId) {
-        loop {
-            let loaded = store.load(account, None).unwrap();
-            let Loaded::Found { tag, .. } = &loaded else { panic!("it was created") };
-            match store.compare_and_swap(account, Some(tag), &(count(&loaded) + 1).to_be_bytes()) {
-                Ok(_) => return,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
-            }
-        }
-    }
-
-    pub(crate) fn count(loaded: &Loaded) -> u64 {
-        let Loaded::Found { bytes, .. } = loaded else { panic!("it was created") };
-        u64::from_be_bytes(bytes.as_slice().try_into().expect("whole"))
-    }
-
-    fn assert_conflict(outcome: Result<RecordTag, Error>) {
-        assert_eq!(outcome.expect_err("conflict").kind(), ErrorKind::Conflict);
-    }
-
-    const ADDED_BY_EACH: u64 = 20;
 }

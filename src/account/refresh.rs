@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
+use super::settings::Settings;
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -146,18 +147,7 @@ impl AccountInner {
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
         let record = &newest.record;
-        let context = record.wrap_context();
-        let started = clock.now();
-        let input = provider.unwrap(wrap, &context).await.map_err(classify)?;
-        let Some(secret) = input.secret_for(&context) else {
-            return Err(Refreshed::Wrong(self.untrusted("the KMS unwrapped the AEK of something else")));
-        };
-        let settings = self.settings();
-        // What fails here is this machine's memory, not the KMS: it earns no grace.
-        let keys =
-            GenerationKeys::new(self.id(), record.generation(), record.suite(), secret, settings.memory_lock)
-                .map_err(Refreshed::Wrong)?
-                .with_engine(settings.engine);
+        let (started, input, keys) = unwrap_keys(clock, self.settings(), provider, wrap, record).await?;
         let next = AccountRecord::clone(record);
         let verified = match &known.verified {
             Some(current) if *current.record() != next => current.verify_successor(next, keys.prk()),
@@ -181,10 +171,46 @@ impl AccountInner {
         }
         Refreshed::Verified(Box::new(Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace }))
     }
+}
 
-    fn untrusted(&self, message: &'static str) -> Error {
-        Error::new(ErrorKind::Untrusted, message).with_account(self.id())
-    }
+/// Unwraps `record`, which was admitted, and believes it by what comes out. Of whoever holds it already it knows nothing.
+pub(crate) async fn authenticate(
+    clock: &Clock,
+    settings: &Settings,
+    provider: Caller<'_>,
+    record: &AccountRecord,
+) -> Result<Unwrapped, Refreshed> {
+    let (started, input, keys) = unwrap_keys(clock, settings, provider, record.wrapped(), record).await?;
+    let verified = record.clone().verify(keys.prk()).map_err(Refreshed::Wrong)?;
+    Ok(Unwrapped { started, input, keys, verified })
+}
+
+/// One call of the KMS, and the keys of what it unwrapped.
+async fn unwrap_keys(
+    clock: &Clock,
+    settings: &Settings,
+    provider: Caller<'_>,
+    wrap: &Wrapped,
+    record: &AccountRecord,
+) -> Result<(Moment, WrapInput, GenerationKeys), Refreshed> {
+    let context = record.wrap_context();
+    let started = clock.now();
+    let input = provider.unwrap(wrap, &context).await.map_err(classify)?;
+    let Some(secret) = input.secret_for(&context) else {
+        let error = Error::new(ErrorKind::Untrusted, "the KMS unwrapped the AEK of something else");
+        return Err(Refreshed::Wrong(error.with_account(record.account())));
+    };
+    // What fails here is this machine's memory, not the KMS: it earns no grace.
+    let keys = GenerationKeys::new(
+        record.account(),
+        record.generation(),
+        record.suite(),
+        secret,
+        settings.memory_lock,
+    )
+    .map_err(Refreshed::Wrong)?
+    .with_engine(settings.engine);
+    Ok((started, input, keys))
 }
 
 impl Refreshed {

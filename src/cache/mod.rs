@@ -1,11 +1,15 @@
 //! The AEK cache: where accounts are created and attached, and what keeps them.
 //!
-//! Imports: `cache::{builder, create, directory}`, `account`, `keeper`, `lease`, `expect`, `record_store`, `clock`, `id`,
+//! Imports: `cache::{builder, create, directory, mirror, restore, verify}`, `account`, `keeper`, `lease`, `expect`, `record_store`, `clock`, `id`,
 //! `error`.
 
 mod builder;
 mod create;
 mod directory;
+mod mirror;
+mod records;
+mod restore;
+mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,6 +33,9 @@ use crate::record_store::{Loaded, RecordStore};
 pub use builder::AekCacheBuilder;
 pub use create::AccountSpec;
 pub use directory::{Directory, DirectoryBuilder};
+pub use mirror::MirrorReport;
+pub use restore::{RestoreSpec, Restored};
+pub use verify::{CheckedRecord, RecordCheck, VerifyAll, VerifyReport};
 
 /// Holds the AEKs of accounts in memory, each for as long as its customer's KMS agrees.
 ///

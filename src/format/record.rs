@@ -161,6 +161,12 @@ impl AccountRecord {
         self.draft.created.into()
     }
 
+    /// When the newest generation's AEK was made.
+    #[must_use]
+    pub fn generation_created(&self) -> SystemTime {
+        self.draft.newest.created.into()
+    }
+
     /// What to unwrap, to be able to verify the record.
     pub(crate) const fn wrapped(&self) -> &Wrapped {
         &self.draft.wrapped
@@ -231,6 +237,15 @@ impl VerifiedRecord {
     /// [`ErrorKind::Limit`] after 2^64 - 1 changes.
     pub(crate) fn successor(&self) -> Result<RecordDraft, Error> {
         let sequence = self.0.draft.sequence.next()?;
+        Ok(RecordDraft { sequence, ..self.0.draft.clone() })
+    }
+
+    /// This record's content once more, as the one that follows both this and the one of `sequence` (contract E10).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] after 2^64 - 1 changes.
+    pub(crate) fn again_after(&self, sequence: Sequence) -> Result<RecordDraft, Error> {
+        let sequence = self.0.draft.sequence.max(sequence).next()?;
         Ok(RecordDraft { sequence, ..self.0.draft.clone() })
     }
 

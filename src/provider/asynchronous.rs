@@ -3,22 +3,18 @@
 //! ```text
 //! keeper ── call ──► OnTokio ── spawn ──► a tokio runtime: the user's or one of its own ──► AsyncKeyProvider
 //! ```
-//! Nothing of the library waits on a thread meanwhile: a thousand slow calls hold none. Imports: `provider`, `secret`.
+//! Nothing of the library waits on a thread meanwhile: a thousand slow calls hold none. Imports: `provider`, `runtime`, `secret`.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
-use tokio::task::{JoinHandle, block_in_place};
+use tokio::runtime::Handle;
 
 use super::call::{Answer, Asynchronous, Calls};
+use crate::runtime::{NoAnswer, RunsOn};
 use crate::secret::wash_stack;
 
 use super::{Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
@@ -99,12 +95,6 @@ pub struct OnTokio<P> {
     patience: Duration,
 }
 
-enum RunsOn {
-    Users(Handle),
-    /// Taken out only when dropped.
-    Own(Option<Runtime>),
-}
-
 impl<P: AsyncKeyProvider> OnTokio<P> {
     /// Runs the calls on the runtime of `handle`.
     ///
@@ -122,12 +112,7 @@ impl<P: AsyncKeyProvider> OnTokio<P> {
     /// # Errors
     /// When the operating system gives no thread.
     pub fn with_own_runtime(provider: P) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("strongroom-tokio")
-            .enable_all()
-            .build()?;
-        let runtime = RunsOn::Own(Some(runtime));
+        let runtime = RunsOn::own()?;
         Ok(Self { provider: Arc::new(provider), runtime, patience: PATIENCE })
     }
 
@@ -137,58 +122,18 @@ impl<P: AsyncKeyProvider> OnTokio<P> {
         &self.provider
     }
 
-    fn handle(&self) -> Option<&Handle> {
-        match &self.runtime {
-            RunsOn::Users(handle) => Some(handle),
-            RunsOn::Own(runtime) => runtime.as_ref().map(Runtime::handle),
-        }
-    }
-
     fn spawn<T, F>(&self, call: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ProviderError>> + Send + 'static,
     {
-        match self.handle() {
-            Some(handle) => Box::pin(Spawned(handle.spawn(call))),
-            // OK because only `drop` takes the runtime out.
-            None => Box::pin(async { Err(ProviderError::transient(GONE)) }),
-        }
+        let spawned = self.runtime.spawn(call);
+        Box::pin(async move { spawned.await.unwrap_or_else(|none| Err(unanswered(none))) })
     }
 
     /// Waits for a call on the calling thread, which may belong to any runtime.
     fn block_on<T: Send + 'static>(&self, call: impl FnOnce() -> Answer<T>) -> Result<T, ProviderError> {
-        if self.would_wait_for_itself() {
-            return Err(ProviderError::misconfigured(WAITS_FOR_ITSELF));
-        }
-        let Some(handle) = self.handle() else { return Err(ProviderError::transient(GONE)) };
-        let (answer, waiting) = mpsc::sync_channel(1);
-        let call = call();
-        handle.spawn(async move {
-            // Nobody waits any more only when this thread is gone.
-            drop(answer.send(call.await));
-        });
-        let wait = || waiting.recv_timeout(self.patience);
-        let answer = if is_on_worker() {
-            // The call may lie in the queue of the very worker that waits for it: another thread takes that over. Within a
-            // `LocalSet` that is not to be had, nor needed: its thread is no worker.
-            catch_unwind(AssertUnwindSafe(|| block_in_place(wait))).unwrap_or_else(|_| wait())
-        } else {
-            wait()
-        };
-        answer.unwrap_or_else(|why| {
-            Err(ProviderError::transient(match why {
-                RecvTimeoutError::Timeout => STUCK,
-                RecvTimeoutError::Disconnected => GONE,
-            }))
-        })
-    }
-
-    /// Whether this thread is the only one that could make the call go on.
-    fn would_wait_for_itself(&self) -> bool {
-        let RunsOn::Users(handle) = &self.runtime else { return false };
-        handle.runtime_flavor() == RuntimeFlavor::CurrentThread
-            && Handle::try_current().is_ok_and(|current| current.id() == handle.id())
+        self.runtime.block_on(self.patience, call()).unwrap_or_else(|none| Err(unanswered(none)))
     }
 }
 
@@ -236,12 +181,6 @@ impl<P: AsyncKeyProvider> KeyProvider for OnTokio<P> {
     }
 }
 
-/// Whether this is a task of a runtime that has several threads.
-fn is_on_worker() -> bool {
-    tokio::task::try_id().is_some()
-        && Handle::try_current().is_ok_and(|current| current.runtime_flavor() == RuntimeFlavor::MultiThread)
-}
-
 /// An AEK passed through the thread that ends `call`, which is the runtime's.
 async fn washed<T>(call: impl Future<Output = T>) -> T {
     let answer = call.await;
@@ -249,39 +188,12 @@ async fn washed<T>(call: impl Future<Output = T>) -> T {
     answer
 }
 
-/// A call on the runtime. Dropping it ends the call there.
-struct Spawned<T>(JoinHandle<Result<T, ProviderError>>);
-
-impl<T> Future for Spawned<T> {
-    type Output = Result<T, ProviderError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
-            Ok(answer) => answer,
-            Err(error) if error.is_panic() => {
-                // What it says may hold a secret, and its own drop may panic.
-                drop(catch_unwind(AssertUnwindSafe(|| drop(error))));
-                Err(ProviderError::transient("the provider panicked"))
-            }
-            Err(_) => Err(ProviderError::transient(GONE)),
-        })
-    }
-}
-
-impl<T> Drop for Spawned<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl<P> Drop for OnTokio<P> {
-    /// A runtime that is dropped within another panics; one that is shut down in the background does not.
-    fn drop(&mut self) {
-        if let RunsOn::Own(runtime) = &mut self.runtime
-            && let Some(runtime) = runtime.take()
-        {
-            runtime.shutdown_background();
-        }
+fn unanswered(why: NoAnswer) -> ProviderError {
+    match why {
+        NoAnswer::Panicked => ProviderError::transient("the provider panicked"),
+        NoAnswer::Gone => ProviderError::transient(GONE),
+        NoAnswer::Late => ProviderError::transient(STUCK),
+        NoAnswer::WaitsForItself => ProviderError::misconfigured(WAITS_FOR_ITSELF),
     }
 }
 
@@ -301,6 +213,8 @@ const WAITS_FOR_ITSELF: &str = "a blocking call on the only thread of the runtim
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
     use crate::provider::ErrorClass;
 

@@ -1,20 +1,24 @@
 //! Records in a directory: one file per account, shared by any number of processes of one machine.
 //!
 //! Replacing is atomic and durable (`atomic_file`); writers take turns at a lock file; readers take no
-//! lock. Imports: `record_store`, `format::record`, `atomic_file`, `id`, `error`.
+//! lock. A record is kept in the history before it replaces another. Imports: `record_store`, `format::record`,
+//! `atomic_file`, `id`, `error`.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use crate::atomic_file::{Files, Readers};
+use crate::atomic_file::{FileLock, Files, Readers};
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
 use crate::id::AccountId;
+use crate::record_store::archive::{DEFAULT_HISTORY, KeptRecord, Listed, RecordArchive, first_after};
 use crate::record_store::{Loaded, RecordStore, RecordTag};
 
 /// A [`RecordStore`] in a directory of a local file system.
 ///
-/// The file of an account is named by the account's id, beside up to 256 lock files that are never removed. Files
-/// and the directory are created for their owner only. Readers never wait; a writer waits for as long as another one that
+/// The file of an account is named by the account's id, beside up to 256 lock files that are never removed and the directory
+/// `history`, with a directory for each account. Files and directories are created for their owner only. Readers never wait; a writer waits for as long as another one that
 /// holds its lock, so a process that is stopped in the middle of a change holds up changes, and no refresh.
 ///
 /// A file system that does not keep `flock` between the machines that mount it (many network file systems) may lose
@@ -34,6 +38,7 @@ use crate::record_store::{Loaded, RecordStore, RecordTag};
 pub struct FileRecordStore {
     directory: PathBuf,
     files: Files,
+    most_kept: usize,
 }
 
 impl FileRecordStore {
@@ -53,7 +58,15 @@ impl FileRecordStore {
 
     fn open_with(directory: PathBuf, files: Files) -> Result<Self, Error> {
         files.create_directory(&directory)?;
-        Ok(Self { directory, files })
+        Ok(Self { directory, files, most_kept: DEFAULT_HISTORY })
+    }
+
+    /// Keeps the last `most` records of each account, the newest one included; none with zero. Default: 32. Each process
+    /// that writes trims by its own number.
+    #[must_use]
+    pub const fn keep_history(mut self, most: usize) -> Self {
+        self.most_kept = most;
+        self
     }
 
     fn path(&self, account: AccountId) -> PathBuf {
@@ -73,6 +86,31 @@ impl FileRecordStore {
             let tag = RecordTag::sha256_of(&bytes);
             (bytes, tag)
         }))
+    }
+}
+
+impl FileRecordStore {
+    fn history_path(&self, account: AccountId) -> PathBuf {
+        self.directory.join(HISTORY).join(account.to_string())
+    }
+
+    /// Before the record is the newest one, so that no crash leaves one that is not kept.
+    fn keep(&self, account: AccountId, bytes: &[u8], lock: &FileLock) -> Result<(), Error> {
+        if self.most_kept == 0 {
+            return Ok(());
+        }
+        let folder = self.history_path(account);
+        self.files.create_directory(&self.directory.join(HISTORY))?;
+        self.files.create_directory(&folder)?;
+        self.files.replace(&folder.join(KeptRecord::naming(bytes).to_string()), bytes, lock)
+    }
+
+    /// Once the new record is in place. What cannot be removed now is, by the next change.
+    fn trim(&self, account: AccountId) {
+        let kept = self.history(account).unwrap_or_default();
+        for surplus in KeptRecord::surplus(&kept, self.most_kept) {
+            drop(std::fs::remove_file(self.history_path(account).join(surplus.to_string())));
+        }
     }
 }
 
@@ -104,10 +142,65 @@ impl RecordStore for FileRecordStore {
         if current.as_ref() != expected {
             return Err(Error::record_conflict(account));
         }
+        self.keep(account, bytes, &lock)?;
         self.files.replace(&self.path(account), bytes, &lock)?;
+        self.trim(account);
         Ok(RecordTag::sha256_of(bytes))
     }
 }
+
+impl RecordArchive for FileRecordStore {
+    fn list(&self, after: Option<AccountId>) -> Result<Vec<Listed>, Error> {
+        let accounts = names_in::<AccountId>(&self.directory)?;
+        let unread = accounts.into_iter().map(|account| Listed::new(account, RecordTag::sha256_of(&[])));
+        let mut listed = Vec::new();
+        for Listed { account, .. } in first_after(unread, after) {
+            // Its content is its stamp: what a file system notes of times depends on a clock that somebody can set.
+            match self.read(account) {
+                Ok(None) => {}
+                Ok(Some((_, stamp))) => listed.push(Listed { account, stamp }),
+                // One file that cannot be read hides no other: whoever loads it is told why.
+                Err(_) => listed.push(Listed { account, stamp: RecordTag::sha256_of(&[]) }),
+            }
+        }
+        Ok(listed)
+    }
+
+    fn history(&self, account: AccountId) -> Result<Vec<KeptRecord>, Error> {
+        let mut kept = names_in::<KeptRecord>(&self.history_path(account))?;
+        kept.sort_unstable();
+        Ok(kept)
+    }
+
+    fn load_kept(&self, account: AccountId, kept: KeptRecord) -> Result<Vec<u8>, Error> {
+        let path = self.history_path(account).join(kept.to_string());
+        let read = self.files.read(&path, AccountRecord::MAX_LEN, Readers::Any)?;
+        read.ok_or_else(|| Error::record_not_kept(account))
+    }
+}
+
+/// The names in a directory that are some `T`'s, spelt as it spells them. None where there is no such directory.
+fn names_in<T: FromStr + ToString>(directory: &Path) -> Result<Vec<T>, Error> {
+    let failed = |source: io::Error| {
+        let detail = format!("{}: {source}", directory.display());
+        Error::io("cannot list the directory", source).with_detail(detail)
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let parsed =
+            name.to_str().and_then(|text| text.parse::<T>().ok().filter(|name| name.to_string() == text));
+        names.extend(parsed);
+    }
+    Ok(names)
+}
+
+const HISTORY: &str = "history";
 
 #[cfg(test)]
 mod tests {
@@ -115,8 +208,9 @@ mod tests {
 
     use super::*;
     use crate::atomic_file::faults::Fault;
-    use crate::record_store::tests::{
-        add_one, count, loses_no_update_of_8_threads, replaces_only_what_was_seen,
+    use crate::testing::record_stores::{
+        add_one, count, keeps_what_was_replaced, lists_its_accounts, loses_no_update_of_8_threads,
+        replaces_only_what_was_seen,
     };
 
     const ACCOUNT: AccountId = AccountId::from_bytes([0xAC; 16]);
@@ -128,6 +222,27 @@ mod tests {
             Loaded::Found { bytes, .. } => Some(bytes),
             _ => None,
         }
+    }
+
+    fn kept(store: &FileRecordStore) -> Vec<Vec<u8>> {
+        let kept = store.history(ACCOUNT).unwrap();
+        kept.iter().map(|kept| store.load_kept(ACCOUNT, *kept).unwrap()).collect()
+    }
+
+    #[test]
+    fn e10_file_store_lists_and_keeps_history() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileRecordStore::open(directory.path().join("records")).unwrap();
+        lists_its_accounts(&store);
+        keeps_what_was_replaced(&store.clone().keep_history(3), 3);
+        // What else lies there is nobody's record.
+        std::fs::write(store.directory().join("FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"), b"foreign").unwrap();
+        std::fs::write(store.directory().join("notes.txt"), b"foreign").unwrap();
+        assert_eq!(store.list(None).unwrap().len(), 7);
+        // Without a history nothing is kept, and what was is dropped.
+        let without = store.clone().keep_history(0);
+        without.compare_and_swap(ACCOUNT, None, b"one").unwrap();
+        assert_eq!(kept(&store), Vec::<Vec<u8>>::new());
     }
 
     #[test]
@@ -162,7 +277,7 @@ mod tests {
                     let tag = old.map(|old| sound.compare_and_swap(ACCOUNT, None, old).unwrap());
 
                     let files = Files::failing_at(failing, fault);
-                    let store = FileRecordStore { directory: directory.path().into(), files: files.clone() };
+                    let store = FileRecordStore { files: files.clone(), ..sound.clone() };
                     let outcome = store.compare_and_swap(ACCOUNT, tag.as_ref(), b"new");
                     let struck = files.steps() > failing;
                     let after = bytes_of(&sound);
@@ -174,8 +289,11 @@ mod tests {
                         Err(error) => assert!(error.kind() == ErrorKind::Io && struck, "{context}"),
                     }
 
+                    // Whatever is there is kept.
+                    assert!(after.is_none_or(|after| kept(&sound).contains(&after)), "{context}");
+
                     // Whoever comes next, loads, and goes on from what is there.
-                    let next = after.as_deref().map(RecordTag::sha256_of);
+                    let next = bytes_of(&sound).as_deref().map(RecordTag::sha256_of);
                     sound.compare_and_swap(ACCOUNT, next.as_ref(), b"next").expect("nothing is stuck");
                     assert_eq!(bytes_of(&sound).as_deref(), Some(&b"next"[..]));
                     if !struck {
@@ -189,11 +307,12 @@ mod tests {
     #[test]
     fn e3_g2_a_load_that_fails_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        FileRecordStore::open(directory.path()).unwrap().compare_and_swap(ACCOUNT, None, b"one").unwrap();
+        let sound = FileRecordStore::open(directory.path()).unwrap();
+        sound.compare_and_swap(ACCOUNT, None, b"one").unwrap();
         for fault in Fault::ALL {
             for failing in 0.. {
                 let files = Files::failing_at(failing, fault);
-                let store = FileRecordStore { directory: directory.path().into(), files: files.clone() };
+                let store = FileRecordStore { files: files.clone(), ..sound.clone() };
                 let outcome = store.load(ACCOUNT, None);
                 if files.steps() <= failing {
                     assert!(matches!(outcome, Ok(Loaded::Found { .. })));

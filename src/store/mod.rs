@@ -5,6 +5,8 @@
 
 pub(crate) mod anchored;
 pub(crate) mod file;
+#[cfg(all(feature = "object-store", feature = "tokio"))]
+mod object_records;
 #[cfg(feature = "object-store-0-13")]
 pub mod object_store_0_13;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
@@ -18,6 +20,8 @@ mod tenants;
 mod v0_14;
 
 pub use crate::format::scope::ScopeState;
+#[cfg(all(feature = "object-store", feature = "tokio"))]
+pub use object_records::ObjectRecordStore;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
 pub use scope::{Accounts, Moved, Scope, ScopeBuilder, ScopeWriter};

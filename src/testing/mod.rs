@@ -1,8 +1,9 @@
 //! What users link into their own tests: clocks that they move, a provider that answers as
-//! scripted, and the conformance suite that any provider runs (feature `testing`).
+//! scripted, and the conformance suites that any provider and any record store runs (feature `testing`).
 
 pub mod conformance;
 mod memory_kms;
+pub mod record_stores;
 mod script;
 mod scripted;
 pub mod virtual_time;

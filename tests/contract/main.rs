@@ -21,4 +21,5 @@ mod records;
 mod revocation;
 mod rotation;
 mod schedule;
+mod survival;
 mod two_accounts;

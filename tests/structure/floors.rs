@@ -20,11 +20,12 @@ const UNITS: &[Unit] = &[
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
     unit("id", 0, &["random", "error"]),
-    // 1: wiped memory, AEADs, time, files; and what passes through the provider trait.
+    // 1: wiped memory, AEADs, time, files, runtimes; and what passes through the provider trait.
     unit("secret", 1, &[]),
     unit("engine", 1, &["secret"]),
     unit("clock", 1, &[]),
     unit("atomic_file", 1, &[]),
+    unit("runtime", 1, &[]),
     unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap", "provider/call"]),
     unit("provider/call", 1, &["provider", "provider/error", "provider/kek", "provider/wrap"]),
     unit("provider/error", 1, &[]),
@@ -61,6 +62,7 @@ const UNITS: &[Unit] = &[
     unit("store", 6, &[]),
     unit("store/anchored", 6, &[]),
     unit("store/file", 6, &[]),
+    unit("store/object_records", 6, &[]),
     unit("store/scope", 6, &[]),
     unit("store/route", 6, &["store/scope"]),
     unit("store/sealed", 6, &["store/route", "store/scope"]),
