@@ -5,6 +5,8 @@ pub(crate) mod frame;
 pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub(crate) mod takeover;
 
 #[cfg(test)]
 mod tests;

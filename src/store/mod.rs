@@ -11,6 +11,8 @@ mod route;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod sealed;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+mod takeover;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod tenants;
 #[cfg(feature = "object-store")]
 mod v0_14;
@@ -18,6 +20,8 @@ mod v0_14;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use route::{Binding, ByPrefix, OneAccount, Route, Router, Routing};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub use takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress};
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
-pub use v0_14::{SealedStore, SealedStoreBuilder};
+pub use v0_14::{SealedStore, SealedStoreBuilder, Takeover};

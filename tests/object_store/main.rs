@@ -14,9 +14,13 @@ mod directory;
 #[path = "../evidence/report.rs"]
 mod evidence;
 mod faults;
+mod haunted;
 mod hostile;
 mod model;
 mod requests;
+mod takeover;
+mod takeover_attacks;
+mod takeover_model;
 mod tenants;
 mod uploads;
 mod world;

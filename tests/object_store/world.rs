@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -175,6 +175,8 @@ pub(crate) struct Bent {
     sent: Arc<AtomicUsize>,
     /// The operation that fails, counted from 1; 0 for none.
     fail_at: AtomicUsize,
+    /// Whether a write that fails was done all the same.
+    fails_after: AtomicBool,
 }
 
 impl Bent {
@@ -190,6 +192,11 @@ impl Bent {
     pub(crate) fn fail_at(&self, nth: usize) {
         self.operations.store(0, Ordering::SeqCst);
         self.fail_at.store(nth, Ordering::SeqCst);
+    }
+
+    /// Has writes and deletions that fail be done before they do.
+    pub(crate) fn fail_after_doing(&self, after: bool) {
+        self.fails_after.store(after, Ordering::SeqCst);
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -221,7 +228,12 @@ pub(crate) fn is_planted(error: &object_store::Error) -> bool {
 #[async_trait]
 impl ObjectStore for Bent {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.operation()?;
+        let allowed = self.operation();
+        if self.fails_after.load(Ordering::SeqCst) {
+            let done = self.memory.put_opts(location, payload, opts).await;
+            return allowed.and(done);
+        }
+        allowed?;
         self.memory.put_opts(location, payload, opts).await
     }
 
@@ -281,6 +293,11 @@ impl ObjectStore for Bent {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         match self.operation() {
             Ok(()) => self.memory.delete_stream(locations),
+            Err(error) if self.fails_after.load(Ordering::SeqCst) => {
+                let deleted = self.memory.delete_stream(locations);
+                let mut error = Some(error);
+                deleted.map(move |done| error.take().map_or(done, Err)).boxed()
+            }
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     }

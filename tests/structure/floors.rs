@@ -15,7 +15,7 @@ const fn unit(name: &'static str, floor: u8, neighbours: &'static [&'static str]
     Unit { name, floor, neighbours }
 }
 
-const UNITS: [Unit; 44] = [
+const UNITS: [Unit; 46] = [
     // 0: the vocabulary.
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
@@ -38,6 +38,7 @@ const UNITS: [Unit; 44] = [
     unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
     unit("format/object", 2, &["format/frame", "derive"]),
+    unit("format/takeover", 2, &["format/codec", "format/object"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
     unit("lease", 3, &[]),
@@ -61,9 +62,10 @@ const UNITS: [Unit; 44] = [
     unit("store/file", 6, &[]),
     unit("store/route", 6, &[]),
     unit("store/sealed", 6, &[]),
+    unit("store/takeover", 6, &["store/sealed"]),
     unit("store/tenants", 6, &["store/route"]),
     // For each version of the trait a row of its own; what they share stands beside them.
-    unit("store/object_store", 6, &["store", "store/route", "store/sealed"]),
+    unit("store/object_store", 6, &["store", "store/route", "store/sealed", "store/takeover"]),
     unit("store/object_store_0_13", 6, &["store/object_store"]),
     unit("store/v0_14", 6, &["store/object_store"]),
     // On top: what users link into their own tests.

@@ -34,6 +34,11 @@ pub(super) async fn get(
     }
     // A closed account costs no request.
     place.account.permit().map(drop).map_err(ours)?;
+    if let Some(plaintext) = store.plaintext(location)
+        && let Some(answer) = plaintext.get(store, &place, location, &options).await?
+    {
+        return Ok(answer);
+    }
     for _ in 0..ATTEMPTS {
         if let Some(answer) = attempt(store, &place, location, &options).await? {
             return Ok(answer);
@@ -46,9 +51,11 @@ pub(super) async fn get(
 async fn head(store: &Shared, location: &Path, options: GetOptions) -> Result<GetResult> {
     let range = options.range.clone();
     let mut answer = store.inner.get_opts(location, GetOptions { range: None, ..options }).await?;
-    let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
-    answer.meta.size = geometry.plain_len();
-    answer.range = plain_range(range.as_ref(), geometry.plain_len())?;
+    if !store.is_plaintext(&answer.meta) {
+        let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
+        answer.meta.size = geometry.plain_len();
+    }
+    answer.range = plain_range(range.as_ref(), answer.meta.size)?;
     answer.payload = GetResultPayload::Stream(stream::empty().boxed());
     Ok(answer)
 }

@@ -31,13 +31,19 @@ pub(super) async fn put(
         parts::seal_all(account, &context, store.block_size, payload.content_length(), pieces)
             .map_err(ours)?;
     drop(payload);
+    let writing = store.writing(location).await;
     let done = store.inner.put_opts(location, sealed.into(), options).await?;
+    if let Some(writing) = writing {
+        writing.done(store).await?;
+    }
     fence.check_lease().map_err(ours)?;
     Ok(done)
 }
 
 /// An upload whose parts are cut anew, so that frames and the store's least size of a part do not bother the caller.
 pub(super) struct SealedUpload {
+    store: Arc<Shared>,
+    location: Path,
     inner: Box<dyn MultipartUpload>,
     parts: Parts,
     /// Parts that were begun, and those among them that have arrived.
@@ -49,7 +55,7 @@ pub(super) struct SealedUpload {
 
 impl SealedUpload {
     pub(super) async fn begin(
-        store: &Shared,
+        store: &Arc<Shared>,
         place: Place,
         location: &Path,
         options: PutMultipartOptions,
@@ -57,7 +63,25 @@ impl SealedUpload {
         let Place { account, context } = place;
         let parts = Parts::begin(account, &context, store.block_size, store.part_size).map_err(ours)?;
         let inner = store.inner.put_multipart_opts(location, options).await?;
-        Ok(Self { inner, parts, begun: 0, arrived: Arc::default(), ended: false })
+        let (store, location) = (Arc::clone(store), location.clone());
+        Ok(Self { store, location, inner, parts, begun: 0, arrived: Arc::default(), ended: false })
+    }
+
+    /// All but the completion.
+    pub(super) async fn send_rest(&mut self) -> Result<()> {
+        self.check_not_ended().and_then(|()| self.check_all_arrived()).map_err(ours)?;
+        let rest = self.parts.finish().map_err(ours)?;
+        self.ended = true;
+        self.send(rest).await
+    }
+
+    /// The completion alone, whatever was there.
+    pub(super) async fn complete_here(&mut self) -> Result<PutResult> {
+        // Before, so that no object appears that would not be acknowledged; and after, for the acknowledgement (contract D11).
+        self.parts.check().map_err(ours)?;
+        let done = self.inner.complete().await?;
+        self.parts.check().map_err(ours)?;
+        Ok(done)
     }
 
     /// The store underneath numbers parts in the order of these calls, whenever they are awaited.
@@ -103,14 +127,13 @@ impl MultipartUpload for SealedUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.check_not_ended().and_then(|()| self.check_all_arrived()).map_err(ours)?;
-        let rest = self.parts.finish().map_err(ours)?;
-        self.ended = true;
-        self.send(rest).await?;
-        // Before, so that no object appears that would not be acknowledged; and after, for the acknowledgement (contract D11).
-        self.parts.check().map_err(ours)?;
-        let done = self.inner.complete().await?;
-        self.parts.check().map_err(ours)?;
+        self.send_rest().await?;
+        let writing = self.store.writing(&self.location).await;
+        let done = self.complete_here().await?;
+        if let Some(writing) = writing {
+            writing.done(&self.store).await?;
+            self.parts.check().map_err(ours)?;
+        }
         Ok(done)
     }
 
