@@ -1,6 +1,8 @@
 //! One segment of a manifest, as this process has it: it only ever gets shorter.
 //! Imports: `format::takeover`, `error`, `store::sealed::headers`, `store::takeover`.
 
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::lock::Mutex as Turns;
@@ -15,7 +17,34 @@ pub(crate) struct Segment {
     number: u32,
     /// Held by whoever reads or replaces the segment in the store, so that versions are seen in the order in which they were made.
     pub(crate) turns: Turns<()>,
+    pub(crate) looks: Looks,
     seen: Mutex<Seen>,
+}
+
+/// Looks at what the store calls the segment. Of those who wait for one, all share the first that begins after they came.
+#[derive(Default)]
+pub(crate) struct Looks {
+    begun: AtomicU64,
+    /// The last that has ended: the how-manieth it was, and what it found.
+    last: Turns<Option<(u64, Identity)>>,
+}
+
+impl Looks {
+    /// What `look` finds, or what another's found that began after this call.
+    pub(crate) async fn share<E>(
+        &self,
+        look: impl Future<Output = Result<Identity, E>>,
+    ) -> Result<Identity, E> {
+        let before = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
+        if let Some((_, found)) = last.as_ref().filter(|(number, _)| *number > before) {
+            return Ok(found.clone());
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let found = look.await?;
+        *last = Some((number, found.clone()));
+        Ok(found)
+    }
 }
 
 struct Seen {
@@ -78,7 +107,7 @@ impl Segment {
         let entries: Vec<_> = entries.into_iter().map(Listed::new).collect();
         let mut seen = Seen { version, stored: Some(stored), entries, left: 0, bytes_left: 0 };
         seen.count();
-        Self { number, turns: Turns::new(()), seen: Mutex::new(seen) }
+        Self { number, turns: Turns::new(()), looks: Looks::default(), seen: Mutex::new(seen) }
     }
 
     pub(crate) const fn number(&self) -> u32 {
@@ -391,6 +420,39 @@ mod tests {
         ] {
             assert!(!is(&entry, &other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn e9_a_look_is_shared_by_those_only_who_came_before_it_began() {
+        use futures_util::FutureExt;
+        use futures_util::future::join;
+
+        let looks = Looks::default();
+        let (answer, answered) = (std::cell::Cell::new(false), std::cell::Cell::new(0));
+        let look = |name: &'static str| {
+            let (answer, answered) = (&answer, &answered);
+            async move {
+                std::future::poll_fn(|_| match answer.get() {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                })
+                .await;
+                answered.set(answered.get() + 1);
+                Ok::<_, ()>(stored(name))
+            }
+        };
+        let mut first = Box::pin(looks.share(look("first")));
+        assert!(first.as_mut().now_or_never().is_none());
+        // These come while the first is on its way, which may have been answered for already.
+        let mut second = Box::pin(looks.share(look("second")));
+        let mut third = Box::pin(looks.share(look("third")));
+        assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+        answer.set(true);
+        assert_eq!(first.now_or_never(), Some(Ok(stored("first"))));
+        let both = join(second, third).now_or_never().unwrap();
+        assert_eq!(both, (Ok(stored("second")), Ok(stored("second"))));
+        assert_eq!(answered.get(), 2);
+        assert_eq!(looks.share(look("fourth")).now_or_never(), Some(Ok(stored("fourth"))));
     }
 
     #[test]

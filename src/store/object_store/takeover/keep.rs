@@ -90,7 +90,7 @@ pub(super) async fn confirm(
     segment: &Segment,
     path: &str,
 ) -> Result<bool> {
-    let found = look(store, manifest, segment).await?;
+    let found = segment.looks.share(look(store, manifest, segment)).await?;
     match segment.compare(&found, path) {
         Freshness::Plain => Ok(true),
         Freshness::Gone => Ok(false),
@@ -113,6 +113,7 @@ pub(super) async fn refresh(store: &Shared, manifest: &Manifest, segment: &Segme
 /// along, who then find nothing left to do.
 pub(super) async fn forget(store: &Shared, manifest: &Manifest, segment: &Segment) -> Result<()> {
     let _turn = segment.turns.lock().await;
+    let mut failures = 0;
     for _ in 0..ATTEMPTS {
         let Some((body, stored)) = segment.next() else { return Ok(()) };
         let Some(stored) = stored else {
@@ -136,6 +137,11 @@ pub(super) async fn forget(store: &Shared, manifest: &Manifest, segment: &Segmen
                 reload(store, manifest, segment).await?;
             }
             Err(upstream::Error::NotFound { .. }) => return Err(ours(gone())),
+            // A client does not repeat a conditional write whose answer was lost. Here what the store has tells whether it was done.
+            Err(error) if failures < RETRIES && Error::find(&error).is_none() => {
+                failures += 1;
+                reload(store, manifest, segment).await?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -233,5 +239,6 @@ const fn gone() -> Error {
     )
 }
 
-/// How often a change is tried again because another process was first.
+/// How often a change is tried again because another process was first, and because the store failed.
 const ATTEMPTS: u32 = 32;
+pub(super) const RETRIES: u32 = 2;

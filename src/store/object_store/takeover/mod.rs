@@ -38,7 +38,7 @@ use crate::store::takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress, upw
 ///     while !takeover.progress().finished {
 ///         let progress = takeover.step(&limits).await?; // revoked? An error; call again when the key is back
 ///         println!("{} of {} left", progress.objects_left, progress.objects);
-///         if progress.objects_left == progress.failed && !progress.finished {
+///         if progress.failed > 0 && progress.failed == progress.objects_left {
 ///             break; // takeover.failures() tells why
 ///         }
 ///         tokio::time::sleep(Duration::from_millis(100)).await; // as slowly as you like
@@ -149,7 +149,7 @@ impl Takeover {
         self.taking.manifest.mark()
     }
 
-    /// Seals one batch of objects, and once nothing is left to seal says so in the storage. Sleep between steps to go slowly.
+    /// Seals one batch of objects, and when nothing is left says so in the storage. Sleep between steps to go slowly.
     ///
     /// An object that cannot be sealed is no error but a [failure](Self::failures), and is left out until [`Self::retry`].
     ///
@@ -168,7 +168,7 @@ impl Takeover {
         self.retry();
         loop {
             let progress = self.step(limits).await?;
-            if progress.finished || progress.objects_left == progress.failed && progress.failed > 0 {
+            if progress.finished || progress.failed > 0 && progress.failed == progress.objects_left {
                 return Ok(progress);
             }
         }

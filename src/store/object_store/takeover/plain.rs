@@ -9,8 +9,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use super::super::error::{generic, ours};
 use super::super::upstream::path::Path;
 use super::super::upstream::{
-    self, GetOptions, GetRange, GetResult, GetResultPayload, OBJECT_STORE_COALESCE_DEFAULT, Result,
-    coalesce_ranges,
+    self, GetOptions, GetRange, GetResult, GetResultPayload, OBJECT_STORE_COALESCE_DEFAULT, ObjectStoreExt,
+    Result, coalesce_ranges,
 };
 use super::super::{Place, Shared, get, take_stream};
 use super::{Plaintext, keep};
@@ -54,9 +54,13 @@ impl Plaintext {
         ranges: &[Range<u64>],
     ) -> Result<Option<Vec<Bytes>>> {
         let within = |range: &Range<u64>| GetRange::Bounded(range.clone()).as_range(self.entry.size);
-        let Ok(ranges) = ranges.iter().map(within).collect::<Result<Vec<_>, _>>() else {
-            // The one that is out of bounds is so in the sealed object too, or there is another object.
-            return Ok(None);
+        let ranges = match ranges.iter().map(within).collect::<Result<Vec<_>, _>>() {
+            Ok(ranges) => ranges,
+            Err(out_of_bounds) => {
+                let found = store.inner.head(location).await?;
+                let same = segment::is(&self.entry, &get::identity(&found));
+                return if same { Err(generic(out_of_bounds)) } else { Ok(None) };
+            }
         };
         let fetch = |range| fetch(store, &self.entry, location, range);
         let fetched = match coalesce_ranges(&ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await {

@@ -47,7 +47,7 @@ pub(super) async fn step(
         let batch = segment.batch(most);
         if !batch.is_empty() {
             seal_all(store, taking, segment, batch, limits).await?;
-            return Ok(manifest.progress());
+            break;
         }
         taking.next.fetch_add(1, Ordering::Relaxed);
     }
@@ -128,9 +128,14 @@ impl Sealing<'_> {
     }
 
     async fn attempts(&self, entry: &Entry) -> Result<()> {
+        let mut failures = 0;
         for _ in 0..ATTEMPTS {
-            if let Outcome::Done = self.attempt(entry).await? {
-                return Ok(());
+            match self.attempt(entry).await {
+                Ok(Outcome::Done) => return Ok(()),
+                Ok(Outcome::Again) => {}
+                // Whether it was done all the same is seen at the next look.
+                Err(error) if failures < keep::RETRIES && Error::find(&error).is_none() => failures += 1,
+                Err(error) => return Err(error),
             }
         }
         Err(ours(kept_changing()))
