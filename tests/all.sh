@@ -58,7 +58,7 @@ main() {
     cargo bench --locked --no-run --features testing,object-store --benches
   examples
   key_services
-  section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}"
+  section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}" -- --show-output
   fuzz
   evidence
   report "$begun"

@@ -6,6 +6,8 @@ pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod record;
 pub(crate) mod scope;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub(crate) mod takeover;
 
 #[cfg(test)]
 mod tests;

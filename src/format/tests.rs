@@ -72,6 +72,27 @@ fn f2_format_md_has_every_limit_with_its_value() {
     }
 }
 
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+#[test]
+fn f2_format_md_has_every_limit_of_a_manifest_with_its_value() {
+    use super::takeover::{
+        MAX_OBJECTS, MAX_PATH_LEN, MAX_SEGMENT_ENTRIES, MAX_SEGMENT_LEN, MAX_SEGMENTS, MAX_TAG_LEN,
+    };
+    let limits = [
+        ("MAX_OBJECTS", MAX_OBJECTS),
+        ("MAX_SEGMENTS", MAX_SEGMENTS.into()),
+        ("MAX_SEGMENT_ENTRIES", MAX_SEGMENT_ENTRIES as u64),
+        ("MAX_SEGMENT_LEN", MAX_SEGMENT_LEN as u64),
+        ("MAX_PATH_LEN", MAX_PATH_LEN as u64),
+        ("MAX_TAG_LEN", MAX_TAG_LEN as u64),
+        ("TakeoverMark::MAX_LEN", crate::store::TakeoverMark::MAX_LEN as u64),
+    ];
+    for (name, value) in limits {
+        let row = format!("| `{name}` | {value} |");
+        assert!(FORMAT.contains(&row), "{row}");
+    }
+}
+
 #[test]
 fn f1_format_md_s_wrap_is_the_wrap() {
     let record = AccountRecord::parse(&example("record")).unwrap();

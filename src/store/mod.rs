@@ -15,6 +15,8 @@ pub(crate) mod scope;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod sealed;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+mod takeover;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod tenants;
 #[cfg(feature = "object-store")]
 mod v0_14;
@@ -28,6 +30,8 @@ pub use scope::{Accounts, Moved, Scope, ScopeBuilder, ScopeWriter};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use sealed::artifact::{Artifact, ArtifactInfo, ArtifactVersion};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+pub use takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress};
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
-pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder};
+pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder, Takeover};

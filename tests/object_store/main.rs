@@ -15,11 +15,15 @@ mod directory;
 #[path = "../evidence/report.rs"]
 mod evidence;
 mod faults;
+mod haunted;
 mod hostile;
 mod model;
 mod requests;
 mod scopes;
 mod scopes_under_load;
+mod takeover;
+mod takeover_attacks;
+mod takeover_model;
 mod tenants;
 mod uploads;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -175,6 +175,9 @@ pub(crate) struct Bent {
     sent: Arc<AtomicUsize>,
     /// The operation that fails, counted from 1; 0 for none.
     fail_at: AtomicUsize,
+    /// Whether a write that fails was done all the same, and whether everything after it fails too.
+    fails_after: AtomicBool,
+    fails_on: AtomicBool,
 }
 
 impl Bent {
@@ -192,6 +195,16 @@ impl Bent {
         self.fail_at.store(nth, Ordering::SeqCst);
     }
 
+    /// Has writes and deletions that fail be done before they do.
+    pub(crate) fn fail_after_doing(&self, after: bool) {
+        self.fails_after.store(after, Ordering::SeqCst);
+    }
+
+    /// Has all that follows the one that fails do so too: as if the process were cut off.
+    pub(crate) fn fail_on(&self, on: bool) {
+        self.fails_on.store(on, Ordering::SeqCst);
+    }
+
     pub(crate) fn operations(&self) -> usize {
         self.operations.load(Ordering::SeqCst)
     }
@@ -206,7 +219,16 @@ impl Bent {
 
     fn operation(&self) -> Result<()> {
         let nth = self.operations.fetch_add(1, Ordering::SeqCst) + 1;
-        if nth == self.fail_at.load(Ordering::SeqCst) { Err(planted()) } else { Ok(()) }
+        let fail_at = self.fail_at.load(Ordering::SeqCst);
+        let is_later = fail_at > 0 && nth > fail_at && self.fails_on.load(Ordering::SeqCst);
+        if nth == fail_at || is_later { Err(planted()) } else { Ok(()) }
+    }
+
+    /// Whether an operation that fails now is done before.
+    fn does_it_first(&self) -> bool {
+        // Only the very one: what follows comes from a process that is not there any more.
+        let is_first = self.operations() <= self.fail_at.load(Ordering::SeqCst);
+        is_first && self.fails_after.load(Ordering::SeqCst)
     }
 }
 
@@ -221,7 +243,12 @@ pub(crate) fn is_planted(error: &object_store::Error) -> bool {
 #[async_trait]
 impl ObjectStore for Bent {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.operation()?;
+        let allowed = self.operation();
+        if self.does_it_first() {
+            let done = self.memory.put_opts(location, payload, opts).await;
+            return allowed.and(done);
+        }
+        allowed?;
         self.memory.put_opts(location, payload, opts).await
     }
 
@@ -281,6 +308,11 @@ impl ObjectStore for Bent {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         match self.operation() {
             Ok(()) => self.memory.delete_stream(locations),
+            Err(error) if self.does_it_first() => {
+                let deleted = self.memory.delete_stream(locations);
+                let mut error = Some(error);
+                deleted.map(move |done| error.take().map_or(done, Err)).boxed()
+            }
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     }

@@ -40,6 +40,7 @@ const UNITS: &[Unit] = &[
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
     unit("format/scope", 2, &["format/codec", "format/record"]),
     unit("format/object", 2, &["format/frame", "derive"]),
+    unit("format/takeover", 2, &["format/codec", "format/object"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
     unit("block", 3, &[]),
     unit("lease", 3, &[]),
@@ -66,9 +67,10 @@ const UNITS: &[Unit] = &[
     unit("store/scope", 6, &[]),
     unit("store/route", 6, &["store/scope"]),
     unit("store/sealed", 6, &["store/route", "store/scope"]),
+    unit("store/takeover", 6, &["store/sealed"]),
     unit("store/tenants", 6, &["store/route"]),
     // For each version of the trait a row of its own; what they share stands beside them.
-    unit("store/object_store", 6, &["store", "store/route", "store/sealed"]),
+    unit("store/object_store", 6, &["store", "store/route", "store/sealed", "store/takeover"]),
     unit("store/object_store_0_13", 6, &["store/object_store"]),
     unit("store/v0_14", 6, &["store/object_store"]),
     // On top: what users link into their own tests.

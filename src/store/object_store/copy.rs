@@ -8,6 +8,7 @@ use futures_util::stream::TryStreamExt;
 use super::error::ours;
 use super::get;
 use super::put::{SealedUpload, put};
+use super::takeover::Replacing;
 use super::upstream::path::Path;
 use super::upstream::{
     self, CopyMode, CopyOptions, GetOptions, GetResult, MultipartUpload, ObjectStoreExt, PutMode,
@@ -18,9 +19,11 @@ use crate::id::ObjectId;
 
 pub(super) async fn copy(store: &Arc<Shared>, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
     let (source, target) = (store.place(from).await?, store.place(to).await?);
-    if source.is(&target) {
+    if source.is(&target) && store.plaintext(from).is_none() {
         target.owner.check_open().map_err(ours)?;
-        return store.inner.copy_opts(from, to, options).await;
+        let replacing = store.replacing(to).await;
+        store.inner.copy_opts(from, to, options).await?;
+        return done(store, replacing).await;
     }
     seal_anew(store, source, from, target, to, options).await
 }
@@ -35,9 +38,12 @@ pub(super) async fn rename(
     if from == to {
         return rename_to_itself(store, from, options.target_mode).await;
     }
-    if source.is(&target) {
+    let leaving = store.replacing(from).await;
+    if source.is(&target) && leaving.is_none() {
         target.owner.check_open().map_err(ours)?;
-        return store.inner.rename_opts(from, to, options).await;
+        let replacing = store.replacing(to).await;
+        store.inner.rename_opts(from, to, options).await?;
+        return done(store, replacing).await;
     }
     let RenameOptions { target_mode, extensions } = options;
     let mode = match target_mode {
@@ -45,7 +51,16 @@ pub(super) async fn rename(
         RenameTargetMode::Create => CopyMode::Create,
     };
     seal_anew(store, source, from, target, to, CopyOptions { mode, extensions }).await?;
-    store.inner.delete(from).await
+    store.inner.delete(from).await?;
+    done(store, leaving).await
+}
+
+/// The end of what may have replaced plaintext.
+async fn done(store: &Shared, replacing: Option<Replacing>) -> Result<()> {
+    match replacing {
+        Some(replacing) => replacing.done(store).await,
+        None => Ok(()),
+    }
 }
 
 /// Nothing is moved: many a store would copy the object to where it is, and then delete it.
@@ -89,16 +104,19 @@ async fn seal_anew(
         CopyMode::Create => {
             let staged = Path::parse(format!("{to}.{STAGED}{}", ObjectId::random()))?;
             upload(store, target, &staged, options, object).await?;
+            let replacing = store.replacing(to).await;
             let moved = store.inner.copy_opts(&staged, to, CopyOptions { mode, extensions }).await;
             let deleted = store.inner.delete(&staged).await;
-            moved.and(deleted)
+            moved?;
+            done(store, replacing).await?;
+            deleted
         }
     }
 }
 
 /// Reads and writes one part at a time.
 async fn upload(
-    store: &Shared,
+    store: &Arc<Shared>,
     target: Place,
     at: &Path,
     options: PutMultipartOptions,

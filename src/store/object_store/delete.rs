@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, BoxStream, Fuse, StreamExt};
 
 use super::Shared;
+use super::takeover::Replacing;
 use super::upstream::path::Path;
 use super::upstream::{Error, Result};
 
@@ -25,12 +26,33 @@ pub(super) fn delete_stream(
                     Ok(location) => store.place(&location).await.map(|_| location),
                     Err(error) => Err(error),
                 };
-                slots.enter(allowed).map(Ok)
+                let replacing = match &allowed {
+                    Ok(location) => store.replacing(location).await,
+                    Err(_) => None,
+                };
+                slots.enter(allowed, replacing).map(Ok)
             }
         })
     };
     let merge = Merge { slots, deleted: store.inner.delete_stream(routed.boxed()).fuse(), waiting: None };
-    stream::unfold(merge, |mut merge| async move { merge.next().await.map(|result| (result, merge)) }).boxed()
+    let merged =
+        stream::unfold(merge, |mut merge| async move { merge.next().await.map(|result| (result, merge)) });
+    // Those that a manifest listed are acknowledged once it does not list them any more: many at a time, in few changes of it.
+    merged
+        .map(move |(result, allowed)| {
+            let store = Arc::clone(&store);
+            async move {
+                let location = result?;
+                // Of the path that was deleted: where a whole batch failed with one result, that is not the one of the slot.
+                if let Some(replacing) = store.replacing(&location).await {
+                    replacing.done(&store).await?;
+                }
+                drop(allowed);
+                Ok(location)
+            }
+        })
+        .buffered(AT_ONCE)
+        .boxed()
 }
 
 /// What became of each path, in order, until its result is given out.
@@ -38,15 +60,15 @@ pub(super) fn delete_stream(
 struct Slots(Mutex<VecDeque<Slot>>);
 
 enum Slot {
-    HandedOn,
+    HandedOn(Option<Replacing>),
     Refused(Error),
 }
 
 impl Slots {
     /// Notes the next path, and gives it back if it is to be handed on.
-    fn enter(&self, allowed: Result<Path>) -> Option<Path> {
+    fn enter(&self, allowed: Result<Path>, replacing: Option<Replacing>) -> Option<Path> {
         let (slot, path) = match allowed {
-            Ok(path) => (Slot::HandedOn, Some(path)),
+            Ok(path) => (Slot::HandedOn(replacing), Some(path)),
             Err(error) => (Slot::Refused(error), None),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(slot);
@@ -66,17 +88,21 @@ struct Merge {
 }
 
 impl Merge {
-    async fn next(&mut self) -> Option<Result<Path>> {
+    async fn next(&mut self) -> Option<(Result<Path>, Option<Replacing>)> {
         if self.waiting.is_none() {
             self.waiting = self.deleted.next().await;
         }
         loop {
             match self.slots.leave() {
-                Some(Slot::Refused(error)) => return Some(Err(error)),
+                Some(Slot::Refused(error)) => return Some((Err(error), None)),
                 // There may be fewer results than paths, where a whole batch failed with one.
-                Some(Slot::HandedOn) if self.waiting.is_none() => {}
-                Some(Slot::HandedOn) | None => return self.waiting.take(),
+                Some(Slot::HandedOn(_)) if self.waiting.is_none() => {}
+                Some(Slot::HandedOn(replacing)) => return Some((self.waiting.take()?, replacing)),
+                None => return Some((self.waiting.take()?, None)),
             }
         }
     }
 }
+
+/// How many results wait for a manifest at the same time.
+const AT_ONCE: usize = 64;

@@ -20,4 +20,10 @@ pub(super) fn denied(path: &str) -> upstream::Error {
     upstream::Error::PermissionDenied { path: path.to_owned(), source: source.into() }
 }
 
+/// What a path of some takeover's manifest answers.
+pub(super) fn reserved(path: &str) -> upstream::Error {
+    let source = Error::new(ErrorKind::Misuse, "this path is reserved for the manifest of a takeover");
+    upstream::Error::PermissionDenied { path: path.to_owned(), source: source.into() }
+}
+
 pub(super) const STORE: &str = "SealedStore";

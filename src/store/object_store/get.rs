@@ -18,6 +18,7 @@ use crate::format::object::{HEADER_LEN, ObjectGeometry, UnverifiedHeader};
 use crate::object::proven::Proven;
 use crate::store::sealed::headers::Identity;
 use crate::store::sealed::opener::{Arrived, Opener, another_range, ended_early, too_long};
+use crate::store::sealed::owner::Owner;
 use crate::store::sealed::span::{Cover, Wanted};
 
 /// One request where the header is remembered or comes with the range, otherwise two at the same time.
@@ -35,6 +36,11 @@ pub(super) async fn get(
     }
     // A closed account costs no request.
     place.owner.check_open().map_err(ours)?;
+    if let Some(plaintext) = store.plaintext(location)
+        && let Some(answer) = plaintext.get(store, &place, location, &options).await?
+    {
+        return Ok(answer);
+    }
     for _ in 0..ATTEMPTS {
         if let Some(answer) = attempt(store, &place, location, &options).await? {
             return Ok(answer);
@@ -47,9 +53,11 @@ pub(super) async fn get(
 async fn head(store: &Shared, location: &Path, options: GetOptions) -> Result<GetResult> {
     let range = options.range.clone();
     let mut answer = store.inner.get_opts(location, GetOptions { range: None, ..options }).await?;
-    let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
-    answer.meta.size = geometry.plain_len();
-    answer.range = plain_range(range.as_ref(), geometry.plain_len())?;
+    if !store.is_plaintext(&answer.meta) {
+        let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
+        answer.meta.size = geometry.plain_len();
+    }
+    answer.range = plain_range(range.as_ref(), answer.meta.size)?;
     answer.payload = GetResultPayload::Stream(stream::empty().boxed());
     Ok(answer)
 }
@@ -185,6 +193,11 @@ pub(super) struct Readable {
     pub(super) proven: Proven,
 }
 
+/// The account to prove a header with: the one that it names, if that is one of the owner's.
+pub(super) async fn opener(owner: &Owner, header: [u8; HEADER_LEN]) -> Result<Account, Error> {
+    owner.opener(UnverifiedHeader::parse(header)?.info().account).await
+}
+
 /// Proves a header for its place and this store's geometry, and remembers it.
 pub(super) async fn prove(
     store: &Shared,
@@ -193,8 +206,7 @@ pub(super) async fn prove(
     identity: &Identity,
     header: [u8; HEADER_LEN],
 ) -> Result<Readable> {
-    let named = UnverifiedHeader::parse(header).map_err(ours)?.info().account;
-    let account = place.owner.opener(named).await.map_err(ours)?;
+    let account = opener(&place.owner, header).await.map_err(ours)?;
     let proven = Proven::new(&account, &place.context, header).map_err(ours)?;
     if proven.info().block_size != store.block_size {
         let message = "an object of another block size than this store's";

@@ -1,7 +1,7 @@
 //! `SealedStore`: an `object_store::ObjectStore` over any other, in which everything is a sealed object.
 //!
 //! This folder is compiled once for each version of `object_store` that is asked for, by `store/v0_14.rs` and `store/object_store_0_13.rs`;
-//! what does not need the trait is in `store/sealed`. Imports: `account`, `object`, `format`, `error`, `store::*`.
+//! what does not need the trait is in `store/sealed` and `store/takeover`. Imports: `account`, `object`, `format`, `error`, `store::*`.
 
 mod artifacts;
 mod copy;
@@ -11,6 +11,7 @@ mod get;
 mod list;
 mod put;
 mod ranges;
+mod takeover;
 
 use std::fmt;
 use std::ops::Range;
@@ -20,20 +21,23 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use self::error::{denied, generic};
+use self::error::{denied, generic, reserved};
+use self::takeover::Takings;
 use super::{take_stream, upstream};
 use crate::error::{Error, ErrorKind};
 use crate::format::object::{BlockSize, Context};
 use crate::store::route::{Route, Router};
 use crate::store::sealed::headers::Headers;
 use crate::store::sealed::owner::Owner;
+use crate::store::takeover::is_reserved;
 use upstream::path::Path;
 use upstream::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-pub use artifacts::Artifacts;
+pub use self::artifacts::Artifacts;
+pub use self::takeover::Takeover;
 
 /// An `object_store::ObjectStore` over another one: what is written becomes sealed objects, what is read was sealed
 /// (contract G1). `docs/STORES.md` tells what it costs and what a crash leaves.
@@ -97,6 +101,8 @@ struct Shared {
     block_size: BlockSize,
     part_size: usize,
     headers: Headers,
+    /// What is plaintext still (contract E9); nothing, unless a takeover is open.
+    takings: Takings,
 }
 
 /// Where an object belongs: whose key, and bound to what.
@@ -128,13 +134,16 @@ impl SealedStore {
     ///
     /// A foreign object may have a possible size. It is listed then, and is an error when it is read.
     pub fn list_foreign(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        list::foreign(self.shared.inner.list(prefix), self.shared.block_size)
+        list::foreign(&self.shared, self.shared.inner.list(prefix))
     }
 }
 
 impl Shared {
     /// Asks the router.
     async fn place(&self, location: &Path) -> Result<Place> {
+        if is_reserved(location.as_ref()) {
+            return Err(reserved(location.as_ref()));
+        }
         let (owner, binding) = match self.router.route(location.as_ref()).await.map_err(generic)? {
             Route::Sealed { account, binding } => (Owner::Account(account), binding),
             Route::Scoped { scope, binding } => (Owner::Scope(scope), binding),
@@ -184,7 +193,7 @@ impl ObjectStore for SealedStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        list::sealed(self.shared.inner.list(prefix), self.shared.block_size)
+        list::sealed(&self.shared, self.shared.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -192,12 +201,12 @@ impl ObjectStore for SealedStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        list::sealed(self.shared.inner.list_with_offset(prefix, offset), self.shared.block_size)
+        list::sealed(&self.shared, self.shared.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let listing = self.shared.inner.list_with_delimiter(prefix).await?;
-        Ok(list::sealed_at_once(listing, self.shared.block_size))
+        Ok(list::sealed_at_once(&self.shared, listing))
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -217,7 +226,7 @@ impl fmt::Display for SealedStore {
 
 impl fmt::Debug for SealedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { inner, id, router: _, block_size, part_size, headers } = &*self.shared;
+        let Shared { inner, id, router: _, block_size, part_size, headers, takings: _ } = &*self.shared;
         f.debug_struct("SealedStore")
             .field("inner", inner)
             .field("id", id)
@@ -270,7 +279,8 @@ impl SealedStoreBuilder {
             return Err(Error::new(ErrorKind::Misuse, "a part of an upload is 5 MiB to 5 GiB long"));
         }
         let headers = Headers::new(cached_headers);
-        let shared = Shared { inner, id, router, block_size, part_size, headers };
+        let takings = Takings::default();
+        let shared = Shared { inner, id, router, block_size, part_size, headers, takings };
         Ok(SealedStore { shared: Arc::new(shared) })
     }
 }

@@ -34,7 +34,11 @@ pub(super) async fn put(
         parts::seal_all(account, &context, store.block_size, payload.content_length(), pieces)
             .map_err(ours)?;
     drop(payload);
+    let replacing = store.replacing(location).await;
     let done = store.inner.put_opts(location, sealed.into(), options).await?;
+    if let Some(replacing) = replacing {
+        replacing.done(store).await?;
+    }
     writing.check().await.map_err(ours)?;
     fence.check_lease().map_err(ours)?;
     Ok(done)
@@ -42,6 +46,8 @@ pub(super) async fn put(
 
 /// An upload whose parts are cut anew, so that frames and the store's least size of a part do not bother the caller.
 pub(super) struct SealedUpload {
+    store: Arc<Shared>,
+    location: Path,
     inner: Box<dyn MultipartUpload>,
     parts: Parts,
     writing: Writing,
@@ -54,7 +60,7 @@ pub(super) struct SealedUpload {
 
 impl SealedUpload {
     pub(super) async fn begin(
-        store: &Shared,
+        store: &Arc<Shared>,
         place: Place,
         location: &Path,
         options: PutMultipartOptions,
@@ -64,7 +70,25 @@ impl SealedUpload {
         let parts = Parts::begin(writing.account.clone(), &context, store.block_size, store.part_size)
             .map_err(ours)?;
         let inner = store.inner.put_multipart_opts(location, options).await?;
-        Ok(Self { inner, parts, writing, begun: 0, arrived: Arc::default(), ended: false })
+        let (store, location) = (Arc::clone(store), location.clone());
+        Ok(Self { store, location, inner, parts, writing, begun: 0, arrived: Arc::default(), ended: false })
+    }
+
+    /// All but the completion.
+    pub(super) async fn send_rest(&mut self) -> Result<()> {
+        self.check_not_ended().and_then(|()| self.check_all_arrived()).map_err(ours)?;
+        let rest = self.parts.finish().map_err(ours)?;
+        self.ended = true;
+        self.send(rest).await
+    }
+
+    /// The completion alone, whatever was there.
+    pub(super) async fn complete_here(&mut self) -> Result<PutResult> {
+        // Before, so that no object appears that would not be acknowledged; and after, for the acknowledgement (contract D11).
+        self.check().await.map_err(ours)?;
+        let done = self.inner.complete().await?;
+        self.check().await.map_err(ours)?;
+        Ok(done)
     }
 
     /// The store underneath numbers parts in the order of these calls, whenever they are awaited.
@@ -116,14 +140,13 @@ impl MultipartUpload for SealedUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.check_not_ended().and_then(|()| self.check_all_arrived()).map_err(ours)?;
-        let rest = self.parts.finish().map_err(ours)?;
-        self.ended = true;
-        self.send(rest).await?;
-        // Before, so that no object appears that would not be acknowledged; and after, for the acknowledgement (contract D11).
-        self.check().await.map_err(ours)?;
-        let done = self.inner.complete().await?;
-        self.check().await.map_err(ours)?;
+        self.send_rest().await?;
+        let replacing = self.store.replacing(&self.location).await;
+        let done = self.complete_here().await?;
+        if let Some(replacing) = replacing {
+            replacing.done(&self.store).await?;
+            self.check().await.map_err(ours)?;
+        }
         Ok(done)
     }
 

@@ -35,6 +35,11 @@ pub(super) async fn get_ranges(
     if ranges.is_empty() {
         return Ok(Vec::new());
     }
+    if let Some(plaintext) = store.plaintext(location)
+        && let Some(plain) = plaintext.get_ranges(store, &place, location, ranges).await?
+    {
+        return Ok(plain);
+    }
     for _ in 0..ATTEMPTS {
         if let Some(plain) = attempt(store, &place, location, ranges).await? {
             return Ok(plain);

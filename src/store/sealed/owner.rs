@@ -6,6 +6,7 @@ use crate::id::AccountId;
 use crate::store::scope::{Scope, ScopeWriter};
 
 /// What a route leads to.
+#[derive(Clone)]
 pub(crate) enum Owner {
     Account(Account),
     Scope(Scope),
