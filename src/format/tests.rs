@@ -10,7 +10,8 @@ use crate::format::frame::{Detached, MAX_BLOCK, split};
 use crate::format::object::{BlockSize, Context};
 use crate::format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
-use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
+use crate::format::scope::ScopeState;
+use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, ScopeId, Suite};
 use crate::provider::{KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
 use crate::record_store::RecordTag;
 use crate::secret::MemoryLock;
@@ -64,6 +65,8 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("GenerationLimits::MAX_SEALS", GenerationLimits::MAX_SEALS),
         ("GenerationLimits::MAX_BYTES", GenerationLimits::MAX_BYTES),
         ("GenerationLimits::MAX_AGE_DAYS", GenerationLimits::MAX_AGE_DAYS.into()),
+        ("ScopeState::MAX_CUSTOMERS", ScopeState::MAX_CUSTOMERS as u64),
+        ("ScopeState::MAX_LEN", ScopeState::MAX_LEN as u64),
         ("RecordTag::MAX_LEN", RecordTag::MAX_LEN as u64),
     ];
     for (name, value) in limits {
@@ -128,6 +131,18 @@ fn f1_format_md_s_record_verifies() {
     assert_eq!(verified.record().account(), account());
     assert_eq!(verified.record().sequence().number(), 3);
     assert_eq!(verified.policy().max_grace().expect("is given").as_secs(), 600);
+}
+
+#[test]
+fn f1_e9_format_md_s_scope_verifies() {
+    let stored = example("scope");
+    let (state, content, mac) = ScopeState::parse(&stored).unwrap();
+    keys().prk().verify_mac(MacUse::Scope, b"scope state", &[content], mac).unwrap();
+    let scope = ScopeId::from_bytes(0xE0E1_E2E3_E4E5_E6E7_E8E9_EAEB_ECED_EEEF_u128.to_be_bytes());
+    let customer = AccountId::from_bytes(0xF0F1_F2F3_F4F5_F6F7_F8F9_FAFB_FCFD_FEFF_u128.to_be_bytes());
+    assert_eq!((state.scope(), state.sequence().number(), state.service()), (scope, 2, account()));
+    assert_eq!((state.writes_to(), state.customers()), (customer, &[customer][..]));
+    assert_eq!([&state.content()[..], mac].concat(), stored);
 }
 
 #[test]

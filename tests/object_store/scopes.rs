@@ -146,6 +146,7 @@ pub(crate) struct States {
     /// What loads show in the place of what is there.
     shown: Mutex<Option<Vec<u8>>>,
     hook: Mutex<Option<Hook>>,
+    load_hook: Mutex<Option<Hook>>,
 }
 
 struct Hook(Box<dyn FnOnce() + Send>);
@@ -170,6 +171,11 @@ impl States {
 
     fn down(&self, down: bool) {
         *self.down.lock().unwrap() = down;
+    }
+
+    /// Between the next load's reading and its answer.
+    fn during_load(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.load_hook.lock().unwrap() = Some(Hook(Box::new(hook)));
     }
 
     /// Before the next swap.
@@ -199,11 +205,12 @@ impl States {
 impl RecordStore for States {
     fn load(&self, id: AccountId, known: Option<&RecordTag>) -> std::result::Result<Loaded, Error> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        self.call(id, || match self.shown.lock().unwrap().clone() {
-            Some(bytes) if bytes.is_empty() => Ok(Loaded::Absent),
-            Some(bytes) => Ok(Loaded::Found { tag: RecordTag::sha256_of(&bytes), bytes }),
-            None => self.memory.load(id, known),
-        })
+        let hook = self.load_hook.lock().unwrap().take();
+        let loaded = self.load_now(id, known);
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
+        loaded
     }
 
     fn compare_and_swap(
@@ -217,6 +224,16 @@ impl RecordStore for States {
             hook();
         }
         self.call(id, || self.memory.compare_and_swap(id, expected, bytes))
+    }
+}
+
+impl States {
+    fn load_now(&self, id: AccountId, known: Option<&RecordTag>) -> std::result::Result<Loaded, Error> {
+        self.call(id, || match self.shown.lock().unwrap().clone() {
+            Some(bytes) if bytes.is_empty() => Ok(Loaded::Absent),
+            Some(bytes) => Ok(Loaded::Found { tag: RecordTag::sha256_of(&bytes), bytes }),
+            None => self.memory.load(id, known),
+        })
     }
 }
 
@@ -376,6 +393,23 @@ async fn e9_no_machine_writes_under_the_old_key_once_the_bound_has_passed() {
 }
 
 #[tokio::test]
+async fn e9_d11_an_answer_that_took_longer_than_the_bound_acknowledges_nothing() {
+    let (scene, a, b) = Scene::new();
+    let writer = b.scope.writer().await.unwrap();
+    scene.run(&[&a, &b], BOUND);
+    // The other machine's question is answered before the move, and the answer arrives when the move is in force everywhere.
+    let (clock, scope, ada) = (scene.clock.clone(), a.scope.clone(), a.ada.clone());
+    scene.states.during_load(move || {
+        scope.link(&ada).unwrap();
+        clock.advance(BOUND);
+    });
+    assert_eq!(writer.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(writer.check().await.unwrap_err().kind(), ErrorKind::Conflict);
+    b.put("x").await.unwrap();
+    assert_eq!(scene.owner("x").await, b.ada.id());
+}
+
+#[tokio::test]
 async fn e9_c6_a_scope_in_use_is_confirmed_ahead_and_rarely() {
     let (scene, a, _) = Scene::new();
     a.put("x").await.unwrap();
@@ -468,6 +502,11 @@ async fn e9_a8_a_state_that_is_not_the_newest_authentic_one_moves_nothing() {
 
     let other_scene = Scene::new();
     let mut attacks = vec![Vec::new(), unlinked.clone(), other_scene.0.states.bytes(&other_scene.0)];
+    // Of another scope under the same service-managed account.
+    let (id, states) = (ScopeId::random(), Arc::new(MemoryRecordStore::new()));
+    Scope::builder(id, a.service.clone(), states.clone(), |_: AccountId| None).create().unwrap();
+    let Ok(Loaded::Found { bytes, .. }) = states.load(key(id), None) else { panic!("is there") };
+    attacks.push(bytes);
     attacks.extend((0..linked.len()).step_by(7).map(|len| linked[..len.max(1)].to_vec()));
     attacks.extend((0..linked.len() * 8).map(|bit| {
         let mut bytes = linked.clone();

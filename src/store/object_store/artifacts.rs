@@ -296,3 +296,21 @@ fn mine(error: upstream::Error) -> Error {
 
 /// How often a read begins again because the version it was to read is gone.
 const ATTEMPTS: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f2_g4_format_md_has_the_limits_of_artifacts() {
+        let format = include_str!("../../../docs/FORMAT.md");
+        for (name, value) in [
+            ("MAX_LEN", Artifacts::MAX_LEN),
+            ("MAX_NAME", Artifacts::MAX_NAME),
+            ("MAX_LISTED", Artifacts::MAX_LISTED),
+        ] {
+            let row = format!("| `Artifacts::{name}` | {value} |");
+            assert!(format.contains(&row), "{row}");
+        }
+    }
+}

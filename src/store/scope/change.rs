@@ -21,7 +21,8 @@ use crate::record_store::Loaded;
 pub struct Moved {
     /// The state's sequence now.
     pub sequence: Sequence,
-    /// From this time on no machine acknowledges a write under the account before. This machine does not since the change has returned.
+    /// From this time on no machine acknowledges a write under the account before, whenever that began. This machine does not since the change has returned. Where the
+    /// scope's [bound](ScopeState::confirmed_within) is zero this is now, and true of writes that begin from now on.
     pub everywhere_after: SystemTime,
 }
 

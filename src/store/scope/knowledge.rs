@@ -2,7 +2,7 @@
 //!
 //! A state is *confirmed* as of the moment at which the load, or the swap, that showed it began. Nobody else's code runs under the
 //! mutex: states are loaded on a worker of the keeper, and waits are ended once it is free. Imports: `store::scope`, `keeper`,
-//! `record_store`, `format::{record, scope}`, `clock`, `error`.
+//! `record_store`, `format::{record, scope}`, `clock`, `id`, `error`.
 
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::Sequence;
 use crate::format::scope::ScopeState;
+use crate::id::AccountId;
 use crate::keeper::{Completer, ControlCall, Destination, Met, Pending};
 use crate::record_store::{Loaded, RecordTag};
 
@@ -76,6 +77,20 @@ impl Inner {
         }
         let bound = knowledge.bound();
         self.wait_for_load(knowledge, now, |flight| !now.reached(flight.begun.plus(bound)))
+    }
+
+    /// Whether new data goes under `account`, by what is known at this moment: a load that took long may be too old by now. With a bound of zero
+    /// every load is; there it has to have begun after the question.
+    pub(super) fn check_writes_to(&self, account: AccountId) -> Result<(), Error> {
+        let knowledge = self.knowledge();
+        let now = self.now();
+        let known = knowledge.known.as_ref().ok_or_else(silent)?;
+        if known.state.writes_to() != account {
+            let message = "the scope was moved to another account while this was written: write it again";
+            return Err(Error::new(ErrorKind::Conflict, message).with_account(known.state.writes_to()));
+        }
+        let bound = known.state.confirmed_within();
+        if bound.is_zero() || known.is_confirmed(now, bound) { Ok(()) } else { Err(silent()) }
     }
 
     /// The state as a load that begins now shows it.
@@ -342,8 +357,7 @@ impl Drop for Departure {
 }
 
 const fn silent() -> Error {
-    let message =
-        "the scope's state was not confirmed: its record store does not answer, or the cache is shut down";
+    let message = "the scope's state was not confirmed in time: its record store does not answer, or the cache is shut down";
     Error::new(ErrorKind::Unavailable, message)
 }
 

@@ -327,13 +327,11 @@ impl ScopeWriter {
     /// account, and this one was never out of service since the write began (contract D11). Waits as [`Scope::writer`] does.
     ///
     /// # Errors
-    /// Why the write is not to be acknowledged: [`ErrorKind::Conflict`] when the scope has moved; as [`Scope::writer`].
+    /// Why the write is not to be acknowledged: [`ErrorKind::Conflict`] when the scope has moved; [`ErrorKind::Unavailable`] when the record store took longer than the
+    /// bound to say that it has not; as [`Scope::writer`].
     pub async fn check(&self) -> Result<(), Error> {
-        let state = self.scope.inner.confirm().await?;
-        if state.writes_to() != self.account.id() {
-            let message = "the scope was moved to another account while this was written: write it again";
-            return Err(Error::new(ErrorKind::Conflict, message).with_account(state.writes_to()));
-        }
+        self.scope.inner.confirm().await?;
+        self.scope.inner.check_writes_to(self.account.id())?;
         self.fence.check()
     }
 
