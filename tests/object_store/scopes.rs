@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, Result};
 use strongroom::provider::{Kek, KeyProvider};
-use strongroom::store::{Moved, Route, Scope, ScopeBuilder};
+use strongroom::store::{Moved, Route, Scope, ScopeBuilder, TakeoverLimits};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
     Account, AccountId, AccountSpec, AekCache, BlockSize, Directory, Error, ErrorKind, Expect, Loaded,
@@ -633,4 +633,59 @@ async fn e9_c8_accounts_of_a_directory_are_attached_when_the_scope_needs_them() 
     assert_eq!(scene.owner("new").await, a.ada.id());
     assert!(cache.shutdown(Duration::ZERO));
     assert!(store.put(&"late".into(), "x".into()).await.is_err());
+}
+
+/// Of another service's objects, put there past the store.
+async fn plaintext(scene: &Scene, count: usize) -> Vec<(String, Vec<u8>)> {
+    let mut plain = Vec::new();
+    for number in 0..count {
+        let (path, bytes) = (format!("data/{number}"), pattern(LEN + number));
+        scene.memory.put(&path.as_str().into(), bytes.clone().into()).await.unwrap();
+        plain.push((path, bytes));
+    }
+    plain
+}
+
+async fn errors_of_reads(machine: &Machine, objects: &[(String, Vec<u8>)]) -> Vec<Option<ErrorKind>> {
+    let mut errors = Vec::new();
+    for (path, _) in objects {
+        errors.push(machine.read(path).await.err().and_then(|error| kind(&error)));
+    }
+    errors
+}
+
+#[tokio::test]
+async fn e9_a_takeover_goes_on_while_the_writes_of_its_scope_move() {
+    let (scene, a, b) = Scene::new();
+    let plain = plaintext(&scene, 6).await;
+    let takeover = a.store.begin_takeover(&"data".into()).await.unwrap();
+    b.store.open_takeover(&"data".into(), None).await.unwrap();
+    let limits = TakeoverLimits::DEFAULT.batch(2).at_once(2);
+    assert_eq!(takeover.step(&limits).await.unwrap().objects_left, 4);
+    a.scope.link(&a.ada).unwrap();
+    assert_eq!(takeover.step(&limits).await.unwrap().objects_left, 2);
+
+    // What is sealed is each under its own key; what is not, under the one that new data goes under.
+    scene.set_enabled(ADA, false, &[&a, &b]);
+    let revoked = Some(ErrorKind::Revoked);
+    for machine in [&a, &b] {
+        let mut found = errors_of_reads(machine, &plain).await;
+        found.sort_unstable_by_key(Option::is_some);
+        assert_eq!(found, [None, None, revoked, revoked, revoked, revoked]);
+    }
+    assert_eq!(kind(&takeover.step(&limits).await.unwrap_err()), revoked);
+
+    a.scope.unlink().unwrap();
+    scene.run(&[&a, &b], BOUND);
+    assert!(takeover.step(&limits).await.unwrap().finished);
+    assert_eq!(errors_of_reads(&b, &plain).await.iter().filter(|kind| **kind == revoked).count(), 2);
+    scene.set_enabled(ADA, true, &[&a, &b]);
+    let mut owners = Vec::new();
+    for (path, bytes) in &plain {
+        assert_eq!(a.read(path).await.unwrap(), bytes);
+        assert_eq!(b.read(path).await.unwrap(), bytes);
+        owners.push(scene.owner(path).await);
+    }
+    assert_eq!(owners.iter().filter(|owner| **owner == a.ada.id()).count(), 2);
+    assert_eq!(owners.iter().filter(|owner| **owner == a.service.id()).count(), 4);
 }
