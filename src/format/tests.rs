@@ -65,6 +65,7 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("GenerationLimits::MAX_BYTES", GenerationLimits::MAX_BYTES),
         ("GenerationLimits::MAX_AGE_DAYS", GenerationLimits::MAX_AGE_DAYS.into()),
         ("RecordTag::MAX_LEN", RecordTag::MAX_LEN as u64),
+        ("LISTED_AT_ONCE", crate::record_store::archive::LISTED_AT_ONCE as u64),
     ];
     for (name, value) in limits {
         let row = format!("| `{name}` | {value} |");
