@@ -43,6 +43,7 @@
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
+//! | verify all records, mirror them, put one back | [`AekCache::verify_all`], [`AekCache::mirror`], [`AekCache::restore`] |
 //! | connect a KMS | [`provider`], [`provider::KeyProvider`], [`provider::preflight`] |
 //! | understand a failure | [`Error`], [`ErrorKind`], [`Refusal`] |
 //! | test your engine against a KMS that fails | the module `testing` (feature `testing`) |
@@ -65,7 +66,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `aws-lc` | yes | AES-256-GCM from `aws-lc-rs`; without it everything is pure Rust, with the same bytes |
-//! | `object-store` | no | [`store`]: an `object_store` 0.14 in which everything is sealed |
+//! | `object-store` | no | [`store`]: an `object_store` 0.14 in which everything is sealed; with `tokio`, records in one |
 //! | `object-store-0-13` | no | the same for `object_store` 0.13 |
 //! | `testing` | no | a scripted provider, a clock that tests move, the provider conformance suite |
 //!

@@ -45,8 +45,8 @@ main() {
     cargo test --locked --no-fail-fast --features testing,object-store,object-store-0-13 --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
-  section "tests, asynchronous providers" cargo_tests \
-    cargo test --locked --no-fail-fast --all-features --test asynchronous
+  section "tests, asynchronous providers and records in object stores" cargo_tests \
+    cargo test --locked --no-fail-fast --all-features --test asynchronous --test records
   # What optimised code leaves on stacks is not what debug code leaves there.
   section "residue in memory, release" cargo_tests \
     cargo test --locked --no-fail-fast --release --features tokio --test residue

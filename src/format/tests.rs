@@ -68,6 +68,7 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("ScopeState::MAX_CUSTOMERS", ScopeState::MAX_CUSTOMERS as u64),
         ("ScopeState::MAX_LEN", ScopeState::MAX_LEN as u64),
         ("RecordTag::MAX_LEN", RecordTag::MAX_LEN as u64),
+        ("LISTED_AT_ONCE", crate::record_store::archive::LISTED_AT_ONCE as u64),
     ];
     for (name, value) in limits {
         let row = format!("| `{name}` | {value} |");

@@ -1,7 +1,8 @@
 //! Where things are kept: one file or folder for each kind of store, none importing another.
 //!
 //! With the feature `object-store`, `SealedStore` encrypts whatever goes through an `object_store`. `docs/STORES.md` is its
-//! guide. The feature `object-store-0-13` does so for the version of `object_store` before.
+//! guide. The feature `object-store-0-13` does so for the version of `object_store` before. With `object-store` and
+//! `tokio`, `ObjectRecordStore` keeps account records in an object store.
 
 pub(crate) mod anchored;
 pub(crate) mod file;

@@ -76,7 +76,8 @@ impl ObjectRecordStore {
     }
 
     /// The same on a runtime of its own, of one thread: for programs without one, and whenever leases shall not depend on how
-    /// busy the program's runtime is.
+    /// busy the program's runtime is. Give it a client of its own then: one that is shared with another runtime may have its
+    /// connections served there.
     ///
     /// # Errors
     /// As [`Self::new`], and [`ErrorKind::Limit`] when the operating system gives no thread.

@@ -9,7 +9,7 @@ const MISTAKES: &str = "## 15. ";
 const CONTRACT: &str = "## 18. ";
 
 /// First letter, and the numbers from which to which.
-const REQUIRED: [(char, u8, u8); 10] = [
+const REQUIRED: &[(char, u8, u8)] = &[
     ('A', 1, 5),
     ('A', 8, 8),
     ('B', 1, 6),
@@ -18,8 +18,11 @@ const REQUIRED: [(char, u8, u8); 10] = [
     ('C', 9, 9),
     ('D', 1, 12),
     ('E', 1, 3),
+    ('E', 5, 5),
+    ('E', 9, 10),
     ('F', 1, 6),
-    ('G', 1, 1),
+    ('G', 1, 2),
+    ('G', 4, 4),
 ];
 
 /// The cells of every table row in the section that begins with `heading`, without the tables' heads.

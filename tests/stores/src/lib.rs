@@ -23,10 +23,42 @@ pub fn s3() -> (Server, Arc<dyn ObjectStore>) {
         command.args(["-H", "127.0.0.1", "-p", &place.port.to_string()]);
         command
     });
+    let store = make_bucket(&server);
+    (server, store)
+}
+
+/// The same S3, which takes one request after the other: moto does not keep what S3 promises of conditional puts otherwise. For
+/// another process, [`s3_store`] makes the store by the server's address.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn s3_one_by_one() -> (Server, Arc<dyn ObjectStore>) {
+    let program = installed("moto").join("bin/python");
+    let server = Server::start("moto", Ready::Http("/moto-api/"), |place| {
+        let mut command = Command::new(&program);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/servers/moto_one_by_one.py"));
+        command.arg(place.port.to_string());
+        command
+    });
+    let store = make_bucket(&server);
+    (server, store)
+}
+
+fn make_bucket(server: &Server) -> Arc<dyn ObjectStore> {
     let made = http::call(server.address(), "PUT", &format!("/{BUCKET}"), &[], b"").expect("moto answers");
     assert_eq!(made.status, 200, "{}", made.text());
+    s3_store(&server.url())
+}
+
+/// The store in the S3 at `url`.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn s3_store(url: &str) -> Arc<dyn ObjectStore> {
     let store = AmazonS3Builder::new()
-        .with_endpoint(server.url())
+        .with_endpoint(url)
         .with_allow_http(true)
         .with_bucket_name(BUCKET)
         .with_region("us-east-1")
@@ -34,7 +66,7 @@ pub fn s3() -> (Server, Arc<dyn ObjectStore>) {
         .with_secret_access_key("test")
         .build()
         .expect("is complete");
-    (server, Arc::new(store))
+    Arc::new(store)
 }
 
 /// A server of Azurite's, which is Microsoft's Azure Blob Storage on one machine, with an empty container. For its store, see
