@@ -367,7 +367,7 @@ async fn e9_what_was_sealed_before_or_changed_past_the_store_is_noticed() {
     world.store.put(&"data/sealed".into(), "sealed before".into()).await.unwrap();
     let before = world.stored("data/sealed").await;
     let takeover = world.store.begin_takeover(&prefix()).await.unwrap();
-    world.store_raw("data/002", b"written past the store").await;
+    world.store_raw("data/002", &b"written past the store ".repeat(9)).await;
     let progress = takeover.run(&LIMITS).await.unwrap();
     assert_eq!((progress.objects_left, progress.failed, progress.finished), (1, 1, false));
     let failures = takeover.failures();

@@ -143,6 +143,69 @@ async fn e9_plaintext_put_back_after_it_was_sealed_is_refused_and_never_sealed_a
 }
 
 #[tokio::test]
+async fn e9_a_runner_neither_launders_plaintext_nor_undoes_a_write() {
+    let scene = Scene::new().await;
+    let segment = manifest(&scene.world).await.remove(0).to_string();
+    let runner = scene.process();
+    let takeover = runner.open_takeover(&prefix(), None).await.unwrap();
+    // The runner has looked at the manifest for its batch. Then an object is overwritten, acknowledged, and the old one put back with
+    // its identity.
+    let (live, haunted, before) = (scene.live.clone(), scene.haunted.clone(), scene.before.clone());
+    scene.haunted.after_get(&segment, async move {
+        live.put(&"data/000".into(), "acknowledged".into()).await.unwrap();
+        haunted.haunt(before, &["data/000"]);
+    });
+    takeover.step(&LIMITS).await.unwrap();
+    assert_eq!(takeover.progress().failed, 0, "it did not try");
+    scene.haunted.haunt(InMemory::new(), &[]);
+    assert_eq!(read(&scene.live, "data/000").await.unwrap(), b"acknowledged");
+
+    // Now it has looked after the plaintext had arrived too, and only then the object is overwritten.
+    let (live, haunted, again) = (scene.live.clone(), scene.haunted.clone(), segment.clone());
+    scene.haunted.after_get(&segment, async move {
+        haunted.after_get(&again, async move {
+            for number in 0..6 {
+                live.put(&format!("data/{number:03}").into(), "overwritten".into()).await.unwrap();
+            }
+        });
+    });
+    assert!(takeover.run(&LIMITS).await.unwrap().finished);
+    for number in 0..6 {
+        let path = format!("data/{number:03}");
+        assert_eq!(read(&scene.stale, &path).await.unwrap(), b"overwritten", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn e9_a_write_to_what_is_sealed_and_not_yet_unlisted_is_acknowledged_after_it_is() {
+    let scene = Scene::new().await;
+    let world = &scene.world;
+    let store = another(world);
+    let takeover = store.open_takeover(&prefix(), None).await.unwrap();
+    // Looks, reads, looks, seals; and then the manifest cannot be written.
+    world.bent.fail_on(true);
+    world.bent.fail_at(5);
+    takeover.step(&LIMITS.batch(1)).await.unwrap_err();
+    world.bent.fail_at(0);
+    let sealed = async |path: &str| world.stored(path).await.starts_with(b"\x89SRO");
+    let mut path = None;
+    for number in 0..6 {
+        let candidate = format!("data/{number:03}");
+        if sealed(&candidate).await {
+            path = Some(candidate);
+        }
+    }
+    let path = path.expect("one was sealed");
+    assert_eq!(takeover.progress().objects_left, 6, "sealed, and listed still");
+    store.put(&path.as_str().into(), "acknowledged".into()).await.unwrap();
+    assert_eq!(takeover.progress().objects_left, 5);
+    scene.haunted.haunt(scene.before.clone(), &[&path]);
+    for store in [&scene.live, &scene.stale, &scene.opened_without_a_mark().await] {
+        refused(read(store, &path).await);
+    }
+}
+
+#[tokio::test]
 async fn e9_the_manifest_is_asked_after_the_plaintext_has_arrived() {
     for ranges in [false, true] {
         let scene = Scene::new().await;
@@ -192,8 +255,12 @@ async fn e9_a_root_set_back_or_removed_is_noticed_by_who_kept_a_mark() {
     assert!(takeover.run(&LIMITS).await.unwrap().finished);
     let mark = takeover.mark();
     assert!(another(&world).open_takeover(&prefix(), Some(&mark)).await.unwrap().progress().finished);
-    for path in manifest(&world).await {
+    // The root alone, which is put back first, and everything.
+    let parts: Vec<_> = manifest(&world).await.into_iter().rev().collect();
+    for path in parts {
         replay(&world, &before, &path).await;
+        let old = another(&world).open_takeover(&prefix(), Some(&mark)).await.unwrap_err();
+        assert_eq!(kind(&old), Some(ErrorKind::Untrusted), "{path}");
     }
     let old = another(&world).open_takeover(&prefix(), Some(&mark)).await.unwrap_err();
     assert_eq!(kind(&old), Some(ErrorKind::Untrusted));

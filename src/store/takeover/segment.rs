@@ -25,7 +25,7 @@ pub(crate) struct Segment {
 #[derive(Default)]
 pub(crate) struct Looks {
     begun: AtomicU64,
-    /// The last that has ended: the how-manieth it was, and what it found.
+    /// The last that has ended: its number, and what it found.
     last: Turns<Option<(u64, Identity)>>,
 }
 

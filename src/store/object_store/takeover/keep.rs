@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 
-use super::super::error::{denied, generic, ours};
+use super::super::error::{denied, generic, ours, reserved};
 use super::super::upstream::path::Path;
 use super::super::upstream::{
     self, GetOptions, ObjectStoreExt, PutMode, PutOptions, PutResult, Result, UpdateVersion,
@@ -22,11 +22,14 @@ use crate::store::sealed::owner::Owner;
 use crate::store::sealed::{parts, span};
 use crate::store::takeover::manifest::Manifest;
 use crate::store::takeover::segment::{Freshness, Segment, bare};
-use crate::store::takeover::{root_path, segment_path};
+use crate::store::takeover::{is_reserved, root_path, segment_path};
 
 /// Whose a prefix's manifest is: what its own path leads to.
 pub(super) async fn keeper(store: &Shared, prefix: &str) -> Result<Owner> {
     let path = root_path(prefix);
+    if is_reserved(prefix) {
+        return Err(reserved(&path));
+    }
     match store.router.route(&path).await.map_err(generic)? {
         Route::Sealed { account, binding: _ } => Ok(Owner::Account(account)),
         Route::Scoped { scope, binding: _ } => Ok(Owner::Scope(scope)),
