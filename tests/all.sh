@@ -59,6 +59,7 @@ main() {
   examples
   key_services
   section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}"
+  section "example logstore, real servers" none cargo run --locked "${stores[@]}" --example logstore
   fuzz
   evidence
   report "$begun"
@@ -98,7 +99,7 @@ examples() {
     name=${file#examples/}
     name=${name%/main.rs}
     name=${name%.rs}
-    section "example $name" none cargo run --locked --release --example "$name"
+    section "example $name" none cargo run --locked --release --features object-store --example "$name"
   done
 }
 
