@@ -37,6 +37,7 @@
 //! | serve many accounts, each attached when it is used | [`Directory`] |
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
+//! | seal an engine's temporary files | [`SpillFile`] |
 //! | seal whatever goes through an `object_store` | [`store`] (feature `object-store`) |
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
@@ -134,7 +135,9 @@ pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, Suite};
 pub use keeper::Pending;
-pub use object::{ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject};
+pub use object::{
+    ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject, SpillFile, SpillWriter,
+};
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
 pub use rotate::{Retire, RotateTo};
 pub use secret::{MemoryLock, Protections};
