@@ -38,11 +38,9 @@ fn log(tenant: &'static str, found: Option<(String, String)>) -> Log {
         return Log { tenant, source, lines };
     }
     let made_up = (0..2000_u64).filter_map(|at| {
-        let (day, second) = (1 + at / 100, at % 60);
-        Line::parse(&format!(
-            "2026-11-{day:02} 09:15:{second:02} {tenant} request {at} answered in {} ms",
-            at * 7 % 90
-        ))
+        let (day, minute, second) = (1 + at / 100, at % 100 / 60, at % 100 % 60);
+        let time = format!("2026-11-{day:02} 09:{minute:02}:{second:02}");
+        Line::parse(&format!("{time} {tenant} request {at} answered in {} ms", at * 7 % 90))
     });
     Log {
         tenant,
