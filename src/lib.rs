@@ -39,6 +39,7 @@
 //! | seal and open blocks | [`Account`], and [`Permit`] for the forms without extra copies |
 //! | seal and open files | [`SealedObject`] |
 //! | move data between a key of yours and a customer's | [`store::Scope`] |
+//! | seal an engine's temporary files | [`SpillFile`] |
 //! | seal whatever goes through an `object_store` | [`store`] (feature `object-store`) |
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
@@ -142,7 +143,9 @@ pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
 pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, ScopeId, Suite};
 pub use keeper::Pending;
-pub use object::{ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject};
+pub use object::{
+    ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject, SpillFile, SpillWriter,
+};
 pub use record_store::archive::{
     DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, RecordCursor,
 };

@@ -21,6 +21,8 @@ fuzz_seconds=${FUZZ_SECONDS:-5}
 kms=(--manifest-path tests/kms/Cargo.toml)
 # Sealed stores over real servers too.
 stores=(--manifest-path tests/stores/Cargo.toml)
+# Real engines on them, which are large, once more.
+engines=(--manifest-path tests/engines/Cargo.toml)
 only=("$@")
 passed=0
 failed=0
@@ -59,6 +61,8 @@ main() {
   examples
   key_services
   section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}" -- --show-output
+  section "example logstore, real servers" none cargo run --locked "${stores[@]}" --example logstore
+  engines
   fuzz
   evidence
   report "$begun"
@@ -67,6 +71,7 @@ main() {
 format() {
   cargo fmt --all --check && cargo fmt --manifest-path tests/kms/Cargo.toml --check &&
     cargo fmt --manifest-path tests/stores/Cargo.toml --check &&
+    cargo fmt --manifest-path tests/engines/Cargo.toml --check &&
     cargo fmt --manifest-path tests/evidence/Cargo.toml --check &&
     cargo fmt --manifest-path benches/peers/Cargo.toml --check
 }
@@ -86,6 +91,7 @@ lints() {
   done
   section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
   section "clippy, tests of stores" none cargo clippy --locked "${stores[@]}" --all-targets "${warnings[@]}"
+  section "clippy, engines" none cargo clippy --locked "${engines[@]}" --all-targets "${warnings[@]}"
   section "clippy, evidence" none \
     cargo clippy --locked --manifest-path tests/evidence/Cargo.toml --all-targets "${warnings[@]}"
 }
@@ -98,7 +104,7 @@ examples() {
     name=${file#examples/}
     name=${name%/main.rs}
     name=${name%.rs}
-    section "example $name" none cargo run --locked --release --example "$name"
+    section "example $name" none cargo run --locked --release --features object-store --example "$name"
   done
 }
 
@@ -121,6 +127,19 @@ key_services() {
       cargo run --locked "${kms[@]}" --example "$name"
   done
   landed none
+}
+
+# DataFusion and SlateDB on sealed stores, over the servers of the stores' tests. They wait more than they work.
+engines() {
+  local name
+  section "engines, all compiles" none cargo test --locked --no-run "${engines[@]}" --tests --examples
+  for name in $(targets test tests/engines/Cargo.toml); do
+    launch "engine $name" cargo test --locked --no-fail-fast "${engines[@]}" --test "$name"
+  done
+  landed cargo_tests
+  for name in $(targets example tests/engines/Cargo.toml); do
+    section "example $name, real servers" none cargo run --locked "${engines[@]}" --example "$name"
+  done
 }
 
 # launch NAME COMMAND...: begins a section that runs beside others.

@@ -69,10 +69,16 @@ fn packages_of(manifest: &str) -> Vec<Package> {
 }
 
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
-const OURS: [&str; 4] =
-    ["strongroom", "strongroom-kms-tests", "strongroom-stores-tests", "strongroom-evidence"];
+const OURS: [&str; 5] = [
+    "strongroom",
+    "strongroom-kms-tests",
+    "strongroom-stores-tests",
+    "strongroom-engines-tests",
+    "strongroom-evidence",
+];
 
-/// The fuzzer's and the peers' (benches/peers) are none of them: they are no part of any build but their own.
+/// The fuzzer's and the peers' (benches/peers) are none of them: they are no part of any build but their own. The engines' have a
+/// test of their own, below.
 const MANIFESTS: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kms/Cargo.toml"),
@@ -141,6 +147,19 @@ fn forbidden_licences(packages: &[Package], allowed: &[String]) -> Vec<String> {
 fn every_licence_is_allowed() {
     let found = forbidden_licences(&packages(), &allowed());
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Nobody builds whole engines but who runs their tests: as permissive, under a few more names, and of a newer Rust.
+#[test]
+fn the_engines_of_the_tests_are_as_permissive_and_from_the_registry_too() {
+    let more = ["Zlib", "CC0-1.0", "BSD-2-Clause"].map(str::to_owned);
+    let packages = packages_of(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/Cargo.toml"));
+    let found = forbidden_licences(&packages, &[allowed(), more.to_vec()].concat());
+    assert!(found.is_empty(), "{found:#?}");
+    let strangers = packages.iter().filter(|package| !OURS.contains(&package.name.as_str()));
+    let elsewhere =
+        |package: &&Package| !package.source.as_ref().is_some_and(|source| source.starts_with("registry+"));
+    assert_eq!(strangers.filter(elsewhere).count(), 0);
 }
 
 #[test]

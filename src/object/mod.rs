@@ -1,4 +1,4 @@
-//! Sealed objects: files of any length under an account's key, written as a stream, read at random.
+//! Sealed objects: files of any length under an account's key, written as a stream, read at random. And temporary files.
 //!
 //! An object is immutable: a new version is a new object with an id of its own. What it looks like on
 //! disk is in `format::object`. Imports: `account`, `format`, `id`, `error`.
@@ -7,6 +7,7 @@ pub(crate) mod proven;
 mod reader;
 pub(crate) mod sealer;
 mod source;
+mod spill;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -20,6 +21,7 @@ use crate::format::object::{BlockSize, Context, HEADER_LEN, ObjectInfo, Unverifi
 pub use reader::ObjectReader;
 pub use sealer::ObjectLen;
 pub use source::ReadAt;
+pub use spill::{SpillFile, SpillWriter};
 pub use writer::ObjectWriter;
 
 /// A file sealed under an account's key (contract F3, F4, F5).

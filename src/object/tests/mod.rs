@@ -4,6 +4,7 @@ mod faults;
 mod forgery;
 mod lease;
 mod model;
+mod spill;
 
 use std::io::{Read, Write};
 use std::sync::Arc;

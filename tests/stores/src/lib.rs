@@ -120,7 +120,8 @@ fn create_container(server: &Server) {
     assert_eq!(made.status, 201, "{}", made.text());
 }
 
-const BUCKET: &str = "bucket";
+/// The bucket or container that each server has.
+pub const BUCKET: &str = "bucket";
 
 /// The account of every Azurite, and its key, which everybody knows.
 const ACCOUNT: &str = "devstoreaccount1";
