@@ -18,6 +18,7 @@ mod faults;
 mod hostile;
 mod model;
 mod requests;
+mod scope_world;
 mod scopes;
 mod scopes_under_load;
 mod tenants;
