@@ -19,6 +19,7 @@ mod haunted;
 mod hostile;
 mod model;
 mod requests;
+mod scope_world;
 mod scopes;
 mod scopes_under_load;
 mod takeover;

@@ -112,6 +112,15 @@ impl Load {
     }
 }
 
+/// However a thread ends, by a panic too, it is over for all.
+struct Ends<'a>(&'a Load);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+    }
+}
+
 fn run(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
 }
@@ -133,6 +142,7 @@ fn under_load(bound: Duration, moves: usize, each: Duration) {
             let load = &load;
             for writer in 0..WRITERS {
                 scope.spawn(move || {
+                    let _ends = Ends(load);
                     run(async {
                         let mut nth = 0;
                         while !load.over.load(Ordering::SeqCst) {
@@ -144,6 +154,7 @@ fn under_load(bound: Duration, moves: usize, each: Duration) {
             }
             for _ in 0..READERS {
                 scope.spawn(move || {
+                    let _ends = Ends(load);
                     run(async {
                         while !load.over.load(Ordering::SeqCst) {
                             load.read_some(&machine.store).await;
@@ -153,6 +164,7 @@ fn under_load(bound: Duration, moves: usize, each: Duration) {
                 });
             }
         }
+        let _ends = Ends(&load);
         for nth in 0..moves {
             // The machines take turns.
             let Machine { scope, customer, .. } = &machines[nth % MACHINES];
@@ -165,7 +177,6 @@ fn under_load(bound: Duration, moves: usize, each: Duration) {
             wait(each);
             assert_eq!(load.phase.fetch_add(1, Ordering::SeqCst) % 2, 1);
         }
-        load.over.store(true, Ordering::SeqCst);
     });
     let written = load.written.lock().unwrap().clone();
     let judged = load.judged.load(Ordering::SeqCst);
