@@ -113,7 +113,9 @@ impl Story {
     async fn move_a_segment(&mut self) -> Step {
         let segments = self.inner.list(Some(&folder("ada"))).try_collect::<Vec<_>>().await?;
         let from = &segments.first().ok_or("ada has a segment")?.location;
-        let to = folder("bob").join(from.filename().unwrap_or_default());
+        // Under a name that none of bob's own has.
+        let (times, _) = from.filename().and_then(|name| name.rsplit_once('-')).ok_or("a name")?;
+        let to = folder("bob").join(format!("{times}-999999"));
         self.inner.copy(from, &to).await?;
         let seen = self.logs.query("bob", EVER).await;
         self.inner.delete(&to).await?;
