@@ -106,6 +106,7 @@ fn drop_in_the_midst<T>(kms: &ScriptedProvider, polls: usize, mut pending: Pendi
     kms.release();
 }
 
+#[expect(clippy::disallowed_methods, reason = "the ban is for the library; this bounds a wait in real time")]
 fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
