@@ -20,7 +20,7 @@ const CHILD: &str = "STRONGROOM_STORES_CHILD";
 
 /// How many objects are taken over in Azurite. The contract's number is 100,000: minutes, and not for every run.
 const COUNT: &str = "STRONGROOM_TAKEOVER_OBJECTS";
-const FEW: usize = 3_000;
+const FEW: usize = 2_000;
 
 const AT_ONCE: usize = 16;
 
