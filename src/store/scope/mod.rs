@@ -30,7 +30,7 @@ pub use change::Moved;
 /// [`unlink`](Self::unlink), under a customer's own (contract E9). Old data stays where it is, and is read under the account
 /// that it was sealed under.
 ///
-/// A [`SealedStore`](crate::store#reexports) takes it as a route; an engine that seals blocks asks for the [`writer`](Self::writer) for new data, and
+/// A `SealedStore` takes it as a route (`Route::scoped`); an engine that seals blocks asks for the [`writer`](Self::writer) for new data, and
 /// for the [`opener`](Self::opener) of old data by the account that it noted beside it.
 ///
 /// ```
