@@ -75,6 +75,14 @@ impl<T> Pending<T> {
         self
     }
 
+    /// Without threads of its own the keeper does now what is due: for a task that awaits a call which another asked for.
+    pub(crate) fn driven(self) -> Self {
+        if let Some(drive) = &self.drive {
+            drive();
+        }
+        self
+    }
+
     /// Blocks this thread until the call has ended.
     ///
     /// # Errors
@@ -121,9 +129,6 @@ impl<T> Future for Pending<T> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(drive) = &self.drive {
-            drive();
-        }
         // Wakers are cloned and dropped outside of the lock: either may run code that comes back here.
         let waker = context.waker().clone();
         let mut slot = self.shared.lock();

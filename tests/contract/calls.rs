@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Instant;
 
 use strongroom::provider::Kek;
 use strongroom::testing::{Answer, Call, ScriptedProvider};
@@ -65,56 +64,42 @@ fn futures_are_send_and_static_and_need_no_runtime() {
 #[test]
 fn a_dropped_future_abandons_the_wait_and_never_the_operation() {
     for polls in 0..3 {
-        let kms = ScriptedProvider::new();
-        let _release = kms.release_on_drop();
-        let cache = AekCache::builder().call_deadline(secs(5)).build().unwrap();
+        let world = World::new(6, OutageGrace::None);
         let store = Store::new();
-        let spec = || real(&kms).store(Arc::clone(&store) as _);
-        let account = cache.create(spec()).unwrap();
-
-        kms.add_version(KEK);
-        kms.next(Call::Wrap, [Answer::Delay(secs(4))]);
-        drop_in_the_midst(&kms, polls, account.begin_rotate_kek(RotateTo::Latest));
-        eventually(|| (account.record().kek_version().as_str() == "2").then_some(()));
+        let spec = world.spec().store(Arc::clone(&store) as _);
+        let account = world.cache.create(spec).unwrap();
+        let poll_and_drop = |mut pending: Pending<Retire>| {
+            for _ in 0..polls {
+                assert!(!poll_once(&mut pending));
+            }
+        };
+        world.kms.add_version(KEK);
+        world.kms.next(Call::Wrap, [Answer::Delay(millis(500))]);
+        poll_and_drop(account.begin_rotate_kek(RotateTo::Latest));
+        world.run(secs(1));
+        assert_eq!(account.record().kek_version().as_str(), "2");
         assert_eq!(store.bytes(account.id()).unwrap(), account.record().to_bytes());
 
         account.lock();
-        kms.next(Call::Unwrap, [Answer::Delay(secs(4))]);
-        drop_in_the_midst(&kms, polls, account.begin_unlock());
-        eventually(|| usable(&account).then_some(()));
+        let mut unlocking = account.begin_unlock();
+        for _ in 0..polls {
+            assert!(!poll_once(&mut unlocking));
+        }
+        drop(unlocking);
+        world.run(secs(1));
+        assert!(usable(&account));
 
         let id = AccountId::random();
-        let spec = AccountSpec::new(id, Arc::new(kms.clone()), Kek::latest(KEK));
-        kms.next(Call::Wrap, [Answer::Delay(secs(4))]);
-        drop_in_the_midst(&kms, polls, cache.begin_create(spec.store(Arc::clone(&store) as _)));
-        // It was created, and nobody holds it: it can be attached.
-        let expect = || Expect::account(id).kek(Arc::new(kms.clone()), KEK);
-        let account = eventually(|| cache.attach_stored(Arc::clone(&store) as _, expect()).ok());
-        account.ready().wait().unwrap();
-    }
-}
-
-/// Drops the future while the call that it waits for is under way, then lets that end.
-fn drop_in_the_midst<T>(kms: &ScriptedProvider, polls: usize, mut pending: Pending<T>) {
-    while kms.in_flight() == 0 {
-        thread::yield_now();
-    }
-    for _ in 0..polls {
-        assert!(!poll_once(&mut pending));
-    }
-    drop(pending);
-    kms.release();
-}
-
-#[expect(clippy::disallowed_methods, reason = "the ban is for the library; this bounds a wait in real time")]
-fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
+        let spec = AccountSpec::new(id, world.provider(), Kek::latest(KEK)).store(Arc::clone(&store) as _);
+        let mut creating = world.cache.begin_create(spec);
+        for _ in 0..polls {
+            assert!(!poll_once(&mut creating));
         }
-        assert!(begun.elapsed() < secs(20), "it never came");
-        thread::yield_now();
+        drop(creating);
+        world.run(secs(1));
+        // It was created, and nobody holds it: it can be attached.
+        let account = world.cache.attach_stored(Arc::clone(&store) as _, world.expect(id)).unwrap();
+        account.ready().wait().unwrap();
     }
 }
 

@@ -48,6 +48,10 @@ pub(crate) struct Machine {
 impl Scene {
     /// The scope was created, and two machines opened it.
     pub(crate) fn new() -> (Self, Machine, Machine) {
+        Self::with_bound(BOUND)
+    }
+
+    pub(crate) fn with_bound(bound: Duration) -> (Self, Machine, Machine) {
         let clock = ManualClock::new();
         let kms = Arc::new(ScriptedProvider::on_virtual_time().with_clock(&clock));
         let records: Arc<dyn RecordStore> = Arc::new(MemoryRecordStore::new());
@@ -63,7 +67,7 @@ impl Scene {
         });
         let (states, memory) = (Arc::new(States::default()), Arc::new(InMemory::new()));
         let scene = Self { clock, kms, records, states, memory, id: ScopeId::random(), ids };
-        let a = scene.machine(|builder| builder.confirmed_within(BOUND).create().unwrap());
+        let a = scene.machine(|builder| builder.confirmed_within(bound).create().unwrap());
         let b = scene.machine(ScopeBuilder::open);
         (scene, a, b)
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use strongroom::provider::KeyProvider;
-use strongroom::store::{Moved, Scope, ScopeBuilder, TakeoverLimits};
+use strongroom::store::{Moved, Route, Scope, ScopeBuilder, TakeoverLimits};
 use strongroom::testing::{Answer, Call};
 use strongroom::{
-    AccountId, AekCache, BlockSize, Directory, Error, ErrorKind, Expect, Loaded, MemoryRecordStore,
+    AccountId, AekCache, BlockSize, Context, Directory, Error, ErrorKind, Expect, Loaded, MemoryRecordStore,
     RecordStore, ScopeId, Sequence,
 };
 
@@ -184,6 +184,37 @@ async fn e9_d11_an_answer_that_took_longer_than_the_bound_acknowledges_nothing()
     assert_eq!(writer.check().await.unwrap_err().kind(), ErrorKind::Conflict);
     b.put("x").await.unwrap();
     assert_eq!(scene.owner("x").await, b.ada.id());
+}
+
+#[tokio::test]
+async fn e9_d11_a_put_that_a_move_overtakes_is_not_acknowledged() {
+    let (scene, a, b) = Scene::with_bound(Duration::ZERO);
+    b.put("x").await.unwrap();
+    // The other machine moves it while this one begins.
+    let (scope, ada) = (a.scope.clone(), a.ada.clone());
+    scene.states.during_load(move || {
+        scope.link(&ada).unwrap();
+    });
+    assert_eq!(b.error_of_put("y").await, Some(ErrorKind::Conflict));
+    assert_eq!(scene.owner("y").await, b.service.id(), "stored, and not acknowledged");
+    b.put("y").await.unwrap();
+    assert_eq!(scene.owner("y").await, b.ada.id());
+}
+
+#[tokio::test]
+async fn e9_copies_within_one_context_are_new_data_too() {
+    let (scene, a, _) = Scene::new();
+    let (scope, context) = (a.scope.clone(), Context::new(&[b"any place"]));
+    let route = move |_: &str| Route::scoped_in(scope.clone(), context);
+    let store = SealedStore::builder(scene.memory.clone(), "bucket", route).build().unwrap();
+    store.put(&"1".into(), "x".into()).await.unwrap();
+    a.scope.link(&a.ada).unwrap();
+    store.copy(&"1".into(), &"2".into()).await.unwrap();
+    store.rename(&"1".into(), &"3".into()).await.unwrap();
+    for path in ["2", "3"] {
+        assert_eq!(scene.owner(path).await, a.ada.id());
+        assert_eq!(store.get(&path.into()).await.unwrap().bytes().await.unwrap(), "x");
+    }
 }
 
 #[tokio::test]

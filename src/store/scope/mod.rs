@@ -30,7 +30,7 @@ pub use change::Moved;
 /// [`unlink`](Self::unlink), under a customer's own (contract E9). Old data stays where it is, and is read under the account
 /// that it was sealed under.
 ///
-/// A [`SealedStore`](crate::store#reexports) takes it as a route; an engine that seals blocks asks for the [`writer`](Self::writer) for new data, and
+/// A `SealedStore` takes it as a route (`Route::scoped`); an engine that seals blocks asks for the [`writer`](Self::writer) for new data, and
 /// for the [`opener`](Self::opener) of old data by the account that it noted beside it.
 ///
 /// ```
@@ -181,7 +181,7 @@ impl Scope {
     /// [`ErrorKind::Io`] or [`ErrorKind::Unavailable`] when the record store fails or is silent; why the service-managed account has no lease,
     /// where the state is not one that was verified before.
     pub async fn state(&self) -> Result<ScopeState, Error> {
-        Ok(ScopeState::clone(&*self.inner.load_anew().await?))
+        Ok(ScopeState::clone(&*self.inner.load_anew().driven().await?))
     }
 
     /// The account that new data goes under now. Waits for the record store where the state was not confirmed in time, which happens to
@@ -190,7 +190,7 @@ impl Scope {
     /// # Errors
     /// As [`Self::state`]; what finding the account met; and, without a valid lease, why.
     pub async fn writer(&self) -> Result<ScopeWriter, Error> {
-        let state = self.inner.confirm().await?;
+        let state = self.inner.confirm().driven().await?;
         let account = self.inner.find(state.writes_to()).await?;
         let fence = account.fence()?;
         Ok(ScopeWriter { scope: self.clone(), account, fence })
@@ -210,7 +210,7 @@ impl Scope {
     /// [`ErrorKind::Corrupt`] for an account that is none of the scope's; as [`Self::state`] where that had to be read; what finding the account met. Whether
     /// it has a lease is not looked at.
     pub async fn opener(&self, account: AccountId) -> Result<Account, Error> {
-        if !self.opens_now(account) && !self.inner.load_anew().await?.has(account) {
+        if !self.opens_now(account) && !self.inner.load_anew().driven().await?.has(account) {
             return Err(foreign(account));
         }
         self.inner.find(account).await
@@ -288,7 +288,7 @@ impl Inner {
     async fn find(&self, id: AccountId) -> Result<Account, Error> {
         let account = match id == self.service.id() {
             true => self.service.clone(),
-            false => self.accounts.account(id).await?,
+            false => self.accounts.account(id).driven().await?,
         };
         if account.id() != id {
             return Err(
@@ -296,7 +296,7 @@ impl Inner {
             );
         }
         if self.waits && account.status() == Status::NotReady {
-            account.ready().await?;
+            account.ready().driven().await?;
         }
         Ok(account)
     }
@@ -330,7 +330,7 @@ impl ScopeWriter {
     /// Why the write is not to be acknowledged: [`ErrorKind::Conflict`] when the scope has moved; [`ErrorKind::Unavailable`] when the record store took longer than the
     /// bound to say that it has not; as [`Scope::writer`].
     pub async fn check(&self) -> Result<(), Error> {
-        self.scope.inner.confirm().await?;
+        self.scope.inner.confirm().driven().await?;
         self.scope.inner.check_writes_to(self.account.id())?;
         self.fence.check()
     }
