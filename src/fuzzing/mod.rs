@@ -20,6 +20,9 @@ mod pkcs11_answers;
 mod policy;
 mod record;
 mod record_resealed;
+mod scope_state;
+#[cfg(feature = "object-store")]
+mod takeover_manifest;
 #[cfg(feature = "vault")]
 mod vault_answers;
 #[cfg(feature = "vault")]
@@ -50,6 +53,9 @@ pub use pkcs11_answers::pkcs11_answers;
 pub use policy::policy;
 pub use record::record;
 pub use record_resealed::record_resealed;
+pub use scope_state::scope_state;
+#[cfg(feature = "object-store")]
+pub use takeover_manifest::takeover_manifest;
 #[cfg(feature = "vault")]
 pub use vault_answers::vault_answers;
 #[cfg(feature = "vault")]
