@@ -1,5 +1,6 @@
 //! A token under a service: rotation, grace, revocation and recovery in real time, every kind of runtime.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,27 @@ fn build(builder: Pkcs11Builder) -> Arc<dyn KeyProvider> {
     Arc::new(builder.build().unwrap())
 }
 
-fn cache() -> AekCache {
-    AekCache::builder()
-        .refresh_every(Duration::from_secs(6))
-        .call_deadline(Duration::from_secs(1))
-        .build()
-        .unwrap()
+fn cache() -> Cache {
+    let builder =
+        AekCache::builder().refresh_every(Duration::from_secs(6)).call_deadline(Duration::from_secs(1));
+    Cache(builder.build().unwrap())
+}
+
+/// Ends with its calls: a process that ends while a thread is in the module would end in the midst of what the module takes down.
+struct Cache(AekCache);
+
+impl Deref for Cache {
+    type Target = AekCache;
+
+    fn deref(&self) -> &AekCache {
+        &self.0
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.0.shutdown(Duration::from_secs(5));
+    }
 }
 
 /// A sealed block and its account.
