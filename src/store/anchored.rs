@@ -85,6 +85,9 @@ impl Anchor for StoredAnchor {
 /// whoever can take back the anchor *and* the store. Neither is an older block or object noticed; these want a version in their
 /// additional data or context.
 ///
+/// An operator who puts a record back on purpose ([`AekCache::restore`](crate::AekCache::restore)) gives the store *within* this one, and
+/// [`Expect::least_sequence`](crate::Expect::least_sequence) of what [`Anchor::least`] says: the anchor is never taken back.
+///
 /// ```
 /// use std::sync::Arc;
 /// use strongroom::{AnchoredRecordStore, FileRecordStore, RecordStore, StoredAnchor};

@@ -7,8 +7,8 @@ use strongroom::provider::Kek;
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, Anchor, AnchoredRecordStore, BlockId, Context, Error, ErrorKind,
-    Loaded, MemoryRecordStore, ObjectId, ObjectOptions, OutageGrace, RecordStore, RecordTag, Retire,
-    RotateTo, SealedObject, Sequence, Status, StoredAnchor, UnavailableCause,
+    Loaded, MemoryRecordStore, ObjectId, ObjectOptions, OutageGrace, RecordStore, RecordTag, RestoreSpec,
+    Retire, RotateTo, SealedObject, Sequence, Status, StoredAnchor, UnavailableCause,
 };
 
 use crate::common::{Block, KEK, Store, World, kind, secs};
@@ -121,6 +121,33 @@ fn f6_a_record_that_is_gone_is_noticed_and_its_account_is_not_created_again() {
     assert_eq!(kind(attached), Some(ErrorKind::Untrusted));
     let again = AccountSpec::new(id, machine.provider(), Kek::latest(KEK)).store(empty);
     assert_eq!(kind(machine.cache.create(again)), Some(ErrorKind::Conflict));
+}
+
+#[test]
+fn f6_e10_a_record_is_put_back_on_purpose_and_the_anchor_stays() {
+    let world = Anchored::new();
+    let machine = world.machine();
+    let account = world.create(&machine);
+    let (id, block) = (account.id(), Block::sealed_by(&account));
+    let first = account.record();
+    world.rotate(&account);
+    let newest = account.record();
+    drop(account);
+    machine.cache.drive();
+    let anchored = world.anchor.least(id).unwrap().unwrap();
+    for (record, sequence) in [(newest, 2), (first, 3)] {
+        let empty = Store::new();
+        let expect = machine.expect(id).least_sequence(anchored);
+        let spec = RestoreSpec::new(Arc::clone(&empty) as _, record, expect);
+        machine.cache.restore(spec.accept_an_older_record()).unwrap();
+        let store = AnchoredRecordStore::new(empty, Arc::clone(&world.anchor) as _);
+        let restarted = world.machine();
+        let account = restarted.cache.attach_stored(Arc::new(store), restarted.expect(id)).unwrap();
+        account.ready().wait().unwrap();
+        assert_eq!(block.open(&account), Ok(()));
+        assert_eq!(account.record().sequence().number(), sequence);
+        assert_eq!(world.anchored_at(id), Some(sequence));
+    }
 }
 
 #[test]
