@@ -1,7 +1,6 @@
 //! SlateDB on a sealed store: its basic workload over memory, S3 and Azure Blob Storage, and what a revocation does (contract G1).
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,8 @@ use strongroom::provider::Kek;
 use strongroom::store::{OneAccount, SealedStore};
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{AccountId, AccountSpec, AekCache, Error, ErrorKind};
-use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3};
+use strongroom_stores_tests::{azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
-/// Set for the process that the test over Azurite starts.
-const CHILD: &str = "STRONGROOM_ENGINES_CHILD";
 const MARKER: &[u8] = b"confidential value";
 const REFRESH: Duration = Duration::from_secs(6);
 
@@ -144,21 +141,17 @@ async fn g1_slatedb_does_its_basic_workload_over_s3() {
     workload(inner).await;
 }
 
-/// The address goes through the environment, which only another process can be given.
 #[test]
 fn g1_slatedb_does_its_basic_workload_over_azure_blob_storage() {
-    let server = azurite();
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    child.args(["--exact", "what_a_process_that_is_given_an_azurite_does", "--nocapture"]);
-    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("the workload is done over Azurite"), "{text}");
+    in_a_process_given_an_azurite(
+        "what_a_process_that_is_given_an_azurite_does",
+        "the workload is done over Azurite",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_process_that_is_given_an_azurite_does() {
-    if std::env::var_os(CHILD).is_none() {
+    if !is_given_an_azurite() {
         return;
     }
     workload(azurite_store()).await;

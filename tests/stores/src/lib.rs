@@ -98,6 +98,31 @@ pub fn azurite_store() -> Arc<dyn ObjectStore> {
     Arc::new(builder.build().expect("is complete"))
 }
 
+/// Runs the test `name` of this program in a process of its own, which is given an Azurite, and returns what it printed. An address goes
+/// through the environment, which only another process can be given. That test asks [`is_given_an_azurite`] first.
+///
+/// # Panics
+/// When that test fails, and when it does not say `done`: a name that fits no test would run none, and succeed.
+pub fn in_a_process_given_an_azurite(name: &str, done: &str) -> String {
+    let server = azurite();
+    let mut child = Command::new(std::env::current_exe().expect("a path"));
+    child.args(["--exact", name, "--nocapture"]);
+    let output = child.env(AZURITE_URL, server.url()).env(GIVEN, "1").output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains(done), "{text}");
+    text
+}
+
+/// Whether this is a process that [`in_a_process_given_an_azurite`] has started. Not any that finds an Azurite in its environment: it
+/// may be somebody's, and the tests delete everything.
+#[must_use]
+pub fn is_given_an_azurite() -> bool {
+    std::env::var_os(GIVEN).is_some()
+}
+
+const GIVEN: &str = "STRONGROOM_GIVEN_AN_AZURITE";
+
 /// The environment variable that `object_store` takes an emulator's address from.
 pub const AZURITE_URL: &str = "AZURITE_BLOB_STORAGE_URL";
 

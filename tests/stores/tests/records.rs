@@ -1,15 +1,13 @@
 //! Records in object stores over real servers: what every record store has to hold (contracts G2, E10).
 
-use std::process::Command;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
 use strongroom::store::ObjectRecordStore;
 use strongroom::testing::record_stores;
-use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3_one_by_one};
-
-/// Set for the process that the test over Azurite starts.
-const CHILD: &str = "STRONGROOM_RECORDS_CHILD";
+use strongroom_stores_tests::{
+    azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3_one_by_one,
+};
 
 fn suite(store: &Arc<dyn ObjectStore>) {
     let over = |prefix| {
@@ -29,21 +27,17 @@ fn g2_e10_records_are_kept_in_s3() {
     suite(&store);
 }
 
-/// The address goes through the environment, which only another process can be given.
 #[test]
 fn g2_e10_records_are_kept_in_azure_blob_storage() {
-    let server = azurite();
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    child.args(["--exact", "what_a_process_that_is_given_an_azurite_does", "--nocapture"]);
-    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("records are kept in Azurite"), "{text}");
+    in_a_process_given_an_azurite(
+        "what_a_process_that_is_given_an_azurite_does",
+        "records are kept in Azurite",
+    );
 }
 
 #[test]
 fn what_a_process_that_is_given_an_azurite_does() {
-    if std::env::var_os(CHILD).is_some() {
+    if is_given_an_azurite() {
         suite(&azurite_store());
         println!("records are kept in Azurite");
     }

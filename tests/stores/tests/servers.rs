@@ -1,6 +1,5 @@
 //! The suite that `object_store` publishes for its own stores, through a sealed one over real servers (contract G1).
 
-use std::process::Command;
 use std::sync::Arc;
 
 use object_store::{ObjectStore, ObjectStoreExt, integration};
@@ -8,12 +7,9 @@ use strongroom::provider::Kek;
 use strongroom::store::{Artifacts, OneAccount, SealedStore};
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{AccountId, AccountSpec, AekCache, ErrorKind};
-use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3};
+use strongroom_stores_tests::{azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
 const MIB: usize = 1024 * 1024;
-/// Set for the process that the test over Azurite starts.
-const CHILD: &str = "STRONGROOM_STORES_CHILD";
-
 fn sealed(inner: Arc<dyn ObjectStore>) -> (SealedStore, AekCache) {
     let kms = Arc::new(ScriptedProvider::on_virtual_time());
     kms.add_key("orders");
@@ -116,22 +112,17 @@ async fn g1_the_public_suite_passes_over_s3() {
     large(&store).await;
 }
 
-/// The address goes through the environment, which only another process can be given.
 #[test]
 fn g1_the_public_suite_passes_over_azure_blob_storage() {
-    let server = azurite();
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    child.args(["--exact", "what_a_process_that_is_given_an_azurite_does", "--nocapture"]);
-    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("the suite has passed over Azurite"), "{text}");
+    in_a_process_given_an_azurite(
+        "what_a_process_that_is_given_an_azurite_does",
+        "the suite has passed over Azurite",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_process_that_is_given_an_azurite_does() {
-    // Also where somebody else's Azurite is in the environment: the suite deletes everything.
-    if std::env::var_os(CHILD).is_none() {
+    if !is_given_an_azurite() {
         return;
     }
     let (store, _cache) = sealed(azurite_store());

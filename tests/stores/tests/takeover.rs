@@ -1,7 +1,6 @@
 //! Plaintext taken over over real servers, under reads and writes (contract E9).
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,10 +12,7 @@ use strongroom::provider::Kek;
 use strongroom::store::{OneAccount, SealedStore, TakeoverLimits};
 use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{Account, AccountId, AccountSpec, AekCache, Error, ErrorKind};
-use strongroom_stores_tests::{AZURITE_URL, azurite, azurite_store, s3};
-
-/// Set for the process that the test over Azurite starts.
-const CHILD: &str = "STRONGROOM_STORES_CHILD";
+use strongroom_stores_tests::{azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
 /// How many objects are taken over in Azurite. The contract's number is 100,000: minutes, and not for every run.
 const COUNT: &str = "STRONGROOM_TAKEOVER_OBJECTS";
@@ -190,23 +186,17 @@ async fn e9_plaintext_is_taken_over_under_reads_and_writes_in_s3() {
     takeover(inner, 300, "S3").await;
 }
 
-/// The address goes through the environment, which only another process can be given.
 #[test]
 fn e9_plaintext_is_taken_over_under_reads_and_writes_in_azure_blob_storage() {
-    let server = azurite();
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    child.args(["--exact", "what_a_process_that_is_given_an_azurite_takes_over", "--nocapture"]);
-    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let text =
+        in_a_process_given_an_azurite("what_a_process_that_is_given_an_azurite_takes_over", "measured");
     let measured = text.lines().find(|line| line.starts_with("measured")).expect("it was taken over");
     println!("{measured}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_process_that_is_given_an_azurite_takes_over() {
-    // Also where somebody else's Azurite is in the environment: it is filled.
-    if std::env::var_os(CHILD).is_none() {
+    if !is_given_an_azurite() {
         return;
     }
     let count = std::env::var(COUNT).map_or(FEW, |count| count.parse().expect("a number"));

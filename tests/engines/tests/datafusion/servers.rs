@@ -1,15 +1,11 @@
 //! The story of one revoked tenant among three, over an S3 and an Azure Blob Storage.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use object_store_0_13::ObjectStore;
 use strongroom_engines_tests::servers::{azurite_store, s3_of};
 use strongroom_engines_tests::story;
-use strongroom_stores_tests::{AZURITE_URL, azurite, s3};
-
-/// Set for the process that the test over Azurite starts.
-const CHILD: &str = "STRONGROOM_ENGINES_CHILD";
+use strongroom_stores_tests::{in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
 async fn story(inner: Arc<dyn ObjectStore>) {
     let (mut steps, mut failed) = (0, Vec::new());
@@ -31,21 +27,17 @@ async fn g1_d1_d7_datafusion_over_s3_ends_a_revoked_tenants_query_and_no_other()
     story(s3_of(&server)).await;
 }
 
-/// The address goes through the environment, which only another process can be given.
 #[test]
 fn g1_d1_d7_datafusion_over_azure_blob_storage_ends_a_revoked_tenants_query_and_no_other() {
-    let server = azurite();
-    let mut child = Command::new(std::env::current_exe().expect("a path"));
-    child.args(["--exact", "servers::what_a_process_that_is_given_an_azurite_does", "--nocapture"]);
-    let output = child.env(AZURITE_URL, server.url()).env(CHILD, "1").output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("the story was told over Azurite"), "{text}");
+    in_a_process_given_an_azurite(
+        "servers::what_a_process_that_is_given_an_azurite_does",
+        "the story was told over Azurite",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_process_that_is_given_an_azurite_does() {
-    if std::env::var_os(CHILD).is_none() {
+    if !is_given_an_azurite() {
         return;
     }
     story(azurite_store()).await;
