@@ -150,12 +150,18 @@ pub fn keeps_what_was_replaced(store: &dyn RecordArchive, most: usize) {
     bytes.sort_unstable();
     let written: Vec<_> = (0..most).map(|number| vec![0xA0, number.to_le_bytes()[0]]).collect();
     assert_eq!(bytes, written);
-    for number in 0..3 {
+    // Which of them go is left to chance where nothing tells their order. That three stay through 200 more is one case in a million.
+    let mut dropped = None;
+    for number in 0..200 {
         tag = Some(store.compare_and_swap(account, tag.as_ref(), &[0xB0, number]).expect("is written"));
+        let after = store.history(account).expect("is listed");
+        assert_eq!(after.len(), most, "no more than that are kept");
+        dropped = kept.iter().find(|kept| !after.contains(kept));
+        if number >= 2 && dropped.is_some() {
+            break;
+        }
     }
-    let after = store.history(account).expect("is listed");
-    assert_eq!(after.len(), most, "no more than that are kept");
-    let dropped = kept.iter().find(|kept| !after.contains(kept)).expect("one had to go");
+    let dropped = dropped.expect("one had to go");
     let error = store.load_kept(account, *dropped).expect_err("is gone");
     assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
     assert_eq!(store.history(AccountId::random()).expect("is listed"), []);
