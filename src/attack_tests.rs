@@ -20,8 +20,8 @@ use crate::expect::Expect;
 use crate::format::object::{BlockSize, Context, FRAME_OVERHEAD, HEADER_LEN};
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Timestamp,
-    VerifiedRecord,
+    AccountRecord, Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot,
+    Timestamp, VerifiedRecord,
 };
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
 use crate::object::{ObjectOptions, SealedObject};
@@ -385,8 +385,7 @@ fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, 
         created,
         state: RecordState::Active,
         policy: RecordPolicy::default(),
-        wrapped,
-        standby: None,
+        custody: Custody::Single(Slot { wrapped, standby: None }),
         newest: GenerationEntry {
             number: Generation::FIRST,
             suite: Suite::Aes256Gcm,

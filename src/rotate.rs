@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use subtle::ConstantTimeEq;
 
-use crate::account::refresh::Unwrapped;
+use crate::account::unwrap::Unwrapped;
 use crate::account::{Account, AccountInner, Known, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
-use crate::format::record::VerifiedRecord;
+use crate::format::record::{Custody, Slot, VerifiedRecord};
 use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
 use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
@@ -172,8 +172,7 @@ async fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Re
     };
     work.compare(&wrapped, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
-    draft.wrapped = wrapped;
-    draft.standby = None;
+    draft.custody = Custody::Single(Slot { wrapped, standby: None });
     let record = draft.seal(unwrapped.keys.prk())?;
     work.persist(record)?;
     inner.announce_newer_version(false);
@@ -192,7 +191,7 @@ async fn add_standby(inner: &AccountInner, clock: &Clock, version: &KekVersion) 
     let standby = work.wrap(version, &unwrapped).await?;
     work.compare(&standby, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
-    draft.standby = Some(standby);
+    draft.custody = Custody::Single(Slot { wrapped: current, standby: Some(standby) });
     let record = draft.seal(unwrapped.keys.prk())?;
     work.persist(record)
 }

@@ -12,6 +12,7 @@ pub(crate) mod refresh;
 pub(crate) mod settings;
 pub(crate) mod state;
 mod sync;
+pub(crate) mod unwrap;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,18 +4,18 @@
 //! store.load ─► Expect::admit ─► provider.unwrap ─► AEK ─► PRK ─► KCV and record MAC verified ─► keys
 //! ```
 //! Exactly one provider call, unless it is refused and the record has changed meanwhile (contract D12).
-//! Imports: `state`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
+//! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
-use super::settings::Settings;
-use crate::block::{GenerationKeys, KeyRing};
+use super::unwrap::{Unwrapped, unwrap_keys};
+use crate::block::KeyRing;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
-use crate::provider::{Caller, ErrorClass, ProviderError, WrapInput, Wrapped};
+use crate::provider::{Caller, Wrapped};
 use crate::record_store::{Loaded, RecordTag};
 
 /// What came of a refresh.
@@ -59,14 +59,6 @@ impl Known {
     pub(super) fn yields_to(&self, next: &Self) -> bool {
         self.verified.is_none() || next.record.sequence() >= self.record.sequence()
     }
-}
-
-/// An AEK that was unwrapped and matches its record.
-pub(crate) struct Unwrapped {
-    pub(crate) started: Moment,
-    pub(crate) input: WrapInput,
-    pub(crate) keys: GenerationKeys,
-    pub(crate) verified: VerifiedRecord,
 }
 
 impl AccountInner {
@@ -173,46 +165,6 @@ impl AccountInner {
     }
 }
 
-/// Unwraps `record`, which was admitted, and believes it by what comes out. Of whoever holds it already it knows nothing.
-pub(crate) async fn authenticate(
-    clock: &Clock,
-    settings: &Settings,
-    provider: Caller<'_>,
-    record: &AccountRecord,
-) -> Result<Unwrapped, Refreshed> {
-    let (started, input, keys) = unwrap_keys(clock, settings, provider, record.wrapped(), record).await?;
-    let verified = record.clone().verify(keys.prk()).map_err(Refreshed::Wrong)?;
-    Ok(Unwrapped { started, input, keys, verified })
-}
-
-/// One call of the KMS, and the keys of what it unwrapped.
-async fn unwrap_keys(
-    clock: &Clock,
-    settings: &Settings,
-    provider: Caller<'_>,
-    wrap: &Wrapped,
-    record: &AccountRecord,
-) -> Result<(Moment, WrapInput, GenerationKeys), Refreshed> {
-    let context = record.wrap_context();
-    let started = clock.now();
-    let input = provider.unwrap(wrap, &context).await.map_err(classify)?;
-    let Some(secret) = input.secret_for(&context) else {
-        let error = Error::new(ErrorKind::Untrusted, "the KMS unwrapped the AEK of something else");
-        return Err(Refreshed::Wrong(error.with_account(record.account())));
-    };
-    // What fails here is this machine's memory, not the KMS: it earns no grace.
-    let keys = GenerationKeys::new(
-        record.account(),
-        record.generation(),
-        record.suite(),
-        secret,
-        settings.memory_lock,
-    )
-    .map_err(Refreshed::Wrong)?
-    .with_engine(settings.engine);
-    Ok((started, input, keys))
-}
-
 impl Refreshed {
     /// What a caller who asked for this is told, where it is not a key.
     pub(crate) fn failure(&self) -> Option<&Error> {
@@ -233,15 +185,5 @@ impl Refreshed {
                 Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
             }
         }
-    }
-}
-
-fn classify(error: ProviderError) -> Refreshed {
-    let class = error.class();
-    let error = error.into_error();
-    match class {
-        ErrorClass::Refused(refusal) => Refreshed::Refused(refusal, error),
-        ErrorClass::Transient => Refreshed::Silent(error),
-        ErrorClass::Integrity | ErrorClass::Misconfigured => Refreshed::Wrong(error),
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::policy::{RecordPolicy, VersionPolicy};
 use crate::format::record::{
-    GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Timestamp, VerifiedRecord,
+    Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot, Timestamp,
+    VerifiedRecord,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::keeper::{ControlCall, Destination, Message, Met, Pending};
@@ -224,8 +225,7 @@ fn first_record(
         created,
         state: RecordState::Active,
         policy: spec.policy.with_version_policy(version_policy),
-        wrapped,
-        standby: None,
+        custody: Custody::Single(Slot { wrapped, standby: None }),
         newest: GenerationEntry {
             number: Generation::FIRST,
             suite: Suite::Aes256Gcm,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::AekCache;
 use super::records::{Pace, expected, load, unchanged};
-use crate::account::refresh::Unwrapped;
+use crate::account::unwrap::Unwrapped;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;

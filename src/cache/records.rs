@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::AekCache;
 use crate::account::Refreshed;
-use crate::account::refresh::{Unwrapped, authenticate};
+use crate::account::unwrap::{Unwrapped, authenticate};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;

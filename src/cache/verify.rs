@@ -10,7 +10,7 @@ use std::vec::IntoIter;
 
 use super::AekCache;
 use super::records::{Pace, expected, load};
-use crate::account::refresh::Unwrapped;
+use crate::account::unwrap::Unwrapped;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::{AccountRecord, Sequence};

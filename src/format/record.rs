@@ -8,7 +8,7 @@
 //! parsed ([`AccountRecord`]: within bounds, canonical, its fields hints), then compared with what the embedder
 //! expects, then its AEK is unwrapped, and only then is it verified ([`VerifiedRecord`]).
 //! What acts on a record takes the second type. Byte by byte: `docs/FORMAT.md`. Imports: `derive`,
-//! `format::{codec, policy}`, the provider's vocabulary, `id`, `error`.
+//! `format::{codec, policy}`, `record::{custody, generation, values}`, the provider's vocabulary, `id`, `error`.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -18,10 +18,16 @@ use crate::error::{Error, ErrorKind};
 use crate::format::codec::{Reader, Writer};
 use crate::format::policy::RecordPolicy;
 use crate::id::{AccountId, Generation, Suite};
-use crate::provider::{KekUri, KekVersion, WrapAlgorithm, WrapContext, WrapRole, Wrapped};
+use crate::provider::{KekUri, KekVersion, WrapContext, WrapRole, Wrapped};
 
+mod custody;
+mod generation;
 mod values;
 
+#[cfg(test)]
+pub(super) use custody::MAX_PROVIDER_LEN;
+pub(crate) use custody::{Custody, Slot};
+pub(crate) use generation::GenerationEntry;
 pub(crate) use values::Timestamp;
 pub use values::{KeyFingerprint, Sequence};
 
@@ -50,22 +56,9 @@ pub(crate) struct RecordDraft {
     pub(crate) created: Timestamp,
     pub(crate) state: RecordState,
     pub(crate) policy: RecordPolicy,
-    /// The newest generation's AEK. Its KEK version is the pinned one, where the policy pins.
-    pub(crate) wrapped: Wrapped,
-    /// The same AEK under another version of the same KEK (contract E2).
-    pub(crate) standby: Option<Wrapped>,
+    /// Who holds the newest generation's AEK.
+    pub(crate) custody: Custody,
     pub(crate) newest: GenerationEntry,
-}
-
-/// What a record says of one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GenerationEntry {
-    pub(crate) number: Generation,
-    pub(crate) suite: Suite,
-    pub(crate) created: Timestamp,
-    /// From when machines seal under it; until then they only open (contract E4).
-    pub(crate) active_from: Timestamp,
-    pub(crate) fingerprint: KeyFingerprint,
 }
 
 /// Whether the account may be used.
@@ -122,19 +115,19 @@ impl AccountRecord {
     /// The KEK that wraps the AEK.
     #[must_use]
     pub const fn kek(&self) -> &KekUri {
-        self.draft.wrapped.kek()
+        self.wrapped().kek()
     }
 
     /// The exact version of the KEK that wraps the AEK.
     #[must_use]
     pub const fn kek_version(&self) -> &KekVersion {
-        self.draft.wrapped.version()
+        self.wrapped().version()
     }
 
     /// The other version that wraps the AEK too, if any.
     #[must_use]
     pub fn standby_version(&self) -> Option<&KekVersion> {
-        self.draft.standby.as_ref().map(Wrapped::version)
+        self.standby().map(Wrapped::version)
     }
 
     /// The newest generation.
@@ -167,14 +160,19 @@ impl AccountRecord {
         self.draft.newest.created.into()
     }
 
+    const fn slot(&self) -> &Slot {
+        let Custody::Single(slot) = &self.draft.custody;
+        slot
+    }
+
     /// What to unwrap, to be able to verify the record.
     pub(crate) const fn wrapped(&self) -> &Wrapped {
-        &self.draft.wrapped
+        &self.slot().wrapped
     }
 
     /// The same AEK under another KEK version.
     pub(crate) const fn standby(&self) -> Option<&Wrapped> {
-        self.draft.standby.as_ref()
+        self.slot().standby.as_ref()
     }
 
     /// What the wraps are bound to.
@@ -203,15 +201,13 @@ impl AccountRecord {
 
 impl fmt::Debug for AccountRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecordDraft { account, sequence, created: _, state, policy, wrapped, standby, newest } =
-            &self.draft;
+        let RecordDraft { account, sequence, created: _, state, policy, custody, newest } = &self.draft;
         f.debug_struct("AccountRecord")
             .field("account", account)
             .field("sequence", &sequence.number())
             .field("state", state)
             .field("policy", policy)
-            .field("wrapped", wrapped)
-            .field("standby", standby)
+            .field("custody", custody)
             .field("newest", newest)
             .field("len", &self.bytes.len())
             .finish_non_exhaustive()
@@ -293,7 +289,7 @@ impl RecordDraft {
     }
 
     fn write(&self) -> Writer {
-        let Self { account, sequence, created, state, policy, wrapped, standby, newest } = self;
+        let Self { account, sequence, created, state, policy, custody, newest } = self;
         let mut writer = Writer::default();
         writer.put(&MAGIC);
         writer.u8(VERSION);
@@ -309,14 +305,7 @@ impl RecordDraft {
             }
         }
         policy.write(&mut writer);
-        writer.u8(CUSTODY_SINGLE);
-        writer.prefixed(provider_of(wrapped.kek()).unwrap_or_default().as_bytes());
-        writer.prefixed(wrapped.kek().as_str().as_bytes());
-        write_wrap(wrapped, &mut writer);
-        writer.flag(standby.is_some());
-        if let Some(standby) = standby {
-            write_wrap(standby, &mut writer);
-        }
+        custody.write(&mut writer);
         newest.write(&mut writer);
         writer.u16(OLDER_GENERATIONS);
         writer
@@ -335,19 +324,7 @@ impl RecordDraft {
         let created = Timestamp::parse(reader)?;
         let state = RecordState::parse(reader)?;
         let policy = RecordPolicy::parse(reader)?;
-        if reader.u8()? != CUSTODY_SINGLE {
-            return Err(Error::new(ErrorKind::Format, "a record of an unknown kind of custody"));
-        }
-        let provider = reader.prefixed_text(MAX_PROVIDER_LEN)?;
-        let kek = KekUri::new(reader.prefixed_text(KekUri::MAX_LEN)?).map_err(malformed)?;
-        if provider_of(&kek) != Some(provider) {
-            return Err(Error::new(ErrorKind::Format, "a record's KEK is not its provider's"));
-        }
-        let wrapped = parse_wrap(&kek, reader)?;
-        let standby = if reader.flag()? { Some(parse_wrap(&kek, reader)?) } else { None };
-        if standby.as_ref().is_some_and(|standby| standby.version() == wrapped.version()) {
-            return Err(Error::new(ErrorKind::Format, "a record's standby is of the same KEK version"));
-        }
+        let custody = Custody::parse(reader)?;
         let newest = GenerationEntry::parse(reader)?;
         if reader.u16()? != OLDER_GENERATIONS {
             return Err(Error::new(
@@ -355,37 +332,7 @@ impl RecordDraft {
                 "a record with older generations, which this version cannot read",
             ));
         }
-        Ok(Self { account, sequence, created, state, policy, wrapped, standby, newest })
-    }
-}
-
-impl GenerationEntry {
-    fn write(&self, writer: &mut Writer) {
-        let Self { number, suite, created, active_from, fingerprint } = self;
-        writer.u32(number.number());
-        writer.u8(suite.number());
-        created.write(writer);
-        active_from.write(writer);
-        writer.put(fingerprint.as_bytes());
-    }
-
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        let number = Generation::new(reader.u32()?)
-            .ok_or_else(|| Error::new(ErrorKind::Format, "a record's generation is zero"))?;
-        let suite = Suite::from_number(reader.u8()?)
-            .ok_or_else(|| Error::new(ErrorKind::Format, "a record of an unknown suite"))?;
-        let created = Timestamp::parse(reader)?;
-        let active_from = Timestamp::parse(reader)?;
-        if active_from < created {
-            return Err(Error::new(ErrorKind::Format, "a generation is active before it was created"));
-        }
-        Ok(Self {
-            number,
-            suite,
-            created,
-            active_from,
-            fingerprint: KeyFingerprint::from_bytes(reader.array()?),
-        })
+        Ok(Self { account, sequence, created, state, policy, custody, newest })
     }
 }
 
@@ -405,38 +352,12 @@ impl RecordState {
     }
 }
 
-fn write_wrap(wrapped: &Wrapped, writer: &mut Writer) {
-    writer.prefixed(wrapped.version().as_str().as_bytes());
-    writer.prefixed(wrapped.algorithm().as_str().as_bytes());
-    writer.prefixed(wrapped.bytes());
-}
-
-fn parse_wrap(kek: &KekUri, reader: &mut Reader<'_>) -> Result<Wrapped, Error> {
-    let version = KekVersion::new(reader.prefixed_text(KekVersion::MAX_LEN)?).map_err(malformed)?;
-    let algorithm = WrapAlgorithm::new(reader.prefixed_text(WrapAlgorithm::MAX_LEN)?).map_err(malformed)?;
-    let bytes = reader.prefixed(Wrapped::MAX_LEN)?.to_vec();
-    Wrapped::new(kek.clone(), version, algorithm, bytes).map_err(malformed)
-}
-
-/// `local` of `local://endpoint/name`.
-fn provider_of(kek: &KekUri) -> Option<&str> {
-    let (provider, _) = kek.as_str().split_once("://")?;
-    (!provider.is_empty() && provider.len() <= MAX_PROVIDER_LEN).then_some(provider)
-}
-
-fn malformed<E>(_: E) -> Error {
-    Error::new(ErrorKind::Format, "a record's text has control characters")
-}
-
 const MAGIC: [u8; 8] = *b"\x89SRR\r\n\x1a\n";
 const VERSION: u8 = 1;
 pub(crate) const MAC_NAME: &[u8] = b"account record";
 const MAC_LEN: usize = 32;
 const ACTIVE: u8 = 1;
 const DELETED: u8 = 2;
-const CUSTODY_SINGLE: u8 = 1;
-/// The longest name of a kind of provider, in bytes.
-pub(super) const MAX_PROVIDER_LEN: usize = 64;
 /// How many follow. Their place is laid out in `docs/FORMAT.md`; this version reads and writes none.
 const OLDER_GENERATIONS: u16 = 0;
 

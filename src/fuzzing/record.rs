@@ -7,7 +7,8 @@ use crate::derive::{Family, Prk};
 use crate::error::ErrorKind;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Timestamp,
+    AccountRecord, Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot,
+    Timestamp,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::provider::{Authority, KekVersion, WrapAlgorithm, Wrapped};
@@ -72,8 +73,7 @@ pub(super) static SEALED: LazyLock<(Prk, Vec<u8>)> = LazyLock::new(|| {
         created,
         state: RecordState::Active,
         policy: RecordPolicy::default(),
-        wrapped: wrapped("1"),
-        standby: Some(wrapped("2")),
+        custody: Custody::Single(Slot { wrapped: wrapped("1"), standby: Some(wrapped("2")) }),
         newest: GenerationEntry {
             number: Generation::FIRST,
             suite: Suite::Aes256Gcm,

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::custody::MAX_PROVIDER_LEN;
 use super::*;
 use crate::derive::{Family, Kcv};
 use crate::evidence::report;
 use crate::format::policy::{GenerationLimits, VersionPolicy};
+use crate::provider::{KekVersion, WrapAlgorithm};
 use crate::secret::MemoryLock;
 
 const SECRET: [u8; 32] = [0x5E; 32];
@@ -34,6 +36,15 @@ fn wrap(kek: &str, version: &str) -> Wrapped {
     .unwrap()
 }
 
+fn single(kek: &str, version: &str) -> Custody {
+    Custody::Single(Slot { wrapped: wrap(kek, version), standby: None })
+}
+
+/// Beside version 1 of `orders`, a standby.
+fn with_standby(kek: &str, version: &str) -> Custody {
+    Custody::Single(Slot { wrapped: wrap("local://abc/orders", "1"), standby: Some(wrap(kek, version)) })
+}
+
 fn draft(account: AccountId, prk: &Prk) -> RecordDraft {
     RecordDraft {
         account,
@@ -41,8 +52,7 @@ fn draft(account: AccountId, prk: &Prk) -> RecordDraft {
         created: seconds(1_790_000_000),
         state: RecordState::Active,
         policy: RecordPolicy::default().with_max_grace(Duration::from_secs(600)),
-        wrapped: wrap("local://abc/orders", "1"),
-        standby: None,
+        custody: single("local://abc/orders", "1"),
         newest: GenerationEntry {
             number: Generation::FIRST,
             suite: Suite::Aes256Gcm,
@@ -56,16 +66,16 @@ fn draft(account: AccountId, prk: &Prk) -> RecordDraft {
 /// For tests elsewhere: a record of `account` under `kek`, as it is parsed.
 pub(crate) fn sealed_by(account: AccountId, kek: &KekUri, sequence: Sequence) -> AccountRecord {
     let prk = prk_of(account, &SECRET);
-    let wrapped = wrap(kek.as_str(), "1");
-    RecordDraft { sequence, wrapped, ..draft(account, &prk) }.seal(&prk).unwrap().record().clone()
+    let custody = single(kek.as_str(), "1");
+    RecordDraft { sequence, custody, ..draft(account, &prk) }.seal(&prk).unwrap().record().clone()
 }
 
 /// A record with everything optional in it, and its key.
 fn full() -> (Vec<u8>, Prk) {
     let prk = prk_of(account(1), &SECRET);
     let state = RecordState::Deleted { at: seconds(5), recoverable_until: seconds(9) };
-    let standby = Some(wrap("local://abc/orders", "2"));
-    let record = RecordDraft { state, standby, ..draft(account(1), &prk) }.seal(&prk).unwrap();
+    let custody = with_standby("local://abc/orders", "2");
+    let record = RecordDraft { state, custody, ..draft(account(1), &prk) }.seal(&prk).unwrap();
     (record.record().to_bytes(), prk)
 }
 
@@ -228,7 +238,7 @@ fn a8_f3_nothing_moves_from_one_record_to_another() {
     let (mine, theirs) = (prk_of(account(1), &SECRET), prk_of(account(2), &[7; 32]));
     let base = draft(account(1), &mine);
     let sealed = base.clone().seal(&mine).unwrap();
-    let other = RecordDraft { wrapped: wrap("local://abc/mines!", "3"), ..draft(account(2), &theirs) };
+    let other = RecordDraft { custody: single("local://abc/mines!", "3"), ..draft(account(2), &theirs) };
     let other = other.seal(&theirs).unwrap();
     let (bytes, foreign) = (sealed.record().to_bytes(), other.record().to_bytes());
     assert_eq!(bytes.len(), foreign.len());
@@ -298,7 +308,7 @@ fn a8_a_forged_record_is_refused_under_the_real_key() {
 fn e3_f6_a_process_adopts_only_a_newer_record_of_the_same_key() {
     let prk = prk_of(account(1), &SECRET);
     let first = draft(account(1), &prk).seal(&prk).unwrap();
-    let rotated = RecordDraft { wrapped: wrap("local://abc/orders", "2"), ..first.successor().unwrap() };
+    let rotated = RecordDraft { custody: single("local://abc/orders", "2"), ..first.successor().unwrap() };
     let second = rotated.clone().seal(&prk).unwrap();
     let third = second.successor().unwrap().seal(&prk).unwrap();
 
@@ -339,11 +349,11 @@ fn f1_a_draft_that_contradicts_itself_is_not_sealed() {
     let mut late = good.clone();
     late.newest.created = late.newest.created.plus(Duration::from_secs(1));
     let drafts = [
-        RecordDraft { standby: Some(wrap("local://abc/other", "2")), ..good.clone() },
-        RecordDraft { standby: Some(wrap("local://abc/orders", "1")), ..good.clone() },
-        RecordDraft { wrapped: wrap("no provider", "1"), ..good.clone() },
-        RecordDraft { wrapped: wrap("://endpoint/name", "1"), ..good.clone() },
-        RecordDraft { wrapped: wrap(&format!("{}://a/b", "p".repeat(65)), "1"), ..good.clone() },
+        RecordDraft { custody: with_standby("local://abc/other", "2"), ..good.clone() },
+        RecordDraft { custody: with_standby("local://abc/orders", "1"), ..good.clone() },
+        RecordDraft { custody: single("no provider", "1"), ..good.clone() },
+        RecordDraft { custody: single("://endpoint/name", "1"), ..good.clone() },
+        RecordDraft { custody: single(&format!("{}://a/b", "p".repeat(65)), "1"), ..good.clone() },
         RecordDraft {
             state: RecordState::Deleted { at: seconds(2), recoverable_until: seconds(1) },
             ..good.clone()
@@ -370,8 +380,7 @@ fn f2_the_largest_record_is_far_below_its_limit() {
         .unwrap()
     };
     let record = RecordDraft {
-        wrapped: largest("1"),
-        standby: Some(largest("2")),
+        custody: Custody::Single(Slot { wrapped: largest("1"), standby: Some(largest("2")) }),
         state: RecordState::Deleted { at: seconds(1), recoverable_until: seconds(2) },
         ..draft(account(1), &prk)
     };
@@ -454,8 +463,7 @@ fn any_draft() -> impl Strategy<Value = RecordDraft> {
                     recoverable_until: at.plus(Duration::from_secs(later)),
                 }),
                 policy,
-                wrapped,
-                standby,
+                custody: Custody::Single(Slot { wrapped, standby }),
                 newest: GenerationEntry {
                     number,
                     suite: Suite::Aes256Gcm,
