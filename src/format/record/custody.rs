@@ -92,4 +92,4 @@ fn malformed<E>(_: E) -> Error {
 
 const SINGLE: u8 = 1;
 /// The longest name of a kind of provider, in bytes.
-pub(in crate::format) const MAX_PROVIDER_LEN: usize = 64;
+pub(crate) const MAX_PROVIDER_LEN: usize = 64;
