@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::account::Account;
 use crate::cache::{AccountSpec, AekCache};
-use crate::derive::{Family, Prk};
+use crate::derive::{Prks, Secrets};
 use crate::differential_tests::Random;
 use crate::error::{Error, ErrorKind};
 use crate::evidence::{count, report};
@@ -232,7 +232,7 @@ struct Customer {
     objects: [Vec<u8>; 2],
     /// Each is the successor of the one before it.
     records: Vec<VerifiedRecord>,
-    prk: Prk,
+    prk: Prks,
 }
 
 #[derive(Clone)]
@@ -324,7 +324,7 @@ impl World {
             expect.admit(&record)?.unwrap(record.wrapped(), &context).map_err(|_| Error::corrupt())?;
         let secret = input.secret_for(&context).ok_or_else(Error::corrupt)?;
         let lock = MemoryLock::BestEffort;
-        let prk = Prk::extract(record.account(), record.generation(), Family::Inner, secret, lock)?;
+        let prk = Prks::extract(record.account(), record.generation(), Secrets::single(secret), lock)?;
         record.verify(&prk)
     }
 }
@@ -371,11 +371,11 @@ impl Block {
     }
 }
 
-fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, Prk) {
+fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, Prks) {
     let mut secret = [0; 32];
     crate::random::fill(&mut secret);
     let prk =
-        Prk::extract(account, Generation::FIRST, Family::Inner, &secret, MemoryLock::BestEffort).unwrap();
+        Prks::extract(account, Generation::FIRST, Secrets::single(&secret), MemoryLock::BestEffort).unwrap();
     let context = WrapContext::for_tests(account, Generation::FIRST);
     let wrapped = kms.wrap(&Kek::latest("orders"), &context, &context.input(&secret)).unwrap();
     let created = Timestamp::from_wall_nanos(1_790_000_000_000_000_000);

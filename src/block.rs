@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::clock::Moment;
-use crate::derive::{Family, Kcv, Kind, Nonce24, Prk};
+use crate::derive::{DekUse, Kcv, Kind, MacUse, Nonce24, Prks, Secrets};
 use crate::engine::{Bound, Engine, Tag};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Head, Header, check_len};
@@ -35,27 +35,25 @@ pub const MAX_AAD: usize = 4096;
 pub(crate) struct GenerationKeys {
     account: AccountId,
     generation: Generation,
-    suite: Suite,
     engine: Engine,
-    prk: Prk,
+    prks: Prks,
     kcv: Kcv,
 }
 
 impl GenerationKeys {
-    /// Derives the keys of an AEK and draws a lease salt. The caller wipes `secret`.
+    /// Derives the keys of a generation, whose suite follows from its secrets, and draws a lease salt. The caller wipes them.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] and [`ErrorKind::Io`] when there is no memory of the kind that `lock` asks for.
     pub(crate) fn new(
         account: AccountId,
         generation: Generation,
-        suite: Suite,
-        secret: &[u8; 32],
+        secrets: Secrets<'_>,
         lock: MemoryLock,
     ) -> Result<Self, Error> {
-        let prk = Prk::extract(account, generation, Family::Inner, secret, lock)?;
-        let kcv = prk.kcv();
-        Ok(Self { account, generation, suite, engine: Engine::default(), prk, kcv })
+        let prks = Prks::extract(account, generation, secrets, lock)?;
+        let kcv = prks.kcv();
+        Ok(Self { account, generation, engine: Engine::default(), prks, kcv })
     }
 
     /// The same keys, used by another implementation of the suite.
@@ -69,22 +67,42 @@ impl GenerationKeys {
     }
 
     pub(crate) const fn suite(&self) -> Suite {
-        self.suite
+        self.prks.suite()
     }
 
     pub(crate) const fn kcv(&self) -> &Kcv {
         &self.kcv
     }
 
-    pub(crate) const fn prk(&self) -> &Prk {
-        &self.prk
+    /// What a record is sealed and verified under.
+    pub(crate) const fn prks(&self) -> &Prks {
+        &self.prks
+    }
+
+    /// The MAC of `name` and `parts` under all keys of the generation.
+    pub(crate) fn mac(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        self.prks.mac(purpose, name, parts)
+    }
+
+    /// Compares in constant time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when `tag` is another MAC.
+    pub(crate) fn verify_mac(
+        &self,
+        purpose: MacUse,
+        name: &[u8],
+        parts: &[&[u8]],
+        tag: &[u8; 32],
+    ) -> Result<(), Error> {
+        self.prks.verify_mac(purpose, name, parts, tag)
     }
 
     /// The head of one write at `place`, with a fresh `R`. Intentionally apart from sealing, which copies less that way; one
     /// head is for one seal.
     #[inline]
     pub(crate) fn fresh_head(&self, place: &Place<'_>, now: Moment) -> Head {
-        self.head(place, self.prk.fresh_nonce(now))
+        self.head(place, self.prks.inner().fresh_nonce(now))
     }
 
     /// Encrypts `data` in place, under a head that no other data was sealed under. The tag is for the caller to store.
@@ -181,7 +199,7 @@ impl GenerationKeys {
     #[inline]
     fn head(&self, place: &Place<'_>, r: Nonce24) -> Head {
         let Place { kind, last, id: _, aad: _ } = *place;
-        let header = Header { suite: self.suite, kind, last, generation: self.generation };
+        let header = Header { suite: self.suite(), kind, last, generation: self.generation };
         let commitment = match kind {
             Kind::Block => Some(*self.kcv.prefix16()),
             Kind::ObjectFrame => None,
@@ -211,7 +229,7 @@ impl GenerationKeys {
     #[inline]
     fn with_bound<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(&Dek, Bound<'_>) -> T) -> T {
         let mut dek = Dek::empty();
-        self.prk.dek(self.suite, place.kind, place.id, &head.r, &mut dek);
+        self.prks.inner().dek(DekUse::Inner, self.suite(), place.kind, place.id, &head.r, &mut dek);
         if place.aad.as_bytes().len() <= SHORT_AAD {
             self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(&dek, bound))
         } else {

@@ -3,7 +3,7 @@
 //! ```text
 //! PRK = HKDF-Extract(salt = SHA-256("strongroom/v1" || account16 || gen_be4 || family1), ikm = secret32)
 //! KCV = HKDF-Expand(PRK, "SRK1", 32)
-//! DEK = HKDF-Expand(PRK, "SRD1" || suite1 || kind1 || object16 || index_be8 || R24, 32)
+//! DEK = HKDF-Expand(PRK, label || suite1 || kind1 || object16 || index_be8 || R24, 32)
 //! MAC = HMAC(HKDF-Expand(PRK, label, 32), name || 0 || bytes)
 //! ```
 //! HKDF is RFC 5869 and HMAC RFC 2104, both with SHA-256. PRK is used in HKDF-Expand and nowhere else.
@@ -28,17 +28,46 @@ use crate::id::{AccountId, BlockId, Generation, Suite};
 use crate::random;
 use crate::secret::{Dek, MemoryLock, Slot};
 
+mod prks;
+
+pub(crate) use prks::{Prks, Secrets};
+
 /// Which of the independent secrets of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     /// The AEK that blocks are sealed under.
     Inner,
+    /// The second AEK, of suite 2, that what is sealed is sealed under once more.
+    Outer,
 }
 
 impl Family {
     const fn number(self) -> u8 {
         match self {
             Self::Inner => 1,
+            Self::Outer => 2,
+        }
+    }
+}
+
+/// What a block's DEK is for. Each has a label of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DekUse {
+    /// AES-256-GCM, under the inner PRK.
+    Inner,
+    /// ChaCha20-Poly1305, under the outer PRK.
+    Outer,
+    /// The 16 bytes that hide the inner tag, under the outer PRK.
+    Mask,
+}
+
+impl DekUse {
+    #[inline]
+    const fn label(self) -> &'static [u8; 4] {
+        match self {
+            Self::Inner => b"SRD1",
+            Self::Outer => b"SRD2",
+            Self::Mask => b"SRT2",
         }
     }
 }
@@ -200,9 +229,17 @@ impl Prk {
 
     /// Derives the key of one block write to where it will lie.
     #[inline]
-    pub(crate) fn dek(&self, suite: Suite, kind: Kind, id: BlockId, r: &Nonce24, to: &mut Dek) {
+    pub(crate) fn dek(
+        &self,
+        purpose: DekUse,
+        suite: Suite,
+        kind: Kind,
+        id: BlockId,
+        r: &Nonce24,
+        to: &mut Dek,
+    ) {
         let mut block = [0; 64];
-        block[INFO_LABEL].copy_from_slice(LABEL_DEK_INNER);
+        block[INFO_LABEL].copy_from_slice(purpose.label());
         block[INFO_SUITE] = suite.number();
         block[INFO_KIND] = kind.number();
         block[INFO_OBJECT].copy_from_slice(id.object().as_bytes());
@@ -233,7 +270,12 @@ impl Prk {
     }
 
     /// `HMAC(Expand(PRK, label), name || 0 || parts..)`.
-    pub(crate) fn mac(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    fn mac(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        self.mac_and(purpose, name, parts, &[])
+    }
+
+    /// `HMAC(Expand(PRK, label), name || 0 || parts.. || last)`.
+    fn mac_and(&self, purpose: MacUse, name: &[u8], parts: &[&[u8]], last: &[u8]) -> [u8; 32] {
         debug_assert!(!name.contains(&0), "the zero byte ends a name");
         let key = self.expand(purpose.label());
         let mut mac = HmacStream::empty();
@@ -241,24 +283,10 @@ impl Prk {
         mac.update(name);
         mac.update(&[0]);
         parts.iter().for_each(|part| mac.update(part));
+        mac.update(last);
         let mut out = [0; 32];
         mac.finish(&mut out);
         out
-    }
-
-    /// Compares in constant time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when `tag` is not the MAC of just that under this key.
-    pub(crate) fn verify_mac(
-        &self,
-        purpose: MacUse,
-        name: &[u8],
-        parts: &[&[u8]],
-        tag: &[u8; 32],
-    ) -> Result<(), Error> {
-        let expected = Zeroizing::new(self.mac(purpose, name, parts));
-        if expected.ct_eq(tag).into() { Ok(()) } else { Err(Error::corrupt()) }
     }
 
     /// HKDF-Expand to 32 bytes under a bare label.
@@ -406,8 +434,8 @@ impl HmacStream {
 }
 
 const EXTRACT_LABEL: &[u8] = b"strongroom/v1";
+const BOTH_LABEL: &[u8] = b"strongroom/v1 both";
 const LABEL_KCV: &[u8; 4] = b"SRK1";
-const LABEL_DEK_INNER: &[u8; 4] = b"SRD1";
 
 /// HKDF-Expand numbers its output blocks from 1; 32 bytes are the first one.
 const FIRST_OUTPUT_BLOCK: u8 = 1;

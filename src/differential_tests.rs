@@ -9,11 +9,11 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 
 use crate::block::{GenerationKeys, Place};
-use crate::derive::{Kind, Nonce24};
+use crate::derive::{Kind, Nonce24, Secrets};
 use crate::engine::Engine;
 use crate::evidence::{count, report};
 use crate::format::frame;
-use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
+use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId};
 use crate::python::PYTHON;
 use crate::secret::MemoryLock;
 
@@ -111,7 +111,7 @@ impl Owner {
         let generation = Generation::new(number.max(1)).expect("not zero");
         let id = AccountId::from_bytes(account);
         let keys = |engine| {
-            GenerationKeys::new(id, generation, Suite::Aes256Gcm, &secret, MemoryLock::BestEffort)
+            GenerationKeys::new(id, generation, Secrets::single(&secret), MemoryLock::BestEffort)
                 .expect("two slots of memory")
                 .with_engine(engine)
         };

@@ -189,6 +189,8 @@ impl Epoch {
 pub enum Suite {
     /// Suite 1: AES-256-GCM under a key derived for each block (NIST SP 800-38D, RFC 5869).
     Aes256Gcm,
+    /// Suite 2, double encryption: suite 1, and over it ChaCha20-Poly1305 (RFC 8439) under a second, independent key.
+    Double,
 }
 
 impl Suite {
@@ -197,6 +199,7 @@ impl Suite {
     pub const fn number(self) -> u8 {
         match self {
             Self::Aes256Gcm => 1,
+            Self::Double => 2,
         }
     }
 

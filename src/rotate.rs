@@ -173,7 +173,7 @@ async fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Re
     work.compare(&wrapped, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
     draft.custody = Custody::Single(Slot { wrapped, standby: None });
-    let record = draft.seal(unwrapped.keys.prk())?;
+    let record = draft.seal(unwrapped.keys.prks())?;
     work.persist(record)?;
     inner.announce_newer_version(false);
     Ok(if inner.store().is_some() {
@@ -192,7 +192,7 @@ async fn add_standby(inner: &AccountInner, clock: &Clock, version: &KekVersion) 
     work.compare(&standby, &unwrapped).await?;
     let mut draft = unwrapped.verified.successor()?;
     draft.custody = Custody::Single(Slot { wrapped: current, standby: Some(standby) });
-    let record = draft.seal(unwrapped.keys.prk())?;
+    let record = draft.seal(unwrapped.keys.prks())?;
     work.persist(record)
 }
 

@@ -273,7 +273,7 @@ impl<'a> Permit<'a> {
     /// The MAC of an object's header, which commits the object to its key.
     pub(crate) fn object_mac(&self, generation: Generation, parts: &[&[u8]]) -> Result<[u8; 32], Error> {
         let guard = self.enter()?;
-        let mac = guard.keys(generation)?.prk().mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts);
+        let mac = guard.keys(generation)?.mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts);
         guard.release()?;
         Ok(mac)
     }
@@ -286,14 +286,14 @@ impl<'a> Permit<'a> {
         mac: &[u8; 32],
     ) -> Result<(), Error> {
         let guard = self.enter()?;
-        guard.keys(generation)?.prk().verify_mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts, mac)?;
+        guard.keys(generation)?.verify_mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts, mac)?;
         guard.release()
     }
 
     /// The MAC of a data scope's state.
     pub(crate) fn scope_mac(&self, generation: Generation, content: &[u8]) -> Result<[u8; 32], Error> {
         let guard = self.enter()?;
-        let mac = guard.keys(generation)?.prk().mac(MacUse::Scope, SCOPE_MAC_NAME, &[content]);
+        let mac = guard.keys(generation)?.mac(MacUse::Scope, SCOPE_MAC_NAME, &[content]);
         guard.release()?;
         Ok(mac)
     }
@@ -306,7 +306,7 @@ impl<'a> Permit<'a> {
         mac: &[u8; 32],
     ) -> Result<(), Error> {
         let guard = self.enter()?;
-        guard.keys(generation)?.prk().verify_mac(MacUse::Scope, SCOPE_MAC_NAME, &[content], mac)?;
+        guard.keys(generation)?.verify_mac(MacUse::Scope, SCOPE_MAC_NAME, &[content], mac)?;
         guard.release()
     }
 

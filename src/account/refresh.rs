@@ -142,8 +142,8 @@ impl AccountInner {
         let (started, input, keys) = unwrap_keys(clock, self.settings(), provider, wrap, record).await?;
         let next = AccountRecord::clone(record);
         let verified = match &known.verified {
-            Some(current) if *current.record() != next => current.verify_successor(next, keys.prk()),
-            _ => next.verify(keys.prk()),
+            Some(current) if *current.record() != next => current.verify_successor(next, keys.prks()),
+            _ => next.verify(keys.prks()),
         };
         let verified = verified.map_err(Refreshed::Wrong)?;
         if let Some(store) = self.store() {

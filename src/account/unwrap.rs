@@ -1,11 +1,12 @@
 //! From a record to its keys: the KMS unwraps, and what comes out is compared with what the record names.
 //!
-//! Imports: `refresh` (what an answer amounts to), `settings`, `block`, `format`, `provider`, `clock`, `error`.
+//! Imports: `refresh` (what an answer amounts to), `settings`, `block`, `derive`, `format`, `provider`, `clock`, `error`.
 
 use super::refresh::Refreshed;
 use super::settings::Settings;
 use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
+use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{AccountRecord, VerifiedRecord};
 use crate::provider::{Caller, ErrorClass, ProviderError, WrapInput, Wrapped};
@@ -26,7 +27,7 @@ pub(crate) async fn authenticate(
     record: &AccountRecord,
 ) -> Result<Unwrapped, Refreshed> {
     let (started, input, keys) = unwrap_keys(clock, settings, provider, record.wrapped(), record).await?;
-    let verified = record.clone().verify(keys.prk()).map_err(Refreshed::Wrong)?;
+    let verified = record.clone().verify(keys.prks()).map_err(Refreshed::Wrong)?;
     Ok(Unwrapped { started, input, keys, verified })
 }
 
@@ -49,8 +50,7 @@ pub(super) async fn unwrap_keys(
     let keys = GenerationKeys::new(
         record.account(),
         record.generation(),
-        record.suite(),
-        secret,
+        Secrets::single(secret),
         settings.memory_lock,
     )
     .map_err(Refreshed::Wrong)?

@@ -11,7 +11,7 @@ const NOW: Moment = Moment::from_nanos(1, 1);
 
 fn keys(account: u8, secret: u8, engine: Engine) -> GenerationKeys {
     let account = AccountId::from_bytes([account; 16]);
-    GenerationKeys::new(account, Generation::FIRST, Suite::Aes256Gcm, &[secret; 32], MemoryLock::BestEffort)
+    GenerationKeys::new(account, Generation::FIRST, Secrets::single(&[secret; 32]), MemoryLock::BestEffort)
         .expect("maps")
         .with_engine(engine)
 }

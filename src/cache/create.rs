@@ -1,5 +1,5 @@
 //! Creating an account: preflight, a random AEK, wrapped and compared, a record, persisted, in use.
-//! Runs on a worker. Imports: `cache`, `account`, `provider`, `format`, `block`, `keeper`, `rotate`, `random`.
+//! Runs on a worker. Imports: `cache`, `account`, `provider`, `format`, `block`, `derive`, `keeper`, `rotate`, `random`.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::{AekCache, Shared};
 use crate::account::{Account, Adopt, Known};
 use crate::block::{GenerationKeys, KeyRing};
+use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::policy::{RecordPolicy, VersionPolicy};
@@ -168,7 +169,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
 
     let settings = &shared.settings;
     let keys =
-        GenerationKeys::new(spec.id, Generation::FIRST, Suite::Aes256Gcm, &secret, settings.memory_lock)?
+        GenerationKeys::new(spec.id, Generation::FIRST, Secrets::single(&secret), settings.memory_lock)?
             .with_engine(settings.engine);
     let created = Timestamp::from_wall_nanos(started.wall_nanos());
     let verified = first_record(&spec, wrapped, &keys, created)?;
@@ -234,7 +235,7 @@ fn first_record(
             fingerprint: KeyFingerprint::of(keys.kcv()),
         },
     };
-    draft.seal(keys.prk())
+    draft.seal(keys.prks())
 }
 
 /// Preflight's three, wrap, unwrap, and the store's share.

@@ -122,7 +122,7 @@ fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {
         Loaded::Found { bytes, .. } if bytes == source.to_bytes() => return Ok(false),
         Loaded::Found { bytes, tag } => {
             // Both carry the same AEK, so one unwrap tells of both.
-            let target = AccountRecord::parse(&bytes).and_then(|target| target.verify(unwrapped.keys.prk()));
+            let target = AccountRecord::parse(&bytes).and_then(|target| target.verify(unwrapped.keys.prks()));
             let Ok(target) = target else {
                 return untrusted("the second store's record is damaged or forged: restore it there");
             };
@@ -130,7 +130,7 @@ fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {
             if theirs > ours {
                 return untrusted("the second store's record is newer: the first store was rolled back");
             }
-            if theirs == ours || target.verify_successor(source.clone(), unwrapped.keys.prk()).is_err() {
+            if theirs == ours || target.verify_successor(source.clone(), unwrapped.keys.prks()).is_err() {
                 return untrusted("the two stores have different records of one history: a fork");
             }
             Some(tag)

@@ -154,7 +154,7 @@ fn put_back(
         // This process may go by this very record.
         (Found::Nothing, Some(known)) => ours >= known,
         (Found::Authentic(theirs, _), Some(known)) => {
-            ours > known && theirs.verify_successor(verified.record().clone(), unwrapped.keys.prk()).is_ok()
+            ours > known && theirs.verify_successor(verified.record().clone(), unwrapped.keys.prks()).is_ok()
         }
         _ => false,
     };
@@ -165,7 +165,7 @@ fn put_back(
     if !accept_older {
         return Err(Error::new(ErrorKind::Untrusted, found.why_not()).with_account(account));
     }
-    let again = verified.again_after(known.unwrap_or(ours))?.seal(unwrapped.keys.prk())?;
+    let again = verified.again_after(known.unwrap_or(ours))?.seal(unwrapped.keys.prks())?;
     store.compare_and_swap(account, found.tag(), &again.record().to_bytes())?;
     Ok(Restored::Again(again.record().sequence()))
 }
@@ -205,7 +205,7 @@ fn current(store: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<Found, Erro
         Loaded::Found { bytes, tag } if bytes == ours.to_bytes() => Found::Same(tag),
         // Both carry the same AEK, so one unwrap tells of both, also where the KEK version of the newer one is gone.
         Loaded::Found { bytes, tag } => {
-            match AccountRecord::parse(&bytes).and_then(|theirs| theirs.verify(unwrapped.keys.prk())) {
+            match AccountRecord::parse(&bytes).and_then(|theirs| theirs.verify(unwrapped.keys.prks())) {
                 Ok(theirs) if theirs.record().account() == ours.account() => {
                     Found::Authentic(Box::new(theirs), tag)
                 }

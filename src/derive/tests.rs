@@ -12,11 +12,22 @@ fn prk_of(secret: &[u8; 32], account: [u8; 16], generation: u32) -> (Prk, Hkdf<S
     let generation = Generation::new(generation).expect("not zero");
     let ours =
         Prk::extract(account, generation, Family::Inner, secret, MemoryLock::BestEffort).expect("maps");
+    (ours, reference(secret, account, generation, 1))
+}
+
+/// The PRK of a family as the `hkdf` crate extracts it.
+fn reference(secret: &[u8; 32], account: AccountId, generation: Generation, family: u8) -> Hkdf<Sha256> {
     let mut salt = b"strongroom/v1".to_vec();
     salt.extend_from_slice(account.as_bytes());
     salt.extend_from_slice(&generation.number().to_be_bytes());
-    salt.push(1);
-    (ours, Hkdf::new(Some(&Sha256::digest(salt)), secret))
+    salt.push(family);
+    Hkdf::new(Some(&Sha256::digest(salt)), secret)
+}
+
+fn hmac_reference(key: [u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut reference = hmac::Hmac::<Sha256>::new_from_slice(&key).expect("any length is a key");
+    parts.iter().for_each(|part| reference.update(part));
+    reference.finalize().into_bytes().into()
 }
 
 fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> [u8; 32] {
@@ -27,44 +38,73 @@ fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> [u8; 32] {
 
 proptest! {
     #[test]
-    fn a3_a_dek_is_hkdf_of_the_documented_info(
+    fn a3_a6_a_dek_is_hkdf_of_the_documented_info(
         secret: [u8; 32], account: [u8; 16], generation in 1..=u32::MAX, object: [u8; 16], index: u64, r: [u8; 24],
     ) {
         let (ours, theirs) = prk_of(&secret, account, generation);
         let id = BlockId::new(ObjectId::from_bytes(object), index);
-        for (kind, number) in [(Kind::Block, 1), (Kind::ObjectFrame, 2)] {
-            let mut info = b"SRD1".to_vec();
-            info.extend_from_slice(&[1, number]);
+        let uses = [(DekUse::Inner, b"SRD1"), (DekUse::Outer, b"SRD2"), (DekUse::Mask, b"SRT2")];
+        let kinds = [(Kind::Block, 1), (Kind::ObjectFrame, 2)];
+        let suites = [(Suite::Aes256Gcm, 1), (Suite::Double, 2)];
+        for ((kind, number), ((purpose, label), (suite, suite_number))) in
+            kinds.into_iter().flat_map(|kind| uses.into_iter().flat_map(move |of| suites.map(move |s| (kind, (of, s)))))
+        {
+            let mut info = label.to_vec();
+            info.extend_from_slice(&[suite_number, number]);
             info.extend_from_slice(&object);
             info.extend_from_slice(&index.to_be_bytes());
             info.extend_from_slice(&r);
             prop_assert_eq!(info.len(), 54);
             let mut dek = Dek::empty();
-            ours.dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r), &mut dek);
+            ours.dek(purpose, suite, kind, id, &Nonce24::from_bytes(r), &mut dek);
             prop_assert_eq!(dek.expose(), &expand(&theirs, &info));
         }
         prop_assert_eq!(*ours.kcv().as_bytes(), expand(&theirs, b"SRK1"));
     }
 
     #[test]
-    fn a_mac_is_hmac_under_a_key_of_its_own_label(
-        secret: [u8; 32], name in "[a-z-]{0,80}", parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..5),
+    fn a6_a_mac_is_hmac_under_a_key_of_its_own_label_and_under_both_keys_where_there_are_two(
+        secret: [u8; 32], second: [u8; 32], name in "[a-z-]{0,80}", parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..5),
     ) {
-        let (ours, theirs) = prk_of(&secret, [3; 16], 1);
-        let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let account = AccountId::from_bytes([3; 16]);
+        let prks = |secrets| Prks::extract(account, Generation::FIRST, secrets, MemoryLock::BestEffort).expect("maps");
+        let (single, double) = (prks(Secrets::single(&secret)), prks(Secrets { inner: &secret, outer: Some(&second) }));
+        let inner = reference(&secret, account, Generation::FIRST, 1);
+        let outer = reference(&second, account, Generation::FIRST, 2);
+        let slices: Vec<&[u8]> = [name.as_bytes(), &[0]].into_iter().chain(parts.iter().map(Vec::as_slice)).collect();
+        let given = &slices[2..];
         let uses = [(MacUse::Record, b"SRR1"), (MacUse::ObjectHeader, b"SRH1"), (MacUse::Scope, b"SRS1")];
         for (purpose, label) in uses {
-            let mut reference =
-                hmac::Hmac::<Sha256>::new_from_slice(&expand(&theirs, label)).expect("any length is a key");
-            reference.update(name.as_bytes());
-            reference.update(&[0]);
-            slices.iter().for_each(|part| reference.update(part));
-            let reference: [u8; 32] = reference.finalize().into_bytes().into();
-            prop_assert_eq!(ours.mac(purpose, name.as_bytes(), &slices), reference);
-            prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &reference).is_ok());
-            let mut wrong = reference;
-            wrong[31] ^= 1;
-            prop_assert!(ours.verify_mac(purpose, name.as_bytes(), &slices, &wrong).is_err());
+            let one = hmac_reference(expand(&inner, label), &slices);
+            let both: Vec<&[u8]> = slices.iter().copied().chain([one.as_slice()]).collect();
+            let both = hmac_reference(expand(&outer, label), &both);
+            for (ours, theirs, other) in [(&single, one, both), (&double, both, one)] {
+                prop_assert_eq!(ours.mac(purpose, name.as_bytes(), given), theirs);
+                prop_assert!(ours.verify_mac(purpose, name.as_bytes(), given, &theirs).is_ok());
+                prop_assert!(ours.verify_mac(purpose, name.as_bytes(), given, &other).is_err());
+                let mut wrong = theirs;
+                wrong[31] ^= 1;
+                prop_assert!(ours.verify_mac(purpose, name.as_bytes(), given, &wrong).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a6_f5_two_keys_have_one_check_value_that_either_changes(
+        secret: [u8; 32], second: [u8; 32], other: [u8; 32],
+    ) {
+        prop_assume!(other != secret && other != second);
+        let account = AccountId::from_bytes([3; 16]);
+        let prks = |inner, outer| {
+            Prks::extract(account, Generation::FIRST, Secrets { inner, outer }, MemoryLock::BestEffort).expect("maps")
+        };
+        let ours = prks(&secret, Some(&second)).kcv();
+        let [inner, outer] = [(&secret, 1), (&second, 2)]
+            .map(|(secret, family)| expand(&reference(secret, account, Generation::FIRST, family), b"SRK1"));
+        let both = Sha256::digest([b"strongroom/v1 both".as_slice(), &inner, &outer].concat());
+        prop_assert_eq!(ours.as_bytes(), both.as_slice());
+        for wrong in [prks(&other, Some(&second)), prks(&secret, Some(&other)), prks(&secret, None)] {
+            prop_assert!(!ours.ct_eq(&wrong.kcv()));
         }
     }
 }

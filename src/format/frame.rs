@@ -24,6 +24,7 @@ pub const MAX_BLOCK: usize = 16 * 1024 * 1024;
 pub const fn sealed_len(plain_len: usize, suite: Suite) -> usize {
     match suite {
         Suite::Aes256Gcm => plain_len.saturating_add(overhead(Kind::Block)),
+        Suite::Double => plain_len.saturating_add(overhead(Kind::Block) + Tag::LEN),
     }
 }
 

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::derive::{MacUse, Prk};
+use crate::derive::{MacUse, Prks};
 use crate::error::{Error, ErrorKind};
 use crate::format::codec::{Reader, Writer};
 use crate::format::policy::RecordPolicy;
@@ -180,16 +180,16 @@ impl AccountRecord {
         WrapContext::new(self.account(), self.generation(), self.suite(), WrapRole::Inner)
     }
 
-    /// Believes the record, if `prk` comes from the AEK that it names and has authenticated it.
+    /// Believes the record, if `prks` come from the AEK that it names and has authenticated it.
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise.
-    pub(crate) fn verify(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
-        if !self.fingerprint().is_of(&prk.kcv()) {
+    pub(crate) fn verify(self, prks: &Prks) -> Result<VerifiedRecord, Error> {
+        if !self.fingerprint().is_of(&prks.kcv()) {
             return Err(self.untrusted("the AEK that was unwrapped is not the one that the record names"));
         }
         let (content, mac) = self.bytes.split_last_chunk().expect("what was parsed or sealed ends in a MAC");
-        prk.verify_mac(MacUse::Record, MAC_NAME, &[content], mac)
+        prks.verify_mac(MacUse::Record, MAC_NAME, &[content], mac)
             .map_err(|_| self.untrusted("the record is not authentic: it was changed or forged"))?;
         Ok(VerifiedRecord(self))
     }
@@ -246,11 +246,11 @@ impl VerifiedRecord {
     }
 
     /// Believes `next`, a reloaded record, as the one that follows this one: the same account and key, a
-    /// higher sequence, authentic. `prk` is of the generation that both name.
+    /// higher sequence, authentic. `prks` are of the generation that both name.
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise; this record stays the one to go by.
-    pub(crate) fn verify_successor(&self, next: AccountRecord, prk: &Prk) -> Result<VerifiedRecord, Error> {
+    pub(crate) fn verify_successor(&self, next: AccountRecord, prks: &Prks) -> Result<VerifiedRecord, Error> {
         let (old, new) = (&self.0.draft, &next.draft);
         if new.account != old.account {
             return Err(self.0.untrusted("the record is of another account"));
@@ -263,18 +263,18 @@ impl VerifiedRecord {
         if new.created != old.created || new.newest != old.newest {
             return Err(self.0.untrusted("the record changes a generation that is in use"));
         }
-        next.verify(prk)
+        next.verify(prks)
     }
 }
 
 impl RecordDraft {
-    /// Authenticates this under `prk`, which is that of the newest generation.
+    /// Authenticates this under `prks`, which are those of the newest generation.
     ///
     /// # Errors
-    /// [`ErrorKind::Misuse`] when `prk` is of another generation, or when the draft says what no record may: a standby of
+    /// [`ErrorKind::Misuse`] when `prks` are of another generation, or when the draft says what no record may: a standby of
     /// another KEK or of the same version, a KEK's URI without a provider, an end before its beginning.
-    pub(crate) fn seal(self, prk: &Prk) -> Result<VerifiedRecord, Error> {
-        if !self.newest.fingerprint.is_of(&prk.kcv()) {
+    pub(crate) fn seal(self, prks: &Prks) -> Result<VerifiedRecord, Error> {
+        if !self.newest.fingerprint.is_of(&prks.kcv()) {
             return Err(Error::new(ErrorKind::Misuse, "a record is sealed under another generation's key"));
         }
         let mut writer = self.write();
@@ -282,7 +282,7 @@ impl RecordDraft {
         if !Self::parse(&mut Reader::new(writer.as_bytes())).is_ok_and(|again| again == self) {
             return Err(Error::new(ErrorKind::Misuse, "a record that contradicts itself is not sealed"));
         }
-        let mac = prk.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
+        let mac = prks.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
         writer.put(&mac);
         let bytes = writer.into_bytes().into_boxed_slice();
         Ok(VerifiedRecord(AccountRecord { draft: self, bytes }))

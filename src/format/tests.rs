@@ -4,14 +4,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use crate::block::{GenerationKeys, MAX_AAD, Place};
-use crate::derive::{Kind, MacUse};
+use crate::derive::{Kind, MacUse, Secrets};
 use crate::expect::Expect;
 use crate::format::frame::{Detached, MAX_BLOCK, split};
 use crate::format::object::{BlockSize, Context};
 use crate::format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
 use crate::format::scope::ScopeState;
-use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, ScopeId, Suite};
+use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, ScopeId};
 use crate::provider::{KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
 use crate::record_store::RecordTag;
 use crate::secret::MemoryLock;
@@ -41,8 +41,8 @@ fn account() -> AccountId {
 }
 
 fn keys() -> GenerationKeys {
-    let (suite, lock) = (Suite::Aes256Gcm, MemoryLock::BestEffort);
-    GenerationKeys::new(account(), Generation::FIRST, suite, &fixed("secret"), lock).unwrap()
+    let lock = MemoryLock::BestEffort;
+    GenerationKeys::new(account(), Generation::FIRST, Secrets::single(&fixed("secret")), lock).unwrap()
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn f1_format_md_s_record_verifies() {
     let record = AccountRecord::parse(&example("record")).unwrap();
     let keys = keys();
     assert_eq!(keys.kcv().as_bytes(), &fixed("KCV"));
-    let verified = record.verify(keys.prk()).unwrap();
+    let verified = record.verify(keys.prks()).unwrap();
     assert_eq!(verified.record().account(), account());
     assert_eq!(verified.record().sequence().number(), 3);
     assert_eq!(verified.policy().max_grace().expect("is given").as_secs(), 600);
@@ -138,7 +138,7 @@ fn f1_format_md_s_record_verifies() {
 fn f1_e9_format_md_s_scope_verifies() {
     let stored = example("scope");
     let (state, content, mac) = ScopeState::parse(&stored).unwrap();
-    keys().prk().verify_mac(MacUse::Scope, b"scope state", &[content], mac).unwrap();
+    keys().verify_mac(MacUse::Scope, b"scope state", &[content], mac).unwrap();
     let scope = ScopeId::from_bytes(0xE0E1_E2E3_E4E5_E6E7_E8E9_EAEB_ECED_EEEF_u128.to_be_bytes());
     let customer = AccountId::from_bytes(0xF0F1_F2F3_F4F5_F6F7_F8F9_FAFB_FCFD_FEFF_u128.to_be_bytes());
     assert_eq!((state.scope(), state.sequence().number(), state.service()), (scope, 2, account()));
@@ -166,7 +166,7 @@ fn f1_format_md_s_object_opens() {
     let context = <sha2::Sha256 as sha2::Digest>::digest(parts);
     let mac = header[48..].try_into().expect("80 - 48 = 32");
     let keys = keys();
-    keys.prk().verify_mac(MacUse::ObjectHeader, b"object header", &[&header[..48], &context], mac).unwrap();
+    keys.verify_mac(MacUse::ObjectHeader, b"object header", &[&header[..48], &context], mac).unwrap();
     let (head, sealed, tag) = split(Kind::ObjectFrame, frame).unwrap();
     let object = ObjectId::from_bytes(header[32..48].try_into().expect("48 - 32 = 16"));
     let place = Place::object_frame(BlockId::new(object, 0), true);

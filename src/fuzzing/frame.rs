@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::Input;
 use crate::block::{GenerationKeys, Place};
 use crate::clock::Moment;
-use crate::derive::Kind;
+use crate::derive::{Kind, Secrets};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Detached, FrameInfo, Header, head_len, overhead, peek, split};
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
@@ -127,7 +127,7 @@ fn sealed(kind: Kind) -> Vec<u8> {
 
 static KEYS: LazyLock<GenerationKeys> = LazyLock::new(|| {
     let account = AccountId::from_bytes([1; 16]);
-    GenerationKeys::new(account, Generation::FIRST, Suite::Aes256Gcm, &[9; 32], MemoryLock::BestEffort)
+    GenerationKeys::new(account, Generation::FIRST, Secrets::single(&[9; 32]), MemoryLock::BestEffort)
         .expect("one slot of memory")
 });
 static SEALED: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [sealed(Kind::Block), sealed(Kind::ObjectFrame)]);

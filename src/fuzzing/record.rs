@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::Input;
-use crate::derive::{Family, Prk};
+use crate::derive::{Prks, Secrets};
 use crate::error::ErrorKind;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
@@ -56,9 +56,9 @@ fn changed(changes: &[u8]) {
 }
 
 /// A record with everything in it, and the key that authenticates it.
-pub(super) static SEALED: LazyLock<(Prk, Vec<u8>)> = LazyLock::new(|| {
+pub(super) static SEALED: LazyLock<(Prks, Vec<u8>)> = LazyLock::new(|| {
     let account = AccountId::from_bytes([7; 16]);
-    let prk = Prk::extract(account, Generation::FIRST, Family::Inner, &[9; 32], MemoryLock::BestEffort)
+    let prk = Prks::extract(account, Generation::FIRST, Secrets::single(&[9; 32]), MemoryLock::BestEffort)
         .expect("one slot of memory");
     let created = Timestamp::from_wall_nanos(1_790_000_000_000_000_000);
     let wrapped = |version: &str| {

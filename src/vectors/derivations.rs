@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{File, Outcome, Owner, World, bytes, hex, number, stream, text, unhex, unhex_array, unhex_text};
-use crate::derive::{Kind, MacUse, Nonce24};
+use crate::derive::{DekUse, Kind, MacUse, Nonce24};
 use crate::format::object::Context;
 use crate::id::{BlockId, ObjectId, Suite};
 use crate::secret::Dek;
@@ -22,7 +22,14 @@ pub(super) fn file() -> File {
         for (name, object, index, r) in places() {
             let id = BlockId::new(ObjectId::from_bytes(object), index);
             let mut dek = Dek::empty();
-            owner.keys().prk().dek(Suite::Aes256Gcm, kind, id, &Nonce24::from_bytes(r), &mut dek);
+            owner.keys().prks().inner().dek(
+                DekUse::Inner,
+                Suite::Aes256Gcm,
+                kind,
+                id,
+                &Nonce24::from_bytes(r),
+                &mut dek,
+            );
             let fields = json!({
                 "op": "dek", "suite": 1, "kind": kind.number(), "object": hex(&object), "index": index,
                 "r": hex(&r), "dek": hex(dek.expose()),
@@ -32,7 +39,7 @@ pub(super) fn file() -> File {
     }
     for len in [0, 1, 31, 32, 47, 48, 49, 63, 64, 65, 1000] {
         let content = stream("content", len);
-        let mac = owner.keys().prk().mac(MacUse::Record, b"account record", &[&content]);
+        let mac = owner.keys().mac(MacUse::Record, b"account record", &[&content]);
         let fields = json!({ "op": "account record", "content": hex(&content), "mac": hex(&mac) });
         file.push(format!("MAC of {len} bytes of record"), &owner, fields);
     }
@@ -63,12 +70,12 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
                 BlockId::new(ObjectId::from_bytes(unhex_array(vector, "object")), number(vector, "index"));
             let r = Nonce24::from_bytes(unhex_array(vector, "r"));
             let mut dek = Dek::empty();
-            keys.prk().dek(Suite::Aes256Gcm, kind, id, &r, &mut dek);
+            keys.prks().inner().dek(DekUse::Inner, Suite::Aes256Gcm, kind, id, &r, &mut dek);
             assert_eq!(hex(dek.expose()), text(vector, "dek"));
         }
         "account record" => {
             let (content, mac) = (unhex(vector, "content"), unhex_array(vector, "mac"));
-            keys.prk().verify_mac(MacUse::Record, b"account record", &[&content], &mac).unwrap();
+            keys.verify_mac(MacUse::Record, b"account record", &[&content], &mac).unwrap();
         }
         "object header" => {
             let mac = object_mac(&owner, &unhex(vector, "header"), &parts(vector));
@@ -97,7 +104,7 @@ fn prk_by_the_book(owner: &Owner) -> Vec<u8> {
 
 pub(super) fn object_mac(owner: &Owner, header: &[u8], parts: &[Vec<u8>]) -> [u8; 32] {
     let context = Context::new(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    owner.keys().prk().mac(MacUse::ObjectHeader, b"object header", &[header, context.as_bytes()])
+    owner.keys().mac(MacUse::ObjectHeader, b"object header", &[header, context.as_bytes()])
 }
 
 pub(super) fn parts(vector: &Value) -> Vec<Vec<u8>> {

@@ -14,10 +14,11 @@ use sha2::{Digest, Sha256};
 use crate::account::Account;
 use crate::block::GenerationKeys;
 use crate::cache::AekCache;
+use crate::derive::Secrets;
 use crate::engine::Engine;
 use crate::evidence::report;
 use crate::expect::Expect;
-use crate::id::{AccountId, Generation, Suite};
+use crate::id::{AccountId, Generation};
 use crate::secret::MemoryLock;
 use crate::testing::ManualClock;
 
@@ -54,7 +55,7 @@ impl Owner {
 
     fn keys(&self) -> GenerationKeys {
         let lock = MemoryLock::BestEffort;
-        GenerationKeys::new(self.account(), self.generation(), Suite::Aes256Gcm, &self.secret, lock).unwrap()
+        GenerationKeys::new(self.account(), self.generation(), Secrets::single(&self.secret), lock).unwrap()
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -120,7 +120,7 @@ impl Said {
     }
 
     fn with_mac(&self, content: &[u8]) -> Vec<u8> {
-        let mac = self.owner.keys().prk().mac(MacUse::Record, b"account record", &[content]);
+        let mac = self.owner.keys().mac(MacUse::Record, b"account record", &[content]);
         [content, &mac].concat()
     }
 
@@ -420,10 +420,10 @@ fn untrusted(file: &mut File) {
     );
     let mut forged = full.sealed();
     let len = forged.len() - 32;
-    let mac = forger.keys().prk().mac(MacUse::Record, b"account record", &[&forged[..len]]);
+    let mac = forger.keys().mac(MacUse::Record, b"account record", &[&forged[..len]]);
     forged[len..].copy_from_slice(&mac);
     full.invalid(file, "MAC of another AEK", &forged, ErrorKind::Untrusted);
-    let mac = full.owner.keys().prk().mac(MacUse::ObjectHeader, b"object header", &[&forged[..len]]);
+    let mac = full.owner.keys().mac(MacUse::ObjectHeader, b"object header", &[&forged[..len]]);
     forged[len..].copy_from_slice(&mac);
     full.invalid(file, "MAC for another use", &forged, ErrorKind::Untrusted);
 }
@@ -433,7 +433,7 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
     let record = AccountRecord::parse(&sealed).map_err(kind)?;
     assert_eq!(record.to_bytes(), sealed);
     let keys = Owner::read(vector).keys();
-    let verified = record.verify(keys.prk()).map_err(kind)?;
+    let verified = record.verify(keys.prks()).map_err(kind)?;
     let (record, fields) = (verified.record(), &vector["fields"]);
     assert_eq!(json!(hex(record.account().as_bytes())), fields["account"]);
     assert_eq!(json!(record.sequence().number()), fields["sequence"]);

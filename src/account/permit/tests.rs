@@ -11,6 +11,7 @@ use crate::account::batch::{OpenJob, SealJob};
 use crate::account::state::{Keyless, Status, UnavailableCause};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, ManualClock};
+use crate::derive::Secrets;
 use crate::engine::Engine;
 use crate::error::Refusal;
 use crate::evidence::report;
@@ -48,8 +49,7 @@ impl Fixture {
         let keys = GenerationKeys::new(
             self.state.id(),
             generation,
-            Suite::Aes256Gcm,
-            &[0xAE; 32],
+            Secrets::single(&[0xAE; 32]),
             MemoryLock::BestEffort,
         );
         let ring = KeyRing::new(keys.expect("maps").with_engine(self.engine));

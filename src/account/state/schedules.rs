@@ -15,8 +15,8 @@ use shuttle::{Config, Runner, thread};
 use super::*;
 use crate::block::GenerationKeys;
 use crate::clock::ManualClock;
+use crate::derive::Secrets;
 use crate::evidence::{count, report};
-use crate::id::Suite;
 use crate::secret::MemoryLock;
 
 /// What the keeper does. Times are in seconds: deadlines since the beginning, passes from now.
@@ -82,7 +82,7 @@ fn rings() -> Rings {
     [1, 2, 3].map(|number| {
         let generation = Generation::new(number).expect("not zero");
         let id = AccountId::from_bytes([1; 16]);
-        let keys = GenerationKeys::new(id, generation, Suite::Aes256Gcm, &[0xAE; 32], MemoryLock::BestEffort);
+        let keys = GenerationKeys::new(id, generation, Secrets::single(&[0xAE; 32]), MemoryLock::BestEffort);
         Arc::new(KeyRing::new(keys.expect("maps")))
     })
 }

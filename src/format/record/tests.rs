@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::custody::MAX_PROVIDER_LEN;
 use super::*;
-use crate::derive::{Family, Kcv};
+use crate::derive::{Kcv, Secrets};
 use crate::evidence::report;
 use crate::format::policy::{GenerationLimits, VersionPolicy};
 use crate::provider::{KekVersion, WrapAlgorithm};
@@ -18,8 +18,8 @@ fn account(byte: u8) -> AccountId {
     AccountId::from_bytes([byte; 16])
 }
 
-fn prk_of(account: AccountId, secret: &[u8; 32]) -> Prk {
-    Prk::extract(account, Generation::FIRST, Family::Inner, secret, MemoryLock::BestEffort).unwrap()
+fn prk_of(account: AccountId, secret: &[u8; 32]) -> Prks {
+    Prks::extract(account, Generation::FIRST, Secrets::single(secret), MemoryLock::BestEffort).unwrap()
 }
 
 fn seconds(seconds: u64) -> Timestamp {
@@ -45,7 +45,7 @@ fn with_standby(kek: &str, version: &str) -> Custody {
     Custody::Single(Slot { wrapped: wrap("local://abc/orders", "1"), standby: Some(wrap(kek, version)) })
 }
 
-fn draft(account: AccountId, prk: &Prk) -> RecordDraft {
+fn draft(account: AccountId, prk: &Prks) -> RecordDraft {
     RecordDraft {
         account,
         sequence: Sequence::FIRST,
@@ -71,7 +71,7 @@ pub(crate) fn sealed_by(account: AccountId, kek: &KekUri, sequence: Sequence) ->
 }
 
 /// A record with everything optional in it, and its key.
-fn full() -> (Vec<u8>, Prk) {
+fn full() -> (Vec<u8>, Prks) {
     let prk = prk_of(account(1), &SECRET);
     let state = RecordState::Deleted { at: seconds(5), recoverable_until: seconds(9) };
     let custody = with_standby("local://abc/orders", "2");
@@ -79,13 +79,13 @@ fn full() -> (Vec<u8>, Prk) {
     (record.record().to_bytes(), prk)
 }
 
-fn small() -> (Vec<u8>, Prk) {
+fn small() -> (Vec<u8>, Prks) {
     let prk = prk_of(account(1), &SECRET);
     let record = draft(account(1), &prk).seal(&prk).unwrap();
     (record.record().to_bytes(), prk)
 }
 
-fn verify(bytes: &[u8], prk: &Prk) -> Result<VerifiedRecord, Error> {
+fn verify(bytes: &[u8], prk: &Prks) -> Result<VerifiedRecord, Error> {
     AccountRecord::parse(bytes)?.verify(prk)
 }
 
@@ -272,7 +272,7 @@ fn a5_a8_another_key_verifies_nothing() {
     let wrong_account = prk_of(account(2), &SECRET);
     let generation = Generation::new(2).unwrap();
     let wrong_generation =
-        Prk::extract(account(1), generation, Family::Inner, &SECRET, MemoryLock::BestEffort).unwrap();
+        Prks::extract(account(1), generation, Secrets::single(&SECRET), MemoryLock::BestEffort).unwrap();
     for prk in [wrong_secret, wrong_account, wrong_generation] {
         assert_eq!(verify(&bytes, &prk).expect_err("another key").kind(), ErrorKind::Untrusted);
     }
@@ -452,7 +452,8 @@ fn any_draft() -> impl Strategy<Value = RecordDraft> {
         |(account, sequence, number, (created, later, deleted), policy, (wrapped, standby), secret)| {
             let account = AccountId::from_bytes(account);
             let number = Generation::new(number).unwrap();
-            let prk = Prk::extract(account, number, Family::Inner, &secret, MemoryLock::BestEffort).unwrap();
+            let prk =
+                Prks::extract(account, number, Secrets::single(&secret), MemoryLock::BestEffort).unwrap();
             let at = deleted.map(seconds);
             RecordDraft {
                 account,
