@@ -110,6 +110,8 @@ pub(crate) enum MacUse {
     ObjectHeader,
     /// The state of a data scope, under the service-managed account's newest generation.
     Scope,
+    /// What is noted of an operation, under the account that it is noted under.
+    Operation,
 }
 
 impl MacUse {
@@ -118,6 +120,7 @@ impl MacUse {
             Self::Record => b"SRR1",
             Self::ObjectHeader => b"SRH1",
             Self::Scope => b"SRS1",
+            Self::Operation => b"SRW1",
         }
     }
 }

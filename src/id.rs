@@ -79,6 +79,23 @@ id16! {
     ScopeId, "a scope id"
 }
 
+id16! {
+    /// One [`Operation`](crate::Operation).
+    OperationId, "an operation's id"
+}
+
+id16! {
+    /// What an [`Operation`](crate::Operation) works on: an account, or something that the embedder has a name for. Two operations on
+    /// one target are in conflict.
+    OperationTarget, "an operation's target"
+}
+
+impl From<AccountId> for OperationTarget {
+    fn from(account: AccountId) -> Self {
+        Self(*account.as_bytes())
+    }
+}
+
 /// Where a block belongs: the object, and its index within it. Bound into the block's key and
 /// into what is authenticated, so a block opens in its own place only (contract F3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

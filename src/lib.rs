@@ -44,6 +44,7 @@
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
+//! | run long work that survives a restart | [`Operations`], [`OperationRun`] |
 //! | verify all records, mirror them, put one back | [`AekCache::verify_all`], [`AekCache::mirror`], [`AekCache::restore`] |
 //! | connect a KMS | [`provider`], [`provider::KeyProvider`], [`provider::preflight`] |
 //! | understand a failure | [`Error`], [`ErrorKind`], [`Refusal`] |
@@ -101,6 +102,7 @@ mod id;
 mod keeper;
 mod lease;
 mod object;
+mod operation;
 pub mod provider;
 #[cfg(test)]
 #[path = "../tests/independent/python.rs"]
@@ -139,13 +141,17 @@ pub use error::{Error, ErrorKind, Refusal};
 pub use expect::Expect;
 pub use format::frame::{Detached, FrameInfo, MAX_BLOCK, peek, sealed_len};
 pub use format::object::{BlockSize, Context, ObjectInfo};
+pub use format::operation::{OperationKind, OperationProgress, OperationStatus};
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
-pub use id::{Aad, AccountId, BlockId, Epoch, Generation, ObjectId, ScopeId, Suite};
+pub use id::{
+    Aad, AccountId, BlockId, Epoch, Generation, ObjectId, OperationId, OperationTarget, ScopeId, Suite,
+};
 pub use keeper::Pending;
 pub use object::{
     ObjectLen, ObjectOptions, ObjectReader, ObjectWriter, ReadAt, SealedObject, SpillFile, SpillWriter,
 };
+pub use operation::{Operation, OperationRun, Operations};
 pub use record_store::archive::{
     DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, RecordCursor,
 };

@@ -292,10 +292,7 @@ impl<'a> Permit<'a> {
 
     /// The MAC of a data scope's state.
     pub(crate) fn scope_mac(&self, generation: Generation, content: &[u8]) -> Result<[u8; 32], Error> {
-        let guard = self.enter()?;
-        let mac = guard.keys(generation)?.mac(MacUse::Scope, SCOPE_MAC_NAME, &[content]);
-        guard.release()?;
-        Ok(mac)
+        self.mac(MacUse::Scope, SCOPE_MAC_NAME, generation, content)
     }
 
     /// Compares in constant time.
@@ -305,8 +302,47 @@ impl<'a> Permit<'a> {
         content: &[u8],
         mac: &[u8; 32],
     ) -> Result<(), Error> {
+        self.verify_mac(MacUse::Scope, SCOPE_MAC_NAME, generation, content, mac)
+    }
+
+    /// The MAC of what is noted of an operation.
+    pub(crate) fn operation_mac(&self, generation: Generation, content: &[u8]) -> Result<[u8; 32], Error> {
+        self.mac(MacUse::Operation, OPERATION_MAC_NAME, generation, content)
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn verify_operation_mac(
+        &self,
+        generation: Generation,
+        content: &[u8],
+        mac: &[u8; 32],
+    ) -> Result<(), Error> {
+        self.verify_mac(MacUse::Operation, OPERATION_MAC_NAME, generation, content, mac)
+    }
+
+    fn mac(
+        &self,
+        purpose: MacUse,
+        name: &[u8],
+        generation: Generation,
+        content: &[u8],
+    ) -> Result<[u8; 32], Error> {
         let guard = self.enter()?;
-        guard.keys(generation)?.verify_mac(MacUse::Scope, SCOPE_MAC_NAME, &[content], mac)?;
+        let mac = guard.keys(generation)?.mac(purpose, name, &[content]);
+        guard.release()?;
+        Ok(mac)
+    }
+
+    fn verify_mac(
+        &self,
+        purpose: MacUse,
+        name: &[u8],
+        generation: Generation,
+        content: &[u8],
+        mac: &[u8; 32],
+    ) -> Result<(), Error> {
+        let guard = self.enter()?;
+        guard.keys(generation)?.verify_mac(purpose, name, &[content], mac)?;
         guard.release()
     }
 
@@ -372,6 +408,7 @@ pub(super) fn open_apart(
 
 const OBJECT_MAC_NAME: &[u8] = b"object header";
 const SCOPE_MAC_NAME: &[u8] = b"scope state";
+const OPERATION_MAC_NAME: &[u8] = b"operation";
 
 #[cfg(test)]
 mod tests;

@@ -73,7 +73,12 @@ proptest! {
         let outer = reference(&second, account, Generation::FIRST, 2);
         let slices: Vec<&[u8]> = [name.as_bytes(), &[0]].into_iter().chain(parts.iter().map(Vec::as_slice)).collect();
         let given = &slices[2..];
-        let uses = [(MacUse::Record, b"SRR1"), (MacUse::ObjectHeader, b"SRH1"), (MacUse::Scope, b"SRS1")];
+        let uses = [
+            (MacUse::Record, b"SRR1"),
+            (MacUse::ObjectHeader, b"SRH1"),
+            (MacUse::Scope, b"SRS1"),
+            (MacUse::Operation, b"SRW1"),
+        ];
         for (purpose, label) in uses {
             let one = hmac_reference(expand(&inner, label), &slices);
             let both: Vec<&[u8]> = slices.iter().copied().chain([one.as_slice()]).collect();

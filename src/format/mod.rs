@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 pub(crate) mod frame;
 pub(crate) mod object;
+pub(crate) mod operation;
 pub(crate) mod policy;
 pub(crate) mod record;
 pub(crate) mod scope;

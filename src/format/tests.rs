@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::block::{GenerationKeys, MAX_AAD, Place};
 use crate::derive::{Kind, MacUse, Secrets};
+use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::frame::{Detached, MAX_BLOCK, split};
 use crate::format::object::{BlockSize, Context};
+use crate::format::operation::{OperationKind, OperationState, OperationStatus};
 use crate::format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
 use crate::format::scope::ScopeState;
@@ -67,6 +69,9 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("GenerationLimits::MAX_AGE_DAYS", GenerationLimits::MAX_AGE_DAYS.into()),
         ("ScopeState::MAX_CUSTOMERS", ScopeState::MAX_CUSTOMERS as u64),
         ("ScopeState::MAX_LEN", ScopeState::MAX_LEN as u64),
+        ("OperationState::MAX_CURSOR", OperationState::MAX_CURSOR as u64),
+        ("OperationState::MAX_LEN", OperationState::MAX_LEN as u64),
+        ("MAX_MESSAGE", super::operation::MAX_MESSAGE as u64),
         ("RecordTag::MAX_LEN", RecordTag::MAX_LEN as u64),
         ("LISTED_AT_ONCE", crate::record_store::archive::LISTED_AT_ONCE as u64),
     ];
@@ -143,6 +148,19 @@ fn f1_e9_format_md_s_scope_verifies() {
     let customer = AccountId::from_bytes(0xF0F1_F2F3_F4F5_F6F7_F8F9_FAFB_FCFD_FEFF_u128.to_be_bytes());
     assert_eq!((state.scope(), state.sequence().number(), state.service()), (scope, 2, account()));
     assert_eq!((state.writes_to(), state.customers()), (customer, &[customer][..]));
+    assert_eq!([&state.content()[..], mac].concat(), stored);
+}
+
+#[test]
+fn f1_e8_format_md_s_operation_verifies() {
+    let stored = example("operation");
+    let (state, content, mac) = OperationState::parse(&stored).unwrap();
+    keys().verify_mac(MacUse::Operation, b"operation", &[content], mac).unwrap();
+    assert_eq!((state.target, state.account), (account().into(), account()));
+    assert_eq!((state.kind, state.run, state.cursor.as_slice()), (OperationKind::Reseal, 2, &b"a/0020"[..]));
+    let revoked = Error::new(ErrorKind::Revoked, "the KMS refused");
+    assert_eq!(state.status, OperationStatus::failed(&revoked));
+    assert_eq!((state.progress.done, state.progress.total), (20, Some(50)));
     assert_eq!([&state.content()[..], mac].concat(), stored);
 }
 

@@ -17,6 +17,7 @@ mod grace;
 mod lock;
 mod machines;
 mod mistakes;
+mod operations;
 mod records;
 mod revocation;
 mod rotation;

@@ -39,6 +39,7 @@ const UNITS: &[Unit] = &[
     unit("format/frame", 2, &["derive"]),
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
     unit("format/scope", 2, &["format/codec", "format/record"]),
+    unit("format/operation", 2, &["format/codec", "format/record"]),
     unit("format/object", 2, &["format/frame", "derive"]),
     unit("format/takeover", 2, &["format/codec", "format/object"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
@@ -60,6 +61,7 @@ const UNITS: &[Unit] = &[
     unit("cache", 4, &["account", "keeper", "rotate"]),
     // 5 and 6: sealed objects; integrations.
     unit("object", 5, &[]),
+    unit("operation", 5, &[]),
     unit("store", 6, &[]),
     unit("store/anchored", 6, &[]),
     unit("store/file", 6, &[]),

@@ -68,11 +68,11 @@ impl Timestamp {
         Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))
     }
 
-    pub(super) fn write(self, writer: &mut Writer) {
+    pub(crate) fn write(self, writer: &mut Writer) {
         writer.u64(self.0);
     }
 
-    pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+    pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
         match reader.u64()? {
             seconds @ 0..=Self::MAX => Ok(Self(seconds)),
             _ => Err(Error::new(ErrorKind::Format, "a time after the year 9999")),
