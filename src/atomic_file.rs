@@ -157,6 +157,20 @@ impl Files {
         }
     }
 
+    /// Removes the file at `path`; one that is not there is no error. Its name may come back after a power cut until its directory
+    /// is flushed: [`Self::settle`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+        match self.run(|| std::fs::remove_file(path)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(at(path, "cannot remove the file", source))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         match self.run(|| std::fs::remove_file(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -229,7 +243,8 @@ const OWNER_ONLY: u32 = 0o600;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 /// Every permission of the group and of others.
 const OTHERS: u32 = 0o077;
-const TEMPORARY_SUFFIX: &str = ".new";
+/// What the next file is called while it is written.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".new";
 
 /// Makes the Nth step fail.
 #[cfg(test)]

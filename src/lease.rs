@@ -151,6 +151,7 @@ impl Lease {
             Event::Unlock => self.on_unlock(now),
             Event::Delete => self.on_delete(),
             Event::Recover => self.on_recover(now),
+            Event::Grace(grace) => self.on_grace(now, grace),
         };
         if now.reached(self.due) && !self.spaced(now) {
             // Due by the wall clock alone: from here on the distance decides, on the other clock.
@@ -474,6 +475,14 @@ impl Lease {
         } else {
             self.close(Phase::Cold, Closed::NotReady)
         }
+    }
+
+    fn on_grace(&mut self, now: Moment, grace: Duration) -> Effects {
+        self.policy = self.policy.shortened(Some(grace));
+        let publish =
+            self.deadlines().map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
+        let ended = self.expire(now);
+        Effects { publish, ..Effects::default() }.then(ended)
     }
 
     /// Applies what the passing of time alone decides.

@@ -44,6 +44,8 @@
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
+//! | delete an account, recover it, destroy its key | [`Account::delete`], [`Account::recover`], [`Account::purge`], [`AekCache::shred`] |
+//! | change the customer's terms | [`Account::set_policy`], [`RecordPolicy`] |
 //! | run long work that survives a restart | [`Operations`], [`OperationRun`] |
 //! | verify all records, mirror them, put one back | [`AekCache::verify_all`], [`AekCache::mirror`], [`AekCache::restore`] |
 //! | connect a KMS | [`provider`], [`provider::KeyProvider`], [`provider::preflight`] |
@@ -84,7 +86,9 @@ mod atomic_file;
 mod attack_tests;
 mod block;
 mod cache;
+mod change;
 mod clock;
+mod delete;
 mod derive;
 #[cfg(test)]
 mod differential_tests;
@@ -132,9 +136,10 @@ pub use account::settings::{OutageGrace, RefreshWindow};
 pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
 pub use cache::{
-    AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, Directory, DirectoryBuilder,
-    MirrorReport, RecordCheck, RestoreSpec, Restored, VerifyAll, VerifyReport,
+    AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DestroyForGood, Directory,
+    DirectoryBuilder, MirrorReport, RecordCheck, RestoreSpec, Restored, VerifyAll, VerifyReport,
 };
+pub use delete::{Deletion, Retention};
 pub use derive::Kind;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Refusal};

@@ -2,7 +2,7 @@
 //!
 //! A store moves opaque bytes. It is trusted with nothing: what it returns is parsed within bounds, compared
 //! with what the embedder expects, and believed only once its MAC verifies. What else a store can tell is in
-//! `record_store::archive`. Imports: `record_store::archive`, `format::record`, `id`, `error`.
+//! `record_store::archive`. Imports: `record_store::archive`, `format::{record, tombstone}`, `id`, `error`.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind};
 use crate::format::record::Sequence;
+use crate::format::tombstone::Tombstone;
 use crate::id::AccountId;
 
 pub(crate) mod archive;
@@ -94,6 +95,21 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
         let _ = (account, sequence);
         Ok(())
+    }
+
+    /// Destroys every record of `account` that is kept beside the newest one, and what else there may be of them, so that nothing is left
+    /// of a wrapped key that was purged. Called once a tombstone is in the place of the record; again where it failed. A store that keeps
+    /// nothing says `Ok`.
+    ///
+    /// What a store promises is that *it* gives these bytes to nobody any more. Blocks of a disk, backups, versions of a bucket and
+    /// replicas are out of its reach.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misuse`] unless it is implemented: what is not destroyed must not be said to be. [`Error::record_store`] when
+    /// something may be left; what was destroyed stays so.
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        let message = "this record store cannot destroy what it keeps: purge it by its own means";
+        Err(Error::new(ErrorKind::Misuse, message).with_account(account))
     }
 
     /// Whether a record that was taken back is noticed, also by a process that has just started (contract F6). Not unless
@@ -259,6 +275,16 @@ impl RecordStore for MemoryRecordStore {
         records.insert(account, Row { bytes: bytes.to_vec(), kept });
         Ok(RecordTag::sha256_of(bytes))
     }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        match self.records().get_mut(&account) {
+            Some(row) if Tombstone::is_one(&row.bytes) => {
+                row.kept.clear();
+                Ok(())
+            }
+            _ => Err(not_purged(account)),
+        }
+    }
 }
 
 impl RecordArchive for MemoryRecordStore {
@@ -282,6 +308,12 @@ impl RecordArchive for MemoryRecordStore {
         let found = all.find(|(name, _)| *name == kept);
         found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| Error::record_not_kept(account))
     }
+}
+
+/// The history of a record that is in use is not destroyed by accident.
+pub(crate) const fn not_purged(account: AccountId) -> Error {
+    Error::new(ErrorKind::Misuse, "what is kept of an account is destroyed only once it is purged")
+        .with_account(account)
 }
 
 impl fmt::Debug for MemoryRecordStore {
@@ -311,6 +343,11 @@ mod tests {
     fn e10_memory_store_lists_and_keeps_history() {
         record_stores::lists_its_accounts(&MemoryRecordStore::new());
         record_stores::keeps_what_was_replaced(&MemoryRecordStore::new().keep_history(3), 3);
+    }
+
+    #[test]
+    fn e7_memory_store_destroys_what_it_keeps_once_it_is_purged() {
+        record_stores::destroys_what_it_keeps(&MemoryRecordStore::new());
     }
 
     #[test]

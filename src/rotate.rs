@@ -296,4 +296,4 @@ const CALLS: u32 = 6;
 /// By when every machine has seen a record that is persisted now, whatever its refresh interval and call
 /// deadline: F of the slowest, 60 + 6 + 5 s. Each refresh reads the record before it asks the KMS; a machine that
 /// could not refresh since then reads the new record first when it can.
-const SEEN_BY_ALL: Duration = Duration::from_secs(71);
+pub(crate) const SEEN_BY_ALL: Duration = Duration::from_secs(71);

@@ -2,7 +2,7 @@
 //!
 //! All that changes it passes through one mutex per account: an event goes into the lease machine, its
 //! effects are published to the data plane, and only then is everybody told who waits or listens (invariant 5).
-//! Imports: `account::*`, `lease`, `keeper`, `expect`, `record_store`, `provider`, `clock`, `id`, `error`.
+//! Imports: `account::*`, `block`, `lease`, `keeper`, `expect`, `record_store`, `provider`, `clock`, `id`, `error`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,14 @@ use super::events::{Bus, Transition};
 use super::refresh::{Adopt, Known, Refreshed};
 use super::settings::Settings;
 use super::state::{AccountState, Keyless, Status, UnavailableCause};
+use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::Sequence;
-use crate::id::AccountId;
+use crate::id::{AccountId, Generation};
 use crate::keeper::{Completer, Destination, KeeperHandle, Message, Pending};
-use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, Past, Publish};
+use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, Past, Publish};
 use crate::record_store::RecordStore;
 
 /// Names an account within its cache's life: an id can be attached, dropped and attached again.
@@ -51,6 +52,7 @@ struct Control {
     last_failure: Option<Error>,
     newer_kek_version: bool,
     next_version_check: Option<Moment>,
+    next_look: Option<Moment>,
     /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
     retired: bool,
 }
@@ -119,6 +121,7 @@ impl AccountInner {
             last_failure: None,
             newer_kek_version: false,
             next_version_check: None,
+            next_look: None,
             retired: false,
         };
         Ok(Self {
@@ -148,6 +151,25 @@ impl AccountInner {
 
     pub(crate) fn store(&self) -> Option<&dyn RecordStore> {
         self.parts.store.as_deref()
+    }
+
+    /// The same, to be named as a destination of calls.
+    pub(crate) const fn record_store(&self) -> Option<&Arc<dyn RecordStore>> {
+        self.parts.store.as_ref()
+    }
+
+    /// Does `then` with the keys of `generation` that a lease holds now; `None` without one. Not to be used for anything that waits: what
+    /// is held here is not wiped.
+    pub(crate) fn with_keys<T>(
+        &self,
+        generation: Generation,
+        then: impl FnOnce(&GenerationKeys) -> T,
+    ) -> Option<T> {
+        let guard = self.state.enter(None).ok()?;
+        guard.check_lease().ok()?;
+        let done = then(guard.keys(generation).ok()?);
+        guard.release().ok()?;
+        Some(done)
     }
 
     pub(crate) const fn settings(&self) -> &Settings {
@@ -269,12 +291,18 @@ impl AccountInner {
             }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
-            Refreshed::Deleted(known) if control.known.yields_to(&known) => {
+            Refreshed::Deleted(known) | Refreshed::DeletedUnasked(Some(known))
+                if control.known.yields_to(&known) =>
+            {
                 control.known = known;
                 (Event::Delete, None)
             }
+            // Purged: there is no record to go by any more.
+            Refreshed::DeletedUnasked(None) => (Event::Delete, None),
             // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
-            Refreshed::Deleted(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::Deleted(_) | Refreshed::DeletedUnasked(Some(_)) => {
+                (Event::Answered(attempt, Answer::Transient), None)
+            }
         };
         if current {
             control.ended += 1;
@@ -287,6 +315,36 @@ impl AccountInner {
         drop(control);
         ended.tell();
         matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))
+    }
+
+    /// Takes in what a look at the record has found: that the account is deleted, by the record that is given, or purged.
+    pub(super) fn take_deletion(&self, now: Moment, known: Option<Known>) {
+        let mut control = self.lock_control();
+        if let Some(known) = known {
+            if !control.known.yields_to(&known) {
+                // Recovered since.
+                return;
+            }
+            control.known = known;
+        }
+        let effects = control.lease.on(now, Event::Delete);
+        self.apply(&mut control, effects, None);
+        let ended = self.settle(&mut control, None);
+        drop(control);
+        ended.tell();
+    }
+
+    /// Whether it is time for another look at the record: while there are keys, and half a refresh interval after the one before. With what is
+    /// between two silences that is no longer than between two refreshes.
+    pub(super) fn may_look(&self) -> bool {
+        let now = self.state.clock().now();
+        let mut control = self.lock_control();
+        let held = matches!(self.state.status(), Status::Fresh { .. } | Status::Grace { .. });
+        if !held || control.retired || control.next_look.is_some_and(|next| !now.reached(next)) {
+            return false;
+        }
+        control.next_look = Some(now.plus((self.settings().policy.refresh() / 2).max(MIN_SPACING)));
+        true
     }
 
     /// Looks for a newer KEK version when it is time to: first soon after attaching, because a look that is put off at

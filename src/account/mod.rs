@@ -7,6 +7,7 @@ pub(crate) mod batch;
 mod control;
 pub(crate) mod events;
 pub(crate) mod guard;
+mod look;
 pub(crate) mod permit;
 pub(crate) mod refresh;
 pub(crate) mod settings;

@@ -1,6 +1,6 @@
 //! Records copied to a second store, so that the loss of the first one costs nothing (contract E10).
 //!
-//! Imports: `cache`, `account`, `expect`, `record_store`, `format::record`, `id`, `error`.
+//! Imports: `cache`, `account`, `expect`, `record_store`, `format::{record, tombstone}`, `id`, `error`.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::account::unwrap::Unwrapped;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;
+use crate::format::tombstone::{Tombstone, purged};
 use crate::id::AccountId;
 use crate::record_store::archive::{RecordArchive, RecordCursor};
 use crate::record_store::{Loaded, RecordStore};
@@ -38,7 +39,8 @@ impl AekCache {
     ///
     /// A record is copied only once it is authentic, which costs an unwrap of the KMS: whoever can write to the first store can
     /// put nothing into the second one. A newer record is never replaced by an older one, nor by another one of the
-    /// same sequence. Nothing is deleted.
+    /// same sequence. Nothing is deleted: a purge of the first store is a failure of kind [`ErrorKind::Deleted`] here, because a tombstone proves
+    /// nothing, and whoever can write to the first store must not be able to destroy the second. [Shred](Self::shred) it there too.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -120,6 +122,8 @@ fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {
         Loaded::Absent => None,
         Loaded::Unchanged => return Err(unchanged(account)),
         Loaded::Found { bytes, .. } if bytes == source.to_bytes() => return Ok(false),
+        // Purged here, and not there. Destroying is not undone by copying.
+        Loaded::Found { bytes, .. } if Tombstone::is_one(&bytes) => return Err(purged(account)),
         Loaded::Found { bytes, tag } => {
             // Both carry the same AEK, so one unwrap tells of both.
             let target = AccountRecord::parse(&bytes).and_then(|target| target.verify(unwrapped.keys.prks()));

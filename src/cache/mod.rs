@@ -1,6 +1,6 @@
 //! The AEK cache: where accounts are created and attached, and what keeps them.
 //!
-//! Imports: `cache::{builder, create, directory, mirror, restore, verify}`, `account`, `keeper`, `lease`, `expect`, `record_store`, `clock`, `id`,
+//! Imports: `cache::{builder, create, directory, mirror, restore, shred, verify}`, `account`, `keeper`, `format`, `lease`, `expect`, `record_store`, `clock`, `id`,
 //! `error`.
 
 mod builder;
@@ -9,6 +9,7 @@ mod directory;
 mod mirror;
 mod records;
 mod restore;
+mod shred;
 mod verify;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;
+use crate::format::tombstone::{Tombstone, purged};
 use crate::id::AccountId;
 use crate::keeper::{Counters, Keeper, Message};
 use crate::lease::Past;
@@ -35,6 +37,7 @@ pub use create::AccountSpec;
 pub use directory::{Directory, DirectoryBuilder};
 pub use mirror::MirrorReport;
 pub use restore::{RestoreSpec, Restored};
+pub use shred::DestroyForGood;
 pub use verify::{CheckedRecord, RecordCheck, VerifyAll, VerifyReport};
 
 /// Holds the AEKs of accounts in memory, each for as long as its customer's KMS agrees.
@@ -138,7 +141,7 @@ impl AekCache {
     ///
     /// # Errors
     /// As [`Self::attach`], and [`ErrorKind::Io`] when the store fails, [`ErrorKind::Untrusted`] when it has no such record,
-    /// [`ErrorKind::Format`] when that is not a record.
+    /// [`ErrorKind::Deleted`] when the account was purged, [`ErrorKind::Format`] when that is not a record.
     pub fn attach_stored(&self, store: Arc<dyn RecordStore>, expect: Expect) -> Result<Account, Error> {
         let id = expect.expected_account();
         let known = first_known(id, store.load(id, None)?)?;
@@ -298,6 +301,9 @@ fn first_known(id: AccountId, loaded: Loaded) -> Result<Known, Error> {
         let error = Error::new(ErrorKind::Untrusted, "the record store has no record of this account");
         return Err(error.with_account(id));
     };
+    if Tombstone::is_one(&bytes) {
+        return Err(purged(id));
+    }
     let record = AccountRecord::parse(&bytes).map_err(|error| error.with_account(id))?;
     Ok(Known { record: Arc::new(record), tag: Some(tag), verified: None })
 }

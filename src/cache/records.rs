@@ -3,7 +3,7 @@
 //! Verification of all records, mirroring and restoring have this in common: a record is nothing before the AEK
 //! that it carries has authenticated it, and nobody's lease is touched for that. Runs on workers, behind the same
 //! bulkheads as every call. Imports: `cache`, `account`, `keeper`, `clock`, `provider`, `rotate`, `expect`, `record_store`,
-//! `format::record`, `error`.
+//! `format::{record, tombstone}`, `error`.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::AccountRecord;
+use crate::format::tombstone::{Tombstone, purged};
 use crate::id::AccountId;
 use crate::keeper::{ControlCall, Destination, Pending};
 use crate::provider::Caller;
@@ -51,7 +52,7 @@ impl AekCache {
     }
 }
 
-/// The record of `account` in `store`, parsed, and its tag; `None` where there is none.
+/// The record of `account` in `store`, parsed, and its tag; `None` where there is none. A purged account is an error of its own.
 pub(super) fn load(
     store: &dyn RecordStore,
     account: AccountId,
@@ -59,6 +60,9 @@ pub(super) fn load(
     match store.load(account, None)? {
         Loaded::Absent => Ok(None),
         Loaded::Found { bytes, tag } => {
+            if Tombstone::is_one(&bytes) {
+                return Err(purged(account));
+            }
             let record = AccountRecord::parse(&bytes).map_err(|error| error.with_account(account))?;
             Ok(Some((record, tag)))
         }

@@ -5,11 +5,12 @@
 //! nothing, and no newer one is known        put back as it was     put back as it was
 //! the same record, and no newer is known    nothing to do          nothing to do
 //! an authentic one of a lower sequence      put back as it was     put back as it was
+//! a tombstone                               Deleted                its content, under the next sequence
 //! any other                                 Untrusted              its content, under the next sequence
 //! ```
 //! A process that uses the account adopts a record only if its sequence has grown. So an older one is not put back as it
 //! was, which every such process would refuse, but sealed anew to follow what it replaces. Imports: `cache`, `account`,
-//! `expect`, `keeper`, `record_store`, `format::record`, `error`.
+//! `expect`, `keeper`, `record_store`, `format::{record, tombstone}`, `error`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::account::unwrap::Unwrapped;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::{AccountRecord, Sequence, VerifiedRecord};
+use crate::format::tombstone::{Tombstone, sequence_of};
 use crate::id::AccountId;
 use crate::keeper::Pending;
 use crate::record_store::{Loaded, RecordStore, RecordTag};
@@ -53,7 +55,7 @@ impl RestoreSpec {
     }
 
     /// Puts it back also where the store's record is newer, or is no authentic record of the account. What the newer record had
-    /// changed is undone: the customer's policy, the KEK version, a deletion.
+    /// changed is undone: the customer's policy, the KEK version, a deletion, a purge.
     ///
     /// [`Expect::least_sequence`] is then no condition. It is the sequence that the record is put back after: say the highest one that any
     /// process may know, where the store's own record is lost or forged. Processes that know a higher one refuse what was put
@@ -107,7 +109,7 @@ impl AekCache {
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] when the record is not as expected, not authentic, or not newer than what is there and
-    /// [`RestoreSpec::accept_an_older_record`] was not said. [`ErrorKind::Conflict`] when somebody else changed the store's record
+    /// [`RestoreSpec::accept_an_older_record`] was not said. [`ErrorKind::Deleted`] when it was not said and the account was purged. [`ErrorKind::Conflict`] when somebody else changed the store's record
     /// meanwhile: retry. [`ErrorKind::Revoked`], [`ErrorKind::Unavailable`] and [`ErrorKind::Misuse`] for what the KMS answered.
     /// After [`ErrorKind::Io`] and [`ErrorKind::Unavailable`] it may have been put back all the same: retry.
     pub fn restore(&self, spec: RestoreSpec) -> Result<Restored, Error> {
@@ -146,6 +148,7 @@ fn put_back(
         Found::Same(_) if floor.is_none_or(|floor| floor <= ours) => return Ok(Restored::Unchanged),
         Found::Same(_) => floor,
         Found::Authentic(theirs, _) => floor.max(Some(theirs.record().sequence())),
+        Found::Purged(theirs, _) => floor.max(Some(*theirs)).max(Some(ours)),
         // Nobody knows how new it is.
         Found::Damaged(_) => floor.max(Some(ours)),
     };
@@ -163,7 +166,11 @@ fn put_back(
         return Ok(Restored::AsItWas);
     }
     if !accept_older {
-        return Err(Error::new(ErrorKind::Untrusted, found.why_not()).with_account(account));
+        let kind = match found {
+            Found::Purged(..) => ErrorKind::Deleted,
+            _ => ErrorKind::Untrusted,
+        };
+        return Err(Error::new(kind, found.why_not()).with_account(account));
     }
     let again = verified.again_after(known.unwrap_or(ours))?.seal(unwrapped.keys.prks())?;
     store.compare_and_swap(account, found.tag(), &again.record().to_bytes())?;
@@ -176,13 +183,17 @@ enum Found {
     Same(RecordTag),
     Authentic(Box<VerifiedRecord>, RecordTag),
     Damaged(RecordTag),
+    /// A tombstone, and its sequence.
+    Purged(Sequence, RecordTag),
 }
 
 impl Found {
     const fn tag(&self) -> Option<&RecordTag> {
         match self {
             Self::Nothing => None,
-            Self::Same(tag) | Self::Authentic(_, tag) | Self::Damaged(tag) => Some(tag),
+            Self::Same(tag) | Self::Authentic(_, tag) | Self::Damaged(tag) | Self::Purged(_, tag) => {
+                Some(tag)
+            }
         }
     }
 
@@ -190,6 +201,9 @@ impl Found {
         match self {
             Self::Nothing | Self::Same(_) => "a newer record than this one is in use: accept_an_older_record",
             Self::Authentic(..) => "the store's record is not older than this one: accept_an_older_record",
+            Self::Purged(..) => {
+                "the account was purged: accept_an_older_record, if its destruction shall be undone"
+            }
             Self::Damaged(_) => {
                 "the store's record is not authentic, so it is not known to be older: accept_an_older_record"
             }
@@ -203,6 +217,7 @@ fn current(store: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<Found, Erro
         Loaded::Absent => Found::Nothing,
         Loaded::Unchanged => return Err(unchanged(ours.account())),
         Loaded::Found { bytes, tag } if bytes == ours.to_bytes() => Found::Same(tag),
+        Loaded::Found { bytes, tag } if Tombstone::is_one(&bytes) => Found::Purged(sequence_of(&bytes)?, tag),
         // Both carry the same AEK, so one unwrap tells of both, also where the KEK version of the newer one is gone.
         Loaded::Found { bytes, tag } => {
             match AccountRecord::parse(&bytes).and_then(|theirs| theirs.verify(unwrapped.keys.prks())) {

@@ -46,6 +46,7 @@ pub struct RecordCheck {
     /// |---|---|
     /// | [`ErrorKind::Untrusted`] | forged, changed, rolled back behind what is expected, of another account or KEK; or nobody expects it |
     /// | [`ErrorKind::Format`] | no record |
+    /// | [`ErrorKind::Deleted`] | purged: there is a tombstone in its place |
     /// | [`ErrorKind::Revoked`] | the KMS refuses: whether it is authentic is not known |
     /// | [`ErrorKind::Unavailable`] | the KMS is silent: the same |
     /// | [`ErrorKind::Io`], [`ErrorKind::Limit`] | the record cannot be read |
@@ -77,6 +78,8 @@ pub struct VerifyReport {
     pub accounts: u64,
     /// Those whose record is authentic, and whose KEK answered.
     pub authentic: u64,
+    /// Purged accounts: those with a tombstone. Whether somebody else than you put one there cannot be told.
+    pub purged: u64,
     /// The others.
     pub failures: Vec<RecordCheck>,
     /// When the oldest AEK was made, of the authentic records.
@@ -222,6 +225,7 @@ impl VerifyReport {
     fn add(&mut self, check: RecordCheck) {
         self.accounts += 1;
         match &check.result {
+            Err(error) if error.kind() == ErrorKind::Deleted => self.purged += 1,
             Err(_) => self.failures.push(check),
             Ok(CheckedRecord { sequence: _, kek, versions, account_created: _, aek_created }) => {
                 self.authentic += 1;

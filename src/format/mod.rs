@@ -9,6 +9,7 @@ pub(crate) mod record;
 pub(crate) mod scope;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub(crate) mod takeover;
+pub(crate) mod tombstone;
 
 #[cfg(test)]
 mod tests;

@@ -165,6 +165,21 @@ impl AccountRecord {
         slot
     }
 
+    /// The customer's terms.
+    #[must_use]
+    pub const fn policy(&self) -> &RecordPolicy {
+        &self.draft.policy
+    }
+
+    /// Until when the account can be recovered, where it is deleted; `None` where it is not.
+    #[must_use]
+    pub fn recoverable_until(&self) -> Option<SystemTime> {
+        match self.draft.state {
+            RecordState::Active => None,
+            RecordState::Deleted { recoverable_until, .. } => Some(recoverable_until.into()),
+        }
+    }
+
     /// What to unwrap, to be able to verify the record.
     pub(crate) const fn wrapped(&self) -> &Wrapped {
         &self.slot().wrapped

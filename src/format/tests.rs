@@ -13,6 +13,7 @@ use crate::format::operation::{OperationKind, OperationState, OperationStatus};
 use crate::format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
 use crate::format::scope::ScopeState;
+use crate::format::tombstone::{Purged, Tombstone};
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, ScopeId};
 use crate::provider::{KekUri, KekVersion, LocalKms, WrapAlgorithm, WrapContext, WrapInput, Wrapped};
 use crate::record_store::RecordTag;
@@ -162,6 +163,15 @@ fn f1_e8_format_md_s_operation_verifies() {
     assert_eq!(state.status, OperationStatus::failed(&revoked));
     assert_eq!((state.progress.done, state.progress.total), (20, Some(50)));
     assert_eq!([&state.content()[..], mac].concat(), stored);
+}
+
+#[test]
+fn f1_e7_format_md_s_tombstone_is_one() {
+    let stored = example("tombstone");
+    let tombstone = Tombstone::parse(&stored).unwrap();
+    assert_eq!((tombstone.account, tombstone.sequence.number()), (account(), 4));
+    assert_eq!(tombstone.reason, Purged::AfterRetention);
+    assert_eq!(tombstone.to_bytes(), stored);
 }
 
 #[test]

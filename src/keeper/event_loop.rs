@@ -330,13 +330,15 @@ impl EventLoop {
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
         let met = match &refreshed {
-            Refreshed::NoRecord(_) => None,
+            Refreshed::NoRecord(_) | Refreshed::DeletedUnasked(_) => None,
             _ => Some(if silent { Met::Silence } else { Met::Answers }),
         };
         let refused = matches!(refreshed, Refreshed::Refused(..));
         self.end_call(&call, met);
         Counters::add(match &refreshed {
-            Refreshed::Verified(_) | Refreshed::Deleted(_) => &self.counters.verified,
+            Refreshed::Verified(_) | Refreshed::Deleted(_) | Refreshed::DeletedUnasked(_) => {
+                &self.counters.verified
+            }
             Refreshed::Silent(_) | Refreshed::NoRecord(_) => &self.counters.transient,
             Refreshed::Wrong(_) => &self.counters.integrity,
             Refreshed::Refused(..) => &self.counters.refused,
@@ -388,6 +390,10 @@ impl EventLoop {
         let keys: Vec<_> = lane.accounts.iter().copied().collect();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
+            // Its own attempt would have read the record.
+            if let Some(account) = self.account(key) {
+                account.begin_look();
+            }
         }
     }
 

@@ -30,6 +30,9 @@ pub(crate) enum Event {
     Unlock,
     Delete,
     Recover,
+    /// The customer allows this much grace from now on. It can shorten the present lease's; what is longer counts from the next
+    /// verified unwrap.
+    Grace(Duration),
 }
 
 /// How an attempt ended.

@@ -2,7 +2,7 @@
 //! (contracts G2, E10).
 //!
 //! Nothing here is believed either: a listing is a hint of what to load, and a kept record is opaque bytes until it
-//! verifies. Imports: `record_store`, `format::record`, `random`, `id`, `error`.
+//! verifies. Imports: `record_store`, `format::{record, tombstone}`, `random`, `id`, `error`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,10 @@ use std::str::FromStr;
 
 use super::{RecordStore, RecordTag};
 use crate::error::{Error, ErrorKind};
-use crate::format::record::{AccountRecord, Sequence};
+#[cfg(doc)]
+use crate::format::record::AccountRecord;
+use crate::format::record::Sequence;
+use crate::format::tombstone::sequence_of;
 use crate::id::AccountId;
 use crate::random;
 
@@ -102,7 +105,7 @@ impl KeptRecord {
     /// A new name for `record`.
     #[must_use]
     pub fn naming(record: &[u8]) -> Self {
-        let sequence = AccountRecord::parse(record).map_or(0, |record| record.sequence().number());
+        let sequence = sequence_of(record).map_or(0, Sequence::number);
         let mut unique = [0; 16];
         random::fill(&mut unique);
         Self { sequence, unique }

@@ -4,14 +4,16 @@
 //! load:  anchor ─► store ─► not older than that, and not gone
 //! swap:  store ─► anchor ─► acknowledged        an authenticated record: anchor ─► its keys come into use
 //! ```
-//! A record by itself tells nobody that a newer one existed. Imports: `record_store`, `format::record`, `id`, `error`.
+//! A record by itself tells nobody that a newer one existed. Imports: `record_store`, `format::{record, tombstone}`, `id`,
+//! `error`.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind};
-use crate::format::record::{AccountRecord, Sequence};
+use crate::format::record::Sequence;
+use crate::format::tombstone::sequence_of;
 use crate::id::AccountId;
 use crate::record_store::{Loaded, RecordStore, RecordTag};
 
@@ -161,8 +163,7 @@ impl RecordStore for AnchoredRecordStore {
             Loaded::Absent => return Err(rolled_back(account)),
             Loaded::Unchanged => sequence_of_known,
             Loaded::Found { bytes, tag } => {
-                let sequence =
-                    AccountRecord::parse(bytes).map_err(|error| error.with_account(account))?.sequence();
+                let sequence = sequence_of(bytes).map_err(|error| error.with_account(account))?;
                 self.seen().entry(account).or_default().record = Some((tag.clone(), sequence));
                 Some(sequence)
             }
@@ -182,7 +183,7 @@ impl RecordStore for AnchoredRecordStore {
         expected: Option<&RecordTag>,
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
-        let sequence = AccountRecord::parse(bytes).map_err(|error| error.with_account(account))?.sequence();
+        let sequence = sequence_of(bytes).map_err(|error| error.with_account(account))?;
         // Somebody has written this sequence already, so `expected` is not the newest, whatever the store says.
         if self.anchor.least(account)?.is_some_and(|least| sequence <= least) {
             return Err(Error::record_conflict(account));
@@ -195,6 +196,10 @@ impl RecordStore for AnchoredRecordStore {
 
     fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
         self.raise(account, sequence)
+    }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        self.store.destroy_kept(account)
     }
 
     fn is_anchored(&self) -> bool {

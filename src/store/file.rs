@@ -1,19 +1,20 @@
 //! Records in a directory: one file per account, shared by any number of processes of one machine.
 //!
 //! Replacing is atomic and durable (`atomic_file`); writers take turns at a lock file; readers take no
-//! lock. A record is kept in the history before it replaces another. Imports: `record_store`, `format::record`,
-//! `atomic_file`, `id`, `error`.
+//! lock. A record is kept in the history before it replaces another. Imports: `record_store`,
+//! `format::{record, tombstone}`, `atomic_file`, `id`, `error`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::atomic_file::{FileLock, Files, Readers};
+use crate::atomic_file::{FileLock, Files, Readers, TEMPORARY_SUFFIX, with_suffix};
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
+use crate::format::tombstone::Tombstone;
 use crate::id::AccountId;
 use crate::record_store::archive::{DEFAULT_HISTORY, KeptRecord, Listed, RecordArchive, first_after};
-use crate::record_store::{Loaded, RecordStore, RecordTag};
+use crate::record_store::{Loaded, RecordStore, RecordTag, not_purged};
 
 /// A [`RecordStore`] in a directory of a local file system.
 ///
@@ -147,6 +148,32 @@ impl RecordStore for FileRecordStore {
         self.trim(account);
         Ok(RecordTag::sha256_of(bytes))
     }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        let _lock = self.files.lock(&self.lock_path(account))?;
+        match self.read(account)? {
+            Some((bytes, _)) if Tombstone::is_one(&bytes) => self.destroy_files(account),
+            _ => Err(not_purged(account)),
+        }
+    }
+}
+
+impl FileRecordStore {
+    /// The names that hold nothing but records of `account` and the beginnings of some: its history, and what a writer that died
+    /// has left.
+    fn destroy_files(&self, account: AccountId) -> Result<(), Error> {
+        let folder = self.history_path(account);
+        let left = with_suffix(&self.path(account), TEMPORARY_SUFFIX);
+        for path in files_in(&folder)?.into_iter().chain([left]) {
+            self.files.remove(&path)?;
+        }
+        // The newest record's own folder: also where nothing was removed now, but by somebody who died before it was flushed.
+        self.files.settle(&self.path(account))?;
+        if folder.is_dir() {
+            self.files.settle(&folder.join(HISTORY))?;
+        }
+        Ok(())
+    }
 }
 
 impl RecordArchive for FileRecordStore {
@@ -181,23 +208,26 @@ impl RecordArchive for FileRecordStore {
 
 /// The names in a directory that are some `T`'s, spelt as it spells them. None where there is no such directory.
 fn names_in<T: FromStr + ToString>(directory: &Path) -> Result<Vec<T>, Error> {
-    let failed = |source: io::Error| {
-        let detail = format!("{}: {source}", directory.display());
-        Error::io("cannot list the directory", source).with_detail(detail)
+    let parsed = |path: PathBuf| {
+        let text = path.file_name()?.to_str()?;
+        text.parse::<T>().ok().filter(|name| name.to_string() == text)
     };
+    Ok(files_in(directory)?.into_iter().filter_map(parsed).collect())
+}
+
+/// What is in a directory, whatever it is called. Nothing where there is no such directory.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(unlisted(directory, error)),
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        let parsed =
-            name.to_str().and_then(|text| text.parse::<T>().ok().filter(|name| name.to_string() == text));
-        names.extend(parsed);
-    }
-    Ok(names)
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| unlisted(directory, error))).collect()
+}
+
+fn unlisted(directory: &Path, source: io::Error) -> Error {
+    let detail = format!("{}: {source}", directory.display());
+    Error::io("cannot list the directory", source).with_detail(detail)
 }
 
 const HISTORY: &str = "history";
@@ -208,8 +238,10 @@ mod tests {
 
     use super::*;
     use crate::atomic_file::faults::Fault;
+    use crate::format::record::{Sequence, Timestamp};
+    use crate::format::tombstone::Purged;
     use crate::testing::record_stores::{
-        add_one, count, keeps_what_was_replaced, lists_its_accounts, loses_no_update_of_8_threads,
+        self, add_one, count, keeps_what_was_replaced, lists_its_accounts, loses_no_update_of_8_threads,
         replaces_only_what_was_seen,
     };
 
@@ -299,6 +331,56 @@ mod tests {
                     if !struck {
                         break;
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn e7_file_store_destroys_what_it_keeps_once_it_is_purged() {
+        let directory = tempfile::tempdir().unwrap();
+        record_stores::destroys_what_it_keeps(&FileRecordStore::open(directory.path()).unwrap());
+    }
+
+    /// Whether any file below holds `wanted`.
+    fn holds(directory: &Path, wanted: &[u8]) -> bool {
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+            if path.is_dir() {
+                return holds(&path, wanted);
+            }
+            std::fs::read(path).unwrap().windows(wanted.len()).any(|window| window == wanted)
+        })
+    }
+
+    #[test]
+    fn e7_a_destruction_that_fails_at_any_step_says_so_and_is_finished_by_the_next_one() {
+        let reason = Purged::AfterRetention;
+        let (sequence, purged_at) = (Sequence::FIRST, Timestamp::from_wall_nanos(0));
+        let tombstone = Tombstone { account: ACCOUNT, sequence, purged_at, reason }.to_bytes();
+        for fault in Fault::ALL {
+            for failing in 0.. {
+                let directory = tempfile::tempdir().unwrap();
+                let sound = FileRecordStore::open(directory.path()).unwrap();
+                let tag = sound.compare_and_swap(ACCOUNT, None, b"a wrapped key").unwrap();
+                sound.compare_and_swap(ACCOUNT, Some(&tag), &tombstone).unwrap();
+                // What writers have left that died.
+                std::fs::write(directory.path().join(format!("{ACCOUNT}.new")), b"a wrapped key").unwrap();
+                let half = sound.history_path(ACCOUNT).join("half of a name.new");
+                std::fs::write(half, b"a wrapped key").unwrap();
+                assert!(holds(directory.path(), b"a wrapped key"));
+
+                let files = Files::failing_at(failing, fault);
+                let store = FileRecordStore { files: files.clone(), ..sound.clone() };
+                let outcome = store.destroy_kept(ACCOUNT);
+                let struck = files.steps() > failing;
+                assert_eq!(outcome.is_err(), struck, "{fault:?} at step {failing}: {outcome:?}");
+                if struck {
+                    sound.destroy_kept(ACCOUNT).unwrap();
+                }
+                assert!(!holds(directory.path(), b"a wrapped key"), "{fault:?} at step {failing}");
+                assert_eq!(bytes_of(&sound), Some(tombstone.clone()));
+                if !struck {
+                    break;
                 }
             }
         }

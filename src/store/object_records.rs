@@ -8,7 +8,7 @@
 //! <prefix>/records/<account>                      the newest record; its metadata names the write that put it there
 //! <prefix>/history/<account>/<sequence>-<write>   each record that was written, the last ones of them
 //! ```
-//! Imports: `record_store`, `format::record`, `runtime`, `id`, `error`.
+//! Imports: `record_store`, `format::{record, tombstone}`, `runtime`, `id`, `error`.
 
 use std::fmt;
 use std::future::Future;
@@ -25,11 +25,12 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind};
 use crate::format::record::AccountRecord;
+use crate::format::tombstone::{Tombstone, sequence_of};
 use crate::id::AccountId;
 use crate::record_store::archive::{
     DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, first_after,
 };
-use crate::record_store::{Loaded, RecordStore, RecordTag};
+use crate::record_store::{Loaded, RecordStore, RecordTag, not_purged};
 use crate::runtime::{NoAnswer, RunsOn};
 
 /// A [`RecordStore`] in an object store: S3, Azure Blob Storage, Google Cloud Storage, memory.
@@ -161,9 +162,10 @@ impl ObjectRecordStore {
         })?;
         match found {
             Got::Object { tag, write: Some(of), .. } if of == write.to_string() => return Ok(tag),
-            // Of one sequence one record was ever in place, and this is not ours.
+            // Of one sequence one record was ever in place, and this is not ours. And of a purged account nothing is kept.
             Got::Object { bytes, .. }
-                if AccountRecord::parse(&bytes).is_ok_and(|it| Some(it.sequence()) == write.sequence()) =>
+                if Tombstone::is_one(&bytes)
+                    || sequence_of(&bytes).is_ok_and(|sequence| Some(sequence) == write.sequence()) =>
             {
                 self.drop_kept(account, vec![write]);
             }
@@ -247,6 +249,20 @@ impl RecordStore for ObjectRecordStore {
         };
         self.trim(account);
         Ok(tag)
+    }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        let found = self.ask(self.call_deadline, move |bucket| async move {
+            bucket.get(account, &bucket.record(account), None).await
+        })?;
+        match found {
+            Got::Object { bytes, .. } if Tombstone::is_one(&bytes) => {}
+            _ => return Err(not_purged(account)),
+        }
+        self.ask(
+            self.call_deadline * LISTING,
+            move |bucket| async move { bucket.destroy_history(account).await },
+        )
     }
 }
 
@@ -357,6 +373,19 @@ impl Bucket {
             }
         }
         Ok(first_after(first, after))
+    }
+
+    async fn destroy_history(&self, account: AccountId) -> Result<(), Error> {
+        let folder = self.history_of(account);
+        let mut all = self.store.list(Some(&folder));
+        let mut seen = 0_u64;
+        while let Some(meta) = next_listed(&mut all, &mut seen).await? {
+            match self.store.delete(&meta.location).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(failed(account, error)),
+            }
+        }
+        Ok(())
     }
 
     async fn history(&self, account: AccountId) -> Result<Vec<KeptRecord>, Error> {

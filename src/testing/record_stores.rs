@@ -1,11 +1,13 @@
 //! What every record store has to hold, for tests of stores of your own: each function fails by a panic.
 //!
-//! Imports: `record_store`, `id`, `error`.
+//! Imports: `record_store`, `format::{record, tombstone}`, `id`, `error`.
 
 use std::collections::BTreeSet;
 use std::thread;
 
 use crate::error::{Error, ErrorKind};
+use crate::format::record::{Sequence, Timestamp};
+use crate::format::tombstone::{Purged, Tombstone};
 use crate::id::AccountId;
 use crate::record_store::archive::{RecordArchive, RecordCursor};
 use crate::record_store::{Loaded, RecordStore, RecordTag};
@@ -167,6 +169,41 @@ pub fn keeps_what_was_replaced(store: &dyn RecordArchive, most: usize) {
     assert_eq!(store.history(AccountId::random()).expect("is listed"), []);
     let listed = store.list(None).expect("is listed");
     assert!(listed.iter().any(|listed| listed.account == account), "history hides no account");
+}
+
+/// Destroys all that it keeps of an account once a tombstone is in the place of its record, and nothing before (contract E7).
+///
+/// # Panics
+/// When the store does otherwise.
+pub fn destroys_what_it_keeps(store: &dyn RecordArchive) {
+    let (account, other) = (AccountId::random(), AccountId::random());
+    let one = store.compare_and_swap(account, None, b"one").expect("is created");
+    store.compare_and_swap(other, None, b"of another").expect("is created");
+    let two = store.compare_and_swap(account, Some(&one), b"two").expect("is replaced");
+    let kept = store.history(account).expect("is listed");
+    assert_eq!(kept.len(), 2);
+    for live in [account, AccountId::random()] {
+        let error = store.destroy_kept(live).expect_err("is not purged");
+        assert_eq!(error.kind(), ErrorKind::Misuse, "{error}");
+    }
+    assert_eq!(store.history(account).expect("is listed"), kept);
+
+    let purged_at = Timestamp::from_wall_nanos(0);
+    let (sequence, reason) = (Sequence::FIRST, Purged::Shredded);
+    let tombstone = Tombstone { account, sequence, purged_at, reason }.to_bytes();
+    let tag = store.compare_and_swap(account, Some(&two), &tombstone).expect("is replaced");
+    for _ in 0..2 {
+        store.destroy_kept(account).expect("is purged");
+        assert_eq!(store.history(account).expect("is listed"), []);
+    }
+    for kept in kept {
+        assert_eq!(store.load_kept(account, kept).expect_err("is gone").kind(), ErrorKind::Misuse);
+    }
+    assert_eq!(store.load(account, Some(&tag)).expect("is asked"), Loaded::Unchanged, "the tombstone stays");
+    assert_conflict(store.compare_and_swap(account, Some(&two), b"three"));
+    assert_conflict(store.compare_and_swap(account, None, b"three"));
+    assert_eq!(store.history(account).expect("is listed"), [], "who lost against a purge leaves nothing");
+    assert_eq!(store.history(other).expect("is listed").len(), 1, "of others nothing is destroyed");
 }
 
 fn assert_conflict(outcome: Result<RecordTag, Error>) {

@@ -11,7 +11,7 @@ use strongroom::provider::{
 use strongroom::testing::{Call, ManualClock, ScriptedProvider};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, Loaded,
-    MemoryRecordStore, ObjectId, OutageGrace, RecordStore, RecordTag,
+    MemoryRecordStore, ObjectId, OutageGrace, RecordArchive, RecordStore, RecordTag,
 };
 
 pub(crate) const KEK: &str = ScriptedProvider::KEK;
@@ -250,6 +250,12 @@ impl Store {
         }
     }
 
+    /// The bytes of every record that is kept beside the newest one.
+    pub(crate) fn kept(&self, account: AccountId) -> Vec<Vec<u8>> {
+        let kept = self.inner.history(account).unwrap();
+        kept.into_iter().map(|kept| self.inner.load_kept(account, kept).unwrap()).collect()
+    }
+
     /// Replaces the record by any bytes, as an attacker would.
     pub(crate) fn plant(&self, account: AccountId, bytes: &[u8]) {
         let Loaded::Found { tag, .. } = self.inner.load(account, None).unwrap() else { panic!("no record") };
@@ -272,6 +278,11 @@ impl RecordStore for Store {
         let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
         let swap = || self.fail.wrap(|| self.inner.compare_and_swap(account, expected, bytes), failed);
         self.conflict.wrap(swap, || Error::record_conflict(account))
+    }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
+        self.fail.wrap(|| self.inner.destroy_kept(account), failed)
     }
 }
 

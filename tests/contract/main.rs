@@ -7,6 +7,7 @@ mod anchor;
 mod bulkheads;
 mod calls;
 mod common;
+mod deletion;
 mod directory;
 mod events;
 #[path = "../evidence/report.rs"]
@@ -18,6 +19,7 @@ mod lock;
 mod machines;
 mod mistakes;
 mod operations;
+mod policy;
 mod records;
 mod revocation;
 mod rotation;

@@ -54,6 +54,11 @@ fn e10_object_store_lists_and_keeps_history() {
     record_stores::keeps_what_was_replaced(&over(&memory).keep_history(3), 3);
 }
 
+#[test]
+fn e7_object_store_destroys_what_it_keeps_once_it_is_purged() {
+    record_stores::destroys_what_it_keeps(&over(&memory()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn g2_it_is_called_from_within_the_runtime_that_serves_it() {
     let handle = tokio::runtime::Handle::current();

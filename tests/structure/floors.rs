@@ -40,6 +40,7 @@ const UNITS: &[Unit] = &[
     unit("format/record", 2, &["format/codec", "format/policy", "derive"]),
     unit("format/scope", 2, &["format/codec", "format/record"]),
     unit("format/operation", 2, &["format/codec", "format/record"]),
+    unit("format/tombstone", 2, &["format/codec", "format/record"]),
     unit("format/object", 2, &["format/frame", "derive"]),
     unit("format/takeover", 2, &["format/codec", "format/object"]),
     // 3: siblings: one block; the pure machine; each provider; where records lie.
@@ -58,7 +59,9 @@ const UNITS: &[Unit] = &[
     unit("account", 4, &["keeper"]),
     unit("keeper", 4, &["account"]),
     unit("rotate", 4, &["account", "keeper"]),
-    unit("cache", 4, &["account", "keeper", "rotate"]),
+    unit("change", 4, &["account", "keeper", "rotate"]),
+    unit("delete", 4, &["account", "change", "keeper", "rotate"]),
+    unit("cache", 4, &["account", "delete", "keeper", "rotate"]),
     // 5 and 6: sealed objects; integrations.
     unit("object", 5, &[]),
     unit("operation", 5, &[]),

@@ -63,7 +63,6 @@ impl Timestamp {
     }
 
     /// `by` later, rounded down to a second and at most the year 9999.
-    #[cfg(test)]
     pub(crate) fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))
     }

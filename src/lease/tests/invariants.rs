@@ -34,7 +34,13 @@ fn policies() -> impl Strategy<Value = Policy> {
 fn moves() -> impl Strategy<Value = Move> {
     let refusal = || select(vec![Refusal::KeyDisabled, Refusal::KeyGone]);
     let max_grace = select(vec![None, Some(Duration::ZERO), Some(10 * SECOND), Some(86_400 * SECOND)]);
-    let told = select(vec![Event::AuthorityRefused, Event::RecordChanged, Event::Unlock, Event::Recover]);
+    let told = select(vec![
+        Event::AuthorityRefused,
+        Event::RecordChanged,
+        Event::Unlock,
+        Event::Recover,
+        Event::Grace(Duration::from_secs(5)),
+    ]);
     prop_oneof![
         20 => Just(Move::ToWake),
         20 => Just(Move::Begin),

@@ -207,6 +207,9 @@ impl Watch {
         };
         let earns = self.earns(now, event, flight);
         self.note(now, event, answer);
+        // Grace that is made shorter may end the lease now.
+        let shortened = self.keys.filter(|keys| matches!(event, Event::Grace(_)) && self.ended(now, keys));
+        let ended = ended.or(shortened);
         if let Some(keys) = &mut self.keys {
             keys.surely_silent |= earns == Due::Yes;
         }
@@ -264,6 +267,11 @@ impl Watch {
             Event::Unlock => self.unlock_wanted |= self.locked && !self.deleted && self.flight.is_none(),
             Event::Delete => self.deleted = true,
             Event::Recover => self.deleted = false,
+            Event::Grace(most) => {
+                if let Some(keys) = &mut self.keys {
+                    keys.max_grace = Some(keys.max_grace.map_or(most, |before| before.min(most)));
+                }
+            }
             _ => {}
         }
     }
