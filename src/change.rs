@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use crate::account::refresh::believe;
+use crate::account::unwrap::Unwrapped;
 use crate::account::{Account, AccountInner, Known, Refreshed};
 use crate::block::GenerationKeys;
 use crate::error::{Error, ErrorKind};
@@ -128,7 +129,7 @@ async fn change(
     let changed = match (by_lease, edit) {
         (Some(changed), _) => changed?,
         (None, Some(edit)) => {
-            let unwrapped = work.unwrap().await?;
+            let unwrapped = work.unwrapped().await?;
             work.successor(&unwrapped.keys, edit)?
         }
         (None, None) => {
@@ -164,7 +165,7 @@ impl<'a> Newest<'a> {
     }
 
     /// Has the KMS unwrap it, and believes it by what comes out.
-    pub(crate) async fn unwrap(&self) -> Result<crate::account::unwrap::Unwrapped, Error> {
+    pub(crate) async fn unwrapped(&self) -> Result<Unwrapped, Error> {
         let provider = self.inner.expect().admit(&self.newest.record)?;
         let caller = Caller::awaiting(provider.as_ref());
         let wrap = self.newest.record.wrapped();

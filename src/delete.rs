@@ -187,23 +187,28 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_purge(&self) -> Pending<()> {
-        let (pending, completer) = Pending::new();
-        let abandon = completer.abandoner();
-        let inner = Arc::clone(self.inner());
-        let (keeper, destination) = (inner.keeper().clone(), inner.destination().clone());
-        let deadline = inner.settings().policy.call_deadline() * CALLS;
-        let run = Box::pin(async move {
-            let result = purge(&inner).await;
-            let met = met(&result);
-            completer.complete(result);
-            met
-        });
-        keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
+        begin_purge(self.inner())
     }
 }
 
+/// The same, of an account that may be in use nowhere here.
+pub(crate) fn begin_purge(inner: &Arc<AccountInner>) -> Pending<()> {
+    let (pending, completer) = Pending::new();
+    let abandon = completer.abandoner();
+    let inner = Arc::clone(inner);
+    let (keeper, destination) = (inner.keeper().clone(), inner.destination().clone());
+    let deadline = inner.settings().policy.call_deadline() * CALLS;
+    let run = Box::pin(async move {
+        let result = purge(&inner).await;
+        let met = met(&result);
+        completer.complete(result);
+        met
+    });
+    keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
+}
+
 /// Purges an account that is deleted, if its retention is over.
-pub(crate) async fn purge(inner: &AccountInner) -> Result<(), Error> {
+async fn purge(inner: &AccountInner) -> Result<(), Error> {
     let id = inner.id();
     let misuse = |message| Error::new(ErrorKind::Misuse, message).with_account(id);
     let store =
@@ -215,7 +220,7 @@ pub(crate) async fn purge(inner: &AccountInner) -> Result<(), Error> {
     };
     let verified = match work.newest.verified.clone() {
         Some(verified) => verified,
-        None => Arc::new(work.unwrap().await?.verified),
+        None => Arc::new(work.unwrapped().await?.verified),
     };
     let now = inner.clock().now();
     match verified.state() {

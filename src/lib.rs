@@ -46,6 +46,7 @@
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
 //! | delete an account, recover it, destroy its key | [`Account::delete`], [`Account::recover`], [`Account::purge`], [`AekCache::shred`] |
 //! | change the customer's terms | [`Account::set_policy`], [`RecordPolicy`] |
+//! | wrap all accounts anew, purge all that are due | [`AekCache::rewrap_all`], [`AekCache::purge_all`] |
 //! | run long work that survives a restart | [`Operations`], [`OperationRun`] |
 //! | verify all records, mirror them, put one back | [`AekCache::verify_all`], [`AekCache::mirror`], [`AekCache::restore`] |
 //! | connect a KMS | [`provider`], [`provider::KeyProvider`], [`provider::preflight`] |
@@ -137,7 +138,8 @@ pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
 pub use cache::{
     AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DestroyForGood, Directory,
-    DirectoryBuilder, MirrorReport, RecordCheck, RestoreSpec, Restored, VerifyAll, VerifyReport,
+    DirectoryBuilder, MirrorReport, PurgeReport, RecordCheck, RestoreSpec, Restored, RewrapReport, VerifyAll,
+    VerifyReport,
 };
 pub use delete::{Deletion, Retention};
 pub use derive::Kind;

@@ -88,20 +88,25 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_rotate_kek(&self, to: RotateTo) -> Pending<Retire> {
-        let (pending, completer) = Pending::new();
-        let abandon = completer.abandoner();
-        let inner = Arc::clone(self.inner());
-        let keeper = inner.keeper().clone();
-        let destination = inner.destination().clone();
-        let deadline = inner.settings().policy.call_deadline() * CALLS;
-        let run = Box::pin(async move {
-            let result = rotate(&inner, inner.clock(), &to).await;
-            let met = met(&result);
-            completer.complete(result);
-            met
-        });
-        keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
+        begin_rotation(self.inner(), to)
     }
+}
+
+/// The same, of an account that may be in use nowhere here.
+pub(crate) fn begin_rotation(inner: &Arc<AccountInner>, to: RotateTo) -> Pending<Retire> {
+    let (pending, completer) = Pending::new();
+    let abandon = completer.abandoner();
+    let inner = Arc::clone(inner);
+    let keeper = inner.keeper().clone();
+    let destination = inner.destination().clone();
+    let deadline = inner.settings().policy.call_deadline() * CALLS;
+    let run = Box::pin(async move {
+        let result = rotate(&inner, inner.clock(), &to).await;
+        let met = met(&result);
+        completer.complete(result);
+        met
+    });
+    keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
 }
 
 impl AccountInner {

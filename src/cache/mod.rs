@@ -1,14 +1,16 @@
 //! The AEK cache: where accounts are created and attached, and what keeps them.
 //!
-//! Imports: `cache::{builder, create, directory, mirror, restore, shred, verify}`, `account`, `keeper`, `format`, `lease`, `expect`, `record_store`, `clock`, `id`,
+//! Imports: `cache::{builder, create, directory, mirror, restore, rewrap, shred, verify}`, `account`, `keeper`, `format`, `lease`, `expect`, `record_store`, `clock`, `id`,
 //! `error`.
 
 mod builder;
+mod bulk;
 mod create;
 mod directory;
 mod mirror;
 mod records;
 mod restore;
+mod rewrap;
 mod shred;
 mod verify;
 
@@ -37,6 +39,7 @@ pub use create::AccountSpec;
 pub use directory::{Directory, DirectoryBuilder};
 pub use mirror::MirrorReport;
 pub use restore::{RestoreSpec, Restored};
+pub use rewrap::{PurgeReport, RewrapReport};
 pub use shred::DestroyForGood;
 pub use verify::{CheckedRecord, RecordCheck, VerifyAll, VerifyReport};
 
@@ -260,7 +263,7 @@ impl Shared {
     ) -> Result<Arc<AccountInner>, Error> {
         let mut seed = [0; 8];
         random::fill(&mut seed);
-        let key = AccountKey::new(self.next_key.fetch_add(1, Ordering::Relaxed));
+        let key = self.next_key();
         let parts = Parts {
             expect,
             store,
@@ -270,6 +273,10 @@ impl Shared {
         };
         let seed = u64::from_ne_bytes(seed);
         AccountInner::new(key, self.clock.clone(), known, parts, seed, past).map(Arc::new)
+    }
+
+    fn next_key(&self) -> AccountKey {
+        AccountKey::new(self.next_key.fetch_add(1, Ordering::Relaxed))
     }
 
     fn register(&self, account: &Arc<AccountInner>) -> Result<(), Error> {

@@ -104,6 +104,16 @@ impl Pace {
         Ok(Self { pause, next: None })
     }
 
+    /// The turn that was just had cost so many: the next one is that much later.
+    pub(super) fn spend(&mut self, cache: &AekCache, cost: u32) {
+        let begun = self.next.unwrap_or_else(|| cache.shared.clock.now());
+        // The first of them was counted when the turn was given.
+        self.next = match cost.checked_sub(1) {
+            Some(more) => Some(begun.plus(self.pause * more)),
+            None => None,
+        };
+    }
+
     /// Waits for the next turn.
     pub(super) fn keep(&mut self, cache: &AekCache) {
         let clock = &cache.shared.clock;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod anchor;
+mod bulk;
 mod bulkheads;
 mod calls;
 mod common;
@@ -20,6 +21,7 @@ mod machines;
 mod mistakes;
 mod operations;
 mod policy;
+mod purge;
 mod records;
 mod revocation;
 mod rotation;

@@ -61,10 +61,10 @@ const UNITS: &[Unit] = &[
     unit("rotate", 4, &["account", "keeper"]),
     unit("change", 4, &["account", "keeper", "rotate"]),
     unit("delete", 4, &["account", "change", "keeper", "rotate"]),
-    unit("cache", 4, &["account", "delete", "keeper", "rotate"]),
+    unit("operation", 4, &["account"]),
+    unit("cache", 4, &["account", "delete", "keeper", "operation", "rotate"]),
     // 5 and 6: sealed objects; integrations.
     unit("object", 5, &[]),
-    unit("operation", 5, &[]),
     unit("store", 6, &[]),
     unit("store/anchored", 6, &[]),
     unit("store/file", 6, &[]),
