@@ -291,18 +291,14 @@ impl AccountInner {
             }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
-            Refreshed::Deleted(known) | Refreshed::DeletedUnasked(Some(known))
-                if control.known.yields_to(&known) =>
-            {
+            Refreshed::Deleted(known) if control.known.yields_to(&known) => {
                 control.known = known;
                 (Event::Delete, None)
             }
             // Purged: there is no record to go by any more.
-            Refreshed::DeletedUnasked(None) => (Event::Delete, None),
+            Refreshed::Purged => (Event::Delete, None),
             // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
-            Refreshed::Deleted(_) | Refreshed::DeletedUnasked(Some(_)) => {
-                (Event::Answered(attempt, Answer::Transient), None)
-            }
+            Refreshed::Deleted(_) => (Event::Answered(attempt, Answer::Transient), None),
         };
         if current {
             control.ended += 1;

@@ -4,7 +4,7 @@
 //! store.load ─► Expect::admit ─► provider.unwrap ─► AEK ─► PRK ─► KCV and record MAC verified ─► keys
 //! ```
 //! Exactly one provider call, unless it is refused and the record has changed meanwhile (contract D12).
-//! Imports: `unwrap`, `block`, `lease`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
+//! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
 use crate::format::tombstone::Tombstone;
-use crate::lease::Event;
 use crate::provider::{Caller, Wrapped};
 use crate::record_store::{Loaded, RecordTag};
 
@@ -33,8 +32,8 @@ pub(crate) enum Refreshed {
     Refused(Refusal, Error),
     /// The record, verified, says that the account is deleted.
     Deleted(Known),
-    /// The same by a record that the keys which are held here have verified, or by a tombstone in its place. The KMS was not asked.
-    DeletedUnasked(Option<Known>),
+    /// There is a tombstone in the place of the record. The KMS was not asked.
+    Purged,
 }
 
 /// What a verified unwrap brings into use.
@@ -79,7 +78,6 @@ impl AccountInner {
     ) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
-        self.heed(clock, &known, &newest)?;
         let first = match self.unwrap_newest(clock, &known, &newest).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
                 pending(refusal);
@@ -127,29 +125,12 @@ impl AccountInner {
     /// A tombstone is believed as it is: nothing could authenticate it, and it gives nobody anything.
     fn take_tombstone(&self, bytes: &[u8]) -> Refreshed {
         match Tombstone::parse(bytes) {
-            Ok(tombstone) if tombstone.account == self.id() => Refreshed::DeletedUnasked(None),
+            Ok(tombstone) if tombstone.account == self.id() => Refreshed::Purged,
             Ok(_) => Refreshed::Wrong(
                 Error::new(ErrorKind::Untrusted, "the tombstone of another account").with_account(self.id()),
             ),
             Err(error) => Refreshed::Wrong(error.with_account(self.id())),
         }
-    }
-
-    /// What a changed record takes away bites before the KMS is asked, which may be silent: a deletion, and grace that was made shorter.
-    /// It is verified by the keys that are held. What they do not verify is left to the unwrap.
-    pub(super) fn heed(&self, clock: &Clock, known: &Known, newest: &Known) -> Result<(), Refreshed> {
-        if newest.verified.is_some() || self.expect().admit(&newest.record).is_err() {
-            return Ok(());
-        }
-        let verified = self.with_keys(newest.record.generation(), |keys| believe(known, newest, keys));
-        let Some(Ok(verified)) = verified else { return Ok(()) };
-        if verified.state() != RecordState::Active {
-            let verified = Some(Arc::new(verified));
-            return Err(Refreshed::DeletedUnasked(Some(Known { verified, ..newest.clone() })));
-        }
-        let grace = self.settings().grace.allowed_by(verified.policy());
-        self.feed(clock.now(), Event::Grace(grace));
-        Ok(())
     }
 
     async fn unwrap_newest(
@@ -207,7 +188,7 @@ impl Refreshed {
     /// What a caller who asked for this is told, where it is not a key.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match self {
-            Self::Verified(_) | Self::Deleted(_) | Self::DeletedUnasked(_) => None,
+            Self::Verified(_) | Self::Deleted(_) | Self::Purged => None,
             Self::Silent(error) | Self::NoRecord(error) | Self::Wrong(error) | Self::Refused(_, error) => {
                 Some(error)
             }
@@ -219,10 +200,8 @@ impl Refreshed {
             Self::Silent(error) | Self::NoRecord(error) | Self::Wrong(error) | Self::Refused(_, error) => {
                 error
             }
-            Self::DeletedUnasked(None) => {
-                Error::new(ErrorKind::Deleted, "the account was purged: its key is destroyed")
-            }
-            Self::Verified(_) | Self::Deleted(_) | Self::DeletedUnasked(Some(_)) => {
+            Self::Purged => Error::new(ErrorKind::Deleted, "the account was purged: its key is destroyed"),
+            Self::Verified(_) | Self::Deleted(_) => {
                 Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
             }
         }

@@ -330,15 +330,13 @@ impl EventLoop {
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
         let met = match &refreshed {
-            Refreshed::NoRecord(_) | Refreshed::DeletedUnasked(_) => None,
+            Refreshed::NoRecord(_) | Refreshed::Purged => None,
             _ => Some(if silent { Met::Silence } else { Met::Answers }),
         };
         let refused = matches!(refreshed, Refreshed::Refused(..));
         self.end_call(&call, met);
         Counters::add(match &refreshed {
-            Refreshed::Verified(_) | Refreshed::Deleted(_) | Refreshed::DeletedUnasked(_) => {
-                &self.counters.verified
-            }
+            Refreshed::Verified(_) | Refreshed::Deleted(_) | Refreshed::Purged => &self.counters.verified,
             Refreshed::Silent(_) | Refreshed::NoRecord(_) => &self.counters.transient,
             Refreshed::Wrong(_) => &self.counters.integrity,
             Refreshed::Refused(..) => &self.counters.refused,
