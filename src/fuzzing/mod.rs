@@ -15,6 +15,7 @@ mod local_kms_file;
 mod object;
 mod object_header;
 mod object_model;
+mod operation_state;
 #[cfg(feature = "pkcs11")]
 mod pkcs11_answers;
 mod policy;
@@ -48,6 +49,7 @@ pub use local_kms_file::local_kms_file;
 pub use object::object;
 pub use object_header::object_header;
 pub use object_model::object_model;
+pub use operation_state::operation_state;
 #[cfg(feature = "pkcs11")]
 pub use pkcs11_answers::pkcs11_answers;
 pub use policy::policy;
