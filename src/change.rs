@@ -49,7 +49,8 @@ impl Account {
     /// # Errors
     /// [`ErrorKind::Conflict`] when another process changed the record meanwhile: retry. [`ErrorKind::Deleted`] for a deleted account.
     /// [`ErrorKind::Untrusted`] for a record that is not to be believed. [`ErrorKind::Io`] for the record store, which then has the old
-    /// record or the new one: retry. Without a lease what the KMS answered, as of [`Self::rotate_kek`].
+    /// record or the new one: retry. Without a lease what the KMS answered, as of [`Self::rotate_kek`]; [`ErrorKind::NotReady`] when the lease ended
+    /// meanwhile: retry.
     pub fn set_policy(&self, policy: RecordPolicy) -> Result<(), Error> {
         self.begin_set_policy(policy).wait()
     }
@@ -85,63 +86,60 @@ pub(crate) fn begin_change<T: Send + 'static>(
     edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error> + Send + 'static,
     then: impl FnOnce(&AccountInner, &Known) -> T + Send + 'static,
 ) -> Pending<T> {
+    let done = move |inner: &AccountInner, known: Known| {
+        inner.replace_known(known.clone());
+        let done = then(inner, &known);
+        inner.poke();
+        done
+    };
+    // With a lease the KMS is not asked, and it must not matter that it hangs.
+    let held = inner.with_keys(inner.known().record.generation(), |_| ()).is_some();
+    let destination = match inner.record_store() {
+        // No I/O at all.
+        None if held => return Pending::ready(by_lease(inner, edit).map(|known| done(inner, known))),
+        Some(store) if held => Destination::of_records(store),
+        _ => inner.destination().clone(),
+    };
     let (pending, completer) = Pending::new();
     let abandon = completer.abandoner();
     let keeper = inner.keeper().clone();
     let deadline = inner.settings().policy.call_deadline() * CALLS;
-    // With a lease the KMS is not asked, and it must not matter that it hangs.
-    let held = inner.with_keys(inner.known().record.generation(), |_| ()).is_some();
-    let destination = match inner.record_store().filter(|_| held) {
-        Some(store) => Destination::of_records(store),
-        None => inner.destination().clone(),
-    };
-    let of_records = held && inner.store().is_some();
     let inner = Arc::clone(inner);
     let run = Box::pin(async move {
-        let result = change(&inner, edit).await;
+        let result = if held { by_lease(&inner, edit) } else { by_unwrap(&inner, edit).await };
         let met = match &result {
-            Err(error) if of_records && error.kind() == ErrorKind::Io => Met::Silence,
-            _ if of_records => Met::Answers,
+            Err(error) if held && error.kind() == ErrorKind::Io => Met::Silence,
+            _ if held => Met::Answers,
             result => met(result),
         };
-        completer.complete(result.map(|known| {
-            inner.replace_known(known.clone());
-            let done = then(&inner, &known);
-            inner.poke();
-            done
-        }));
+        completer.complete(result.map(|known| done(&inner, known)));
         met
     });
     keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
 }
 
-async fn change(
+fn by_lease(
     inner: &AccountInner,
     edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error>,
 ) -> Result<Known, Error> {
     let work = Newest::load(inner)?;
     // CPU only: the keys are held no longer than that.
-    let mut edit = Some(edit);
-    let by_lease = inner.with_keys(work.newest.record.generation(), |keys| {
-        let edit = edit.take().expect("is taken once");
-        work.successor(keys, edit)
-    });
-    let changed = match (by_lease, edit) {
-        (Some(changed), _) => changed?,
-        (None, Some(edit)) => {
-            let unwrapped = work.unwrapped().await?;
-            work.successor(&unwrapped.keys, edit)?
-        }
-        (None, None) => {
+    let changed = inner
+        .with_keys(work.newest.record.generation(), |keys| work.successor(keys, edit))
+        .ok_or_else(|| {
             let message = "the lease ended while the record was changed: nothing was changed, retry";
-            return Err(Error::new(ErrorKind::NotReady, message).with_account(inner.id()));
-        }
-    };
-    work.authenticated(&changed.current)?;
-    match changed.next {
-        None => Ok(work.known_as(changed.current)),
-        Some(next) => work.persist(next),
-    }
+            Error::new(ErrorKind::NotReady, message).with_account(inner.id())
+        })?;
+    work.finish(changed?)
+}
+
+async fn by_unwrap(
+    inner: &AccountInner,
+    edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error>,
+) -> Result<Known, Error> {
+    let work = Newest::load(inner)?;
+    let unwrapped = work.unwrapped().await?;
+    work.finish(work.successor(&unwrapped.keys, edit)?)
 }
 
 /// The newest record, which is about to be changed.
@@ -185,15 +183,14 @@ impl<'a> Newest<'a> {
         Ok(Changed { current, next })
     }
 
-    fn authenticated(&self, current: &VerifiedRecord) -> Result<(), Error> {
-        match self.inner.store() {
-            Some(store) => store.authenticated(self.inner.id(), current.record().sequence()),
-            None => Ok(()),
+    fn finish(&self, Changed { current, next }: Changed) -> Result<Known, Error> {
+        if let Some(store) = self.inner.store() {
+            store.authenticated(self.inner.id(), current.record().sequence())?;
         }
-    }
-
-    fn known_as(&self, verified: VerifiedRecord) -> Known {
-        Known { verified: Some(Arc::new(verified)), ..self.newest.clone() }
+        match next {
+            None => Ok(Known { verified: Some(Arc::new(current)), ..self.newest.clone() }),
+            Some(next) => self.persist(next),
+        }
     }
 
     fn persist(&self, next: VerifiedRecord) -> Result<Known, Error> {

@@ -293,6 +293,18 @@ fn e7_without_a_record_store_the_caller_keeps_the_deletion() {
 }
 
 #[test]
+fn e7_c5_without_a_record_store_too_a_kms_that_hangs_does_not_hold_up_a_deletion() {
+    let world = World::new(6, OutageGrace::DEFAULT);
+    let account = world.create();
+    world.kms.every_call(&Answer::Hang);
+    world.run(secs(120));
+    assert!(usable(&account));
+    account.set_policy(account.record().policy().with_max_grace(secs(900))).unwrap();
+    account.delete(Retention::DEFAULT).unwrap();
+    assert_eq!(account.status(), Status::Deleted);
+}
+
+#[test]
 fn e7_a_forged_deletion_deletes_nothing() {
     let shared = Shared::new(OutageGrace::DEFAULT);
     let (here, there, _) = shared.account();
