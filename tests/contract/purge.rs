@@ -202,12 +202,18 @@ fn e7_e10_a_purge_is_told_by_verification_reaches_no_mirror_and_is_undone_by_an_
     let spec = RestoreSpec::new(first.clone(), copy, world.expect(id));
     assert_eq!(kind(world.cache.restore(spec.clone())), Some(ErrorKind::Deleted));
     assert!(matches!(world.cache.restore(spec.accept_an_older_record()), Ok(Restored::Again(_))));
-    let back = world.cache.attach_stored(first, world.expect(id)).unwrap();
+    let back = world.cache.attach_stored(first.clone(), world.expect(id)).unwrap();
     world.run(secs(1));
     assert_eq!(block.open(&back), Ok(()));
     let mirror: Arc<dyn RecordStore> = second.clone();
     world.cache.shred(&mirror, id, DestroyForGood).unwrap();
     assert!(second.history(id).unwrap().is_empty());
+    // Nor does copying undo it.
+    let expect = |id| Some(world.expect(id));
+    let report =
+        world.cache.mirror(first.as_ref(), second.clone(), &mut RecordCursor::new(), &expect, 1000).unwrap();
+    assert_eq!((report.copied, report.failures[0].1.kind()), (0, ErrorKind::Deleted));
+    assert_eq!(second.history(id).unwrap().len(), 0);
 }
 
 /// Deletes, recovers, deletes and purges, with a failure at the `n`th call of the store. False when it did not come.

@@ -1,4 +1,4 @@
-//! Records in object stores over real servers: what every record store has to hold (contracts G2, E10).
+//! Records in object stores over real servers: what every record store has to hold (contracts G2, E7, E10).
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ fn suite(store: &Arc<dyn ObjectStore>) {
     record_stores::lists_its_accounts(&over("listed"));
     record_stores::replaces_only_what_was_seen(&over("replaced"));
     record_stores::keeps_what_was_replaced(&over("kept").keep_history(3), 3);
+    record_stores::destroys_what_it_keeps(&over("purged"));
     record_stores::loses_no_update_of_8_threads(&over("raced"));
 }
 
