@@ -138,8 +138,8 @@ pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
 pub use cache::{
     AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DestroyForGood, Directory,
-    DirectoryBuilder, MirrorReport, PurgeReport, RecordCheck, RestoreSpec, Restored, RewrapReport, VerifyAll,
-    VerifyReport,
+    DirectoryBuilder, KekNeed, MirrorReport, PurgeReport, RecordCheck, RestoreSpec, Restored, Retirement,
+    RewrapReport, VerifyAll, VerifyReport, WhichRecord,
 };
 pub use delete::{Deletion, Retention};
 pub use derive::Kind;

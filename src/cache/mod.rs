@@ -41,7 +41,8 @@ pub use mirror::MirrorReport;
 pub use restore::{RestoreSpec, Restored};
 pub use rewrap::{PurgeReport, RewrapReport};
 pub use shred::DestroyForGood;
-pub use verify::{CheckedRecord, RecordCheck, VerifyAll, VerifyReport};
+pub use verify::report::{KekNeed, Retirement, VerifyReport};
+pub use verify::{CheckedRecord, RecordCheck, VerifyAll, WhichRecord};
 
 /// Holds the AEKs of accounts in memory, each for as long as its customer's KMS agrees.
 ///

@@ -1,8 +1,14 @@
 //! Verification of all records of a store (contracts E10, E5): every record authentic, every KEK reachable.
 //!
-//! Imports: `cache`, `account`, `expect`, `record_store`, `format::record`, `provider`, `id`, `error`.
+//! What is kept of an account is proven by the AEK that its newest record carries, where it is the same one: no KMS is asked, and a KEK
+//! version that is gone does not matter. Only what that AEK does not prove is unwrapped by itself. What it all comes to is in
+//! `cache::verify::report`.
+//!
+//! Imports: `cache`, `account`, `expect`, `record_store`, `format::{record, tombstone}`, `provider`, `id`, `error`.
 
-use std::collections::BTreeMap;
+pub(super) mod report;
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,11 +20,13 @@ use crate::account::unwrap::Unwrapped;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::{AccountRecord, Sequence};
+use crate::format::tombstone::Tombstone;
 use crate::id::AccountId;
 use crate::provider::{KekUri, KekVersion};
-use crate::record_store::archive::RecordArchive;
+use crate::record_store::archive::{KeptRecord, RecordArchive};
+use report::VerifyReport;
 
-/// The verification of all records of a store, one account for each `next`. [`Self::report`] runs what is left of it.
+/// The verification of all records of a store, one record for each `next`. [`Self::report`] runs what is left of it.
 ///
 /// Each account costs one load and one unwrap, at the pace that was asked for, and one at a time. The keys are wiped at once:
 /// no account becomes ready by it, no lease is renewed, and no KMS that hangs holds up more than its deadline.
@@ -32,15 +40,28 @@ pub struct VerifyAll {
     at: Option<AccountId>,
     ended: bool,
     pace: Pace,
+    with_history: bool,
+    /// Of the account that is under way.
+    to_do: VecDeque<ToDo>,
 }
 
-/// One account, verified.
+enum ToDo {
+    Tell(RecordCheck),
+    /// Kept records that were not read yet.
+    Read(AccountId, Vec<KeptRecord>),
+    /// What the newest record's AEK did not prove.
+    Unwrap(AccountId, KeptRecord, AccountRecord),
+}
+
+/// One record, verified.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecordCheck {
     /// Whose record it is, by its name in the store.
     pub account: AccountId,
-    /// What is known of a record that is authentic and whose KEK answered, or why it is not:
+    /// Which of its records.
+    pub which: WhichRecord,
+    /// What is known of a record that is authentic, and, of the newest one, whose KEK answered; or why it is not:
     ///
     /// | [`Error::kind`] | what |
     /// |---|---|
@@ -50,8 +71,20 @@ pub struct RecordCheck {
     /// | [`ErrorKind::Revoked`] | the KMS refuses: whether it is authentic is not known |
     /// | [`ErrorKind::Unavailable`] | the KMS is silent: the same |
     /// | [`ErrorKind::Io`], [`ErrorKind::Limit`] | the record cannot be read |
-    /// | [`ErrorKind::Misuse`] | the expectation or the provider is configured wrongly |
+    /// | [`ErrorKind::Misuse`] | the expectation or the provider is configured wrongly; or a kept record was dropped meanwhile |
     pub result: Result<CheckedRecord, Error>,
+}
+
+/// Which of an account's records was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhichRecord {
+    /// The one in use.
+    Newest,
+    /// One that is kept in the history. The one in use is kept too, and is not told of twice.
+    Kept(KeptRecord),
+    /// All that are kept: they could not be listed.
+    History,
 }
 
 /// What an authentic record says of itself.
@@ -68,25 +101,6 @@ pub struct CheckedRecord {
     pub account_created: SystemTime,
     /// When its AEK was made.
     pub aek_created: SystemTime,
-}
-
-/// What the verification of a whole store came to.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct VerifyReport {
-    /// Accounts that were verified, whatever came of it.
-    pub accounts: u64,
-    /// Those whose record is authentic, and whose KEK answered.
-    pub authentic: u64,
-    /// Purged accounts: those with a tombstone. Whether somebody else than you put one there cannot be told.
-    pub purged: u64,
-    /// The others.
-    pub failures: Vec<RecordCheck>,
-    /// When the oldest AEK was made, of the authentic records.
-    pub oldest_aek: Option<SystemTime>,
-    /// How many authentic records need each version of each KEK: what is not here, and not needed by a failure, by a kept record or
-    /// by a copy elsewhere, can be retired (contract E5).
-    pub needed: BTreeMap<(KekUri, KekVersion), u64>,
 }
 
 impl AekCache {
@@ -136,21 +150,54 @@ impl AekCache {
             at: None,
             ended: false,
             pace,
+            with_history: false,
+            to_do: VecDeque::new(),
         })
     }
 }
 
 impl VerifyAll {
+    /// Verifies what is kept of each account too, after its newest record. Say it before anything is iterated.
+    ///
+    /// A kept record costs a load, and no unwrap if it carries the AEK of the newest one: every rotation of the KEK leaves such records.
+    /// Another one costs an unwrap, at the same pace. [`Expect::least_sequence`] is of the newest record only. For each 64 kept records
+    /// the newest one is unwrapped once.
+    pub const fn with_history(mut self) -> Self {
+        self.with_history = true;
+        self
+    }
+
     /// Verifies what is left.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the store cannot be listed. What is wrong with a record is in the report.
     pub fn report(self) -> Result<VerifyReport, Error> {
-        let mut report = VerifyReport::default();
+        let mut report = VerifyReport::new(self.with_history);
         for check in self {
             report.add(check?);
         }
         Ok(report)
+    }
+
+    fn next_check(&mut self) -> Result<Option<RecordCheck>, Error> {
+        loop {
+            match self.to_do.pop_front() {
+                Some(ToDo::Tell(check)) => return Ok(Some(check)),
+                Some(ToDo::Unwrap(account, kept, record)) => {
+                    self.pace.keep(&self.cache);
+                    let result = self.unwrap_kept(account, record);
+                    return Ok(Some(RecordCheck::kept(account, kept, result)));
+                }
+                // Of the newest record it was told before.
+                Some(ToDo::Read(account, names)) => drop(self.check(account, names)),
+                None => {
+                    let Some(account) = self.next_account()? else { return Ok(None) };
+                    let names = self.names(account);
+                    let result = self.check(account, names);
+                    return Ok(Some(RecordCheck { account, which: WhichRecord::Newest, result }));
+                }
+            }
+        }
     }
 
     fn next_account(&mut self) -> Result<Option<AccountId>, Error> {
@@ -169,41 +216,116 @@ impl VerifyAll {
         Ok(self.page.next())
     }
 
-    fn check(&self, account: AccountId) -> Result<CheckedRecord, Error> {
+    /// What is kept of `account`, if it was asked for.
+    fn names(&mut self, account: AccountId) -> Vec<KeptRecord> {
+        if !self.with_history {
+            return Vec::new();
+        }
+        self.store.history(account).unwrap_or_else(|error| {
+            let result = Err(error.with_account(account));
+            self.to_do.push_back(ToDo::Tell(RecordCheck { account, which: WhichRecord::History, result }));
+            Vec::new()
+        })
+    }
+
+    /// Verifies the newest record, and by its AEK the first of `names`.
+    fn check(&mut self, account: AccountId, mut names: Vec<KeptRecord>) -> Result<CheckedRecord, Error> {
+        self.pace.keep(&self.cache);
+        let rest = names.split_off(names.len().min(READ_AT_ONCE));
+        let newest = self.newest(account);
+        let mut kept = self.read(account, names);
+        if let Ok((newest, _)) = &newest {
+            let bytes = newest.to_bytes();
+            kept.retain(|(_, record)| record.to_bytes() != bytes);
+        }
+        let kept: Arc<[(KeptRecord, AccountRecord)]> = kept.into();
+        let (result, proven) = match newest.and_then(|newest| self.unwrap(account, newest, &kept)) {
+            Ok((checked, proven)) => (Ok(checked), proven),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        for (at, (name, record)) in kept.iter().enumerate() {
+            self.to_do.push_back(match proven.get(at) {
+                Some(true) => ToDo::Tell(RecordCheck::kept(account, *name, Ok(CheckedRecord::of(record)))),
+                _ => ToDo::Unwrap(account, *name, record.clone()),
+            });
+        }
+        if !rest.is_empty() {
+            self.to_do.push_back(ToDo::Read(account, rest));
+        }
+        result
+    }
+
+    fn newest(&self, account: AccountId) -> Result<(AccountRecord, Expect), Error> {
         let expect = expected(self.expect.as_ref(), account)?;
         let gone = || Error::new(ErrorKind::Untrusted, "the record is listed, and is not there");
         let (record, _tag) =
             load(self.store.as_ref(), account)?.ok_or_else(|| gone().with_account(account))?;
-        let check = |unwrapped: &Unwrapped| Ok(CheckedRecord::of(unwrapped.verified.record()));
-        self.cache
-            .begin_with_record(record, &expect, check)
-            .wait()
-            .map_err(|error| error.with_account(account))
+        Ok((record, expect))
+    }
+
+    /// The records called `names`. Of those that are none it is told, but of tombstones: they need nothing.
+    fn read(&mut self, account: AccountId, names: Vec<KeptRecord>) -> Vec<(KeptRecord, AccountRecord)> {
+        let mut records = Vec::new();
+        for name in names {
+            let bytes = self.store.load_kept(account, name);
+            if bytes.as_ref().is_ok_and(|bytes| Tombstone::is_one(bytes)) {
+                continue;
+            }
+            match bytes.and_then(|bytes| AccountRecord::parse(&bytes)) {
+                Ok(record) => records.push((name, record)),
+                Err(error) => {
+                    let result = Err(error.with_account(account));
+                    self.to_do.push_back(ToDo::Tell(RecordCheck::kept(account, name, result)));
+                }
+            }
+        }
+        records
+    }
+
+    /// What the newest record says, and which of `kept` its AEK proves.
+    fn unwrap(
+        &self,
+        account: AccountId,
+        (record, expect): (AccountRecord, Expect),
+        kept: &Arc<[(KeptRecord, AccountRecord)]>,
+    ) -> Result<(CheckedRecord, Vec<bool>), Error> {
+        let kept = Arc::clone(kept);
+        let check = move |unwrapped: &Unwrapped| {
+            let proves = |record: &AccountRecord| {
+                record.account() == account && record.clone().verify(unwrapped.keys.prk()).is_ok()
+            };
+            let proven = kept.iter().map(|(_, record)| proves(record)).collect();
+            Ok((CheckedRecord::of(unwrapped.verified.record()), proven))
+        };
+        let pending = self.cache.begin_with_record(record, &expect, check);
+        pending.wait().map_err(|error| error.with_account(account))
+    }
+
+    /// A kept record of another AEK than the newest one's; or nobody knows what the newest one is.
+    fn unwrap_kept(&self, account: AccountId, record: AccountRecord) -> Result<CheckedRecord, Error> {
+        // Kept records are older than the newest one, which is no reason to doubt them.
+        let (expect, _) = expected(self.expect.as_ref(), account)?.split_least_sequence();
+        self.unwrap(account, (record, expect), &Arc::from([])).map(|(checked, _)| checked)
     }
 }
 
 impl Iterator for VerifyAll {
     type Item = Result<RecordCheck, Error>;
 
-    /// Verifies one account. An error of the iterator itself is one of listing, and ends it.
+    /// Verifies one record. An error of the iterator itself is one of listing, and ends it.
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
-        match self.next_account() {
-            Ok(Some(account)) => {
-                self.pace.keep(&self.cache);
-                Some(Ok(RecordCheck { account, result: self.check(account) }))
-            }
-            Ok(None) => {
-                self.ended = true;
-                None
-            }
-            Err(error) => {
-                self.ended = true;
-                Some(Err(error))
-            }
-        }
+        let next = self.next_check();
+        self.ended = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    }
+}
+
+impl RecordCheck {
+    const fn kept(account: AccountId, name: KeptRecord, result: Result<CheckedRecord, Error>) -> Self {
+        Self { account, which: WhichRecord::Kept(name), result }
     }
 }
 
@@ -221,26 +343,11 @@ impl CheckedRecord {
     }
 }
 
-impl VerifyReport {
-    fn add(&mut self, check: RecordCheck) {
-        self.accounts += 1;
-        match &check.result {
-            Err(error) if error.kind() == ErrorKind::Deleted => self.purged += 1,
-            Err(_) => self.failures.push(check),
-            Ok(CheckedRecord { sequence: _, kek, versions, account_created: _, aek_created }) => {
-                self.authentic += 1;
-                self.oldest_aek =
-                    Some(self.oldest_aek.map_or(*aek_created, |oldest| oldest.min(*aek_created)));
-                for version in versions {
-                    *self.needed.entry((kek.clone(), version.clone())).or_default() += 1;
-                }
-            }
-        }
-    }
-}
-
 impl fmt::Debug for VerifyAll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifyAll").field("at", &self.at).finish_non_exhaustive()
     }
 }
+
+/// How many kept records are read, and proven by one unwrap: of what a hostile store keeps, so much at most is in memory.
+const READ_AT_ONCE: usize = 64;

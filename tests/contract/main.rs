@@ -23,6 +23,7 @@ mod operations;
 mod policy;
 mod purge;
 mod records;
+mod retirement;
 mod revocation;
 mod rotation;
 mod schedule;

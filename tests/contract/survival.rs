@@ -163,8 +163,8 @@ fn e5_verification_tells_which_kek_versions_are_still_needed() {
     rotate(&world, &accounts[0]);
     let report = verify(&world, &store);
     let needed: Vec<_> =
-        report.needed.iter().map(|((_, version), records)| (version.as_str(), *records)).collect();
-    assert_eq!(needed, [("1", 1), ("2", 1)]);
+        report.needed.iter().map(|((_, version), need)| (version.as_str(), need.newest, need.kept)).collect();
+    assert_eq!(needed, [("1", 1, 0), ("2", 1, 0)]);
     assert!(report.oldest_aek.is_some());
     accounts[1].rotate_kek(RotateTo::Latest).unwrap();
     let needed: Vec<_> = verify(&world, &store).needed.into_iter().map(|((_, version), _)| version).collect();

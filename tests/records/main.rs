@@ -15,7 +15,7 @@ use strongroom::store::ObjectRecordStore;
 use strongroom::testing::record_stores;
 use strongroom::{
     Aad, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, Loaded, ObjectId, RecordArchive,
-    RecordStore, RecordTag, RotateTo,
+    RecordStore, RecordTag, Retirement, RotateTo,
 };
 
 fn over(store: &Arc<dyn ObjectStore>) -> ObjectRecordStore {
@@ -137,4 +137,35 @@ fn g2_e1_an_account_lives_in_an_object_store_and_two_machines_share_it() {
     // Names that an operator can read.
     let kept = over(&memory).history(id).unwrap();
     assert_eq!(kept.iter().map(|kept| kept.sequence().unwrap().number()).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn e5_e10_kept_records_in_an_object_store_are_verified_and_tell_what_they_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = Arc::new(LocalKms::create(folder.path().join("kms.json")).unwrap());
+    let first = kms.create_key("orders", KeyOptions::default()).unwrap();
+    let store = Arc::new(over(&memory()).keep_history(2));
+    let cache = AekCache::builder().build().unwrap();
+    let id = AccountId::random();
+    let spec = AccountSpec::new(id, kms.clone(), Kek::latest("orders")).store(store.clone());
+    let account = cache.create(spec).unwrap();
+    let second = kms.rotate_key("orders").unwrap();
+    account.rotate_kek(RotateTo::Latest).unwrap();
+    // An operator who was too fast. The newest record proves what is kept all the same.
+    kms.disable_version("orders", &first).unwrap();
+    let report = || {
+        let kms = kms.clone();
+        let expect = move |id| Some(Expect::account(id).kek(kms.clone(), "orders"));
+        cache.verify_all(store.clone(), expect, 1000).unwrap().with_history().report().unwrap()
+    };
+    let needed = |version| match report().retirement(account.record().kek(), version) {
+        Retirement::Needed(need) => Some((need.newest, need.kept)),
+        Retirement::NotNeeded => None,
+        unknown => panic!("{unknown:?}"),
+    };
+    assert_eq!((needed(&first), needed(&second)), (Some((0, 1)), Some((1, 0))));
+    // Of two records, the first is the third's to replace.
+    let third = kms.rotate_key("orders").unwrap();
+    account.rotate_kek(RotateTo::Latest).unwrap();
+    assert_eq!((needed(&first), needed(&second), needed(&third)), (None, Some((0, 1)), Some((1, 0))));
 }
