@@ -1,5 +1,7 @@
 //! Object stores on loopback: an S3 of moto's and an Azure Blob Storage of Azurite's, each with an empty bucket.
 
+pub mod measured;
+
 use std::process::Command;
 use std::sync::Arc;
 
@@ -78,7 +80,14 @@ pub fn s3_store(url: &str) -> Arc<dyn ObjectStore> {
 pub fn azurite() -> Server {
     let program = installed("azurite").join("node_modules/.bin/azurite-blob");
     let server = Server::start("azurite", Ready::Connect, |place| {
-        let mut command = Command::new(&program);
+        let mut command = if std::env::var_os(FOR_MANY).is_some() {
+            let mut node = Command::new("node");
+            node.args(["--require", concat!(env!("CARGO_MANIFEST_DIR"), "/servers/azurite_for_many.js")]);
+            node.arg(&program);
+            node
+        } else {
+            Command::new(&program)
+        };
         command.args(["--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry"]);
         command.args(["--blobHost", "127.0.0.1", "--blobPort", &place.port.to_string()]);
         command
@@ -122,6 +131,9 @@ pub fn is_given_an_azurite() -> bool {
 }
 
 const GIVEN: &str = "STRONGROOM_GIVEN_AN_AZURITE";
+
+/// Azurite looks at every blob for each request. Where this environment variable is set, it does not: `servers/azurite_for_many.js`.
+const FOR_MANY: &str = "STRONGROOM_AZURITE_FOR_MANY";
 
 /// The environment variable that `object_store` takes an emulator's address from.
 pub const AZURITE_URL: &str = "AZURITE_BLOB_STORAGE_URL";
