@@ -291,9 +291,8 @@ impl VerifyAll {
     ) -> Result<(CheckedRecord, Vec<bool>), Error> {
         let kept = Arc::clone(kept);
         let check = move |unwrapped: &Unwrapped| {
-            let proves = |record: &AccountRecord| {
-                record.account() == account && record.clone().verify(unwrapped.keys.prk()).is_ok()
-            };
+            // What is of another account has another AEK.
+            let proves = |record: &AccountRecord| record.clone().verify(unwrapped.keys.prk()).is_ok();
             let proven = kept.iter().map(|(_, record)| proves(record)).collect();
             Ok((CheckedRecord::of(unwrapped.verified.record()), proven))
         };
