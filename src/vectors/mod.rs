@@ -27,6 +27,9 @@ mod derivations;
 mod kms;
 mod objects;
 mod records;
+mod scopes;
+#[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+mod takeovers;
 
 /// Whose key: what derives every other.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -103,8 +106,8 @@ impl File {
     }
 }
 
-fn files() -> [File; 7] {
-    [
+fn files() -> Vec<File> {
+    vec![
         derivations::file(),
         kms::wraps(),
         kms::local_kms(),
@@ -112,6 +115,9 @@ fn files() -> [File; 7] {
         blocks::frames(),
         objects::file(),
         records::file(),
+        scopes::file(),
+        #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+        takeovers::file(),
     ]
 }
 
@@ -146,6 +152,9 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
                 "frame" => blocks::check_frame,
                 "object" => objects::check,
                 "record" => records::check,
+                "scope" => scopes::check,
+                #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
+                "takeover" => takeovers::check,
                 other => panic!("{other}: has no check"),
             };
             let frozen: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
