@@ -292,7 +292,7 @@ impl VerifyAll {
         let kept = Arc::clone(kept);
         let check = move |unwrapped: &Unwrapped| {
             // What is of another account has another AEK.
-            let proves = |record: &AccountRecord| record.clone().verify(unwrapped.keys.prk()).is_ok();
+            let proves = |record: &AccountRecord| record.clone().verify(unwrapped.keys.prks()).is_ok();
             let proven = kept.iter().map(|(_, record)| proves(record)).collect();
             Ok((CheckedRecord::of(unwrapped.verified.record()), proven))
         };

@@ -40,7 +40,7 @@ impl Said {
     }
 
     fn with_mac(&self, content: &[u8]) -> Vec<u8> {
-        [content, &self.owner.keys().prk().mac(MacUse::Scope, MAC_NAME, &[content])].concat()
+        [content, &self.owner.keys().prks().mac(MacUse::Scope, MAC_NAME, &[content])].concat()
     }
 
     fn valid(&self, file: &mut File, name: impl Into<String>) {
@@ -123,7 +123,7 @@ fn untrusted(file: &mut File) {
     let sealed = said.with_mac(&content);
     for (name, at) in [("scope", 9), ("sequence", 32), ("service", 33), ("generation", 52), ("seconds", 53)] {
         let mut changed = sealed.clone();
-        changed[at] ^= 1;
+        changed[at] ^= 4;
         said.invalid(file, format!("{name} is changed"), &changed, ErrorKind::Untrusted);
     }
     said.invalid(file, "unlinked without a key", &set(&sealed, 54, &[0]), ErrorKind::Untrusted);
@@ -136,7 +136,7 @@ fn untrusted(file: &mut File) {
     let forger = Owner { secret: bytes("secret 2"), ..Owner::usual() };
     let sealed = Said { owner: forger, ..said.clone() }.with_mac(&content);
     said.invalid(file, "MAC of another AEK", &sealed, ErrorKind::Untrusted);
-    let mac = said.owner.keys().prk().mac(MacUse::Record, b"account record", &[&content]);
+    let mac = said.owner.keys().prks().mac(MacUse::Record, b"account record", &[&content]);
     said.invalid(file, "MAC for another use", &[&content[..], &mac].concat(), ErrorKind::Untrusted);
 }
 
@@ -145,7 +145,7 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
     let (state, content, mac) = ScopeState::parse(&sealed).map_err(kind)?;
     assert_eq!(state.content(), content);
     let keys = Owner::read(vector).keys();
-    let verified = keys.prk().verify_mac(MacUse::Scope, MAC_NAME, &[content], mac);
+    let verified = keys.prks().verify_mac(MacUse::Scope, MAC_NAME, &[content], mac);
     verified.map_err(|_| format!("{:?}", ErrorKind::Untrusted))?;
     let fields = &vector["fields"];
     let id = |account: crate::id::AccountId| hex(account.as_bytes());

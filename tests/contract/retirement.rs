@@ -5,9 +5,9 @@ use std::sync::Arc;
 use strongroom::provider::{Kek, KekVersion};
 use strongroom::testing::{Answer, Call};
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, Error, ErrorKind, Expect, FileRecordStore, KeptRecord,
-    Listed, Loaded, MemoryRecordStore, OutageGrace, RecordArchive, RecordStore, RecordTag, Refusal,
-    Retirement, RotateTo, VerifyReport, WhichRecord,
+    Account, AccountId, AccountRecord, AccountSpec, DestroyForGood, Error, ErrorKind, Expect,
+    FileRecordStore, KeptRecord, Listed, Loaded, MemoryRecordStore, OutageGrace, RecordArchive, RecordStore,
+    RecordTag, Refusal, Retirement, RotateTo, VerifyReport, WhichRecord,
 };
 
 use super::common::{KEK, World, secs};
@@ -171,6 +171,27 @@ fn e10_f2_a_long_history_is_read_64_records_at_a_time() {
     assert_eq!((report.accounts, report.authentic, report.kept), (1, 1, 71), "{report:?}");
     assert!(report.failures.is_empty());
     assert_eq!(world.unwraps().len(), 3);
+}
+
+#[test]
+fn e5_e7_a_purged_account_needs_nothing() {
+    let world = World::new(6, OutageGrace::None);
+    let store: Arc<dyn RecordArchive> = Arc::new(MemoryRecordStore::new());
+    let (account, other) = (created(&world, &store), created(&world, &store));
+    let newest = rotate(&world, &account);
+    let records: Arc<dyn RecordStore> = Arc::clone(&store) as _;
+    world.cache.shred(&records, account.id(), DestroyForGood).unwrap();
+    let report = verify(&world, &store, true);
+    assert_eq!((report.purged, report.authentic, report.kept, report.failures.len()), (1, 1, 0, 0));
+    assert_eq!(report.retirement(newest.kek(), newest.kek_version()), Retirement::NotNeeded);
+    assert_eq!(needed(&report, &other, "1"), Some((1, 0)));
+
+    // Somebody put a tombstone over a record, and the record over that: it is kept, and no record.
+    let Loaded::Found { bytes: tombstone, .. } = store.load(account.id(), None).unwrap() else { panic!() };
+    plant(store.as_ref(), other.id(), &tombstone);
+    plant(store.as_ref(), other.id(), &other.record().to_bytes());
+    let report = verify(&world, &store, true);
+    assert_eq!((report.purged, report.authentic, report.kept, report.failures.len()), (1, 1, 0, 0));
 }
 
 /// One whose history cannot be listed.

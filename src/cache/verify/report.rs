@@ -77,6 +77,10 @@ impl VerifyReport {
         let CheckedRecord { sequence: _, kek, versions, account_created: _, aek_created } = match check.result
         {
             Ok(checked) => checked,
+            Err(error) if is_newest && error.kind() == ErrorKind::Deleted => {
+                self.purged += 1;
+                return;
+            }
             Err(_) => return self.failures.push(check),
         };
         if is_newest {
