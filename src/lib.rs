@@ -73,7 +73,9 @@
 //! | `aws-lc` | yes | AES-256-GCM from `aws-lc-rs`; without it everything is pure Rust, with the same bytes |
 //! | `object-store` | no | [`store`]: an `object_store` 0.14 in which everything is sealed; with `tokio`, records in one |
 //! | `object-store-0-13` | no | the same for `object_store` 0.13 |
-//! | `testing` | no | a scripted provider, a clock that tests move, the provider conformance suite |
+//! | `tracing` | no | spans and events: the module `telemetry` |
+//! | `metrics` | no | gauges, counters and histograms: the module `telemetry` |
+//! | `testing` | no | a scripted provider, a clock that tests move, stores that fail, conformance suites, a revocation drill |
 //!
 //! # Reading on
 //!
@@ -121,6 +123,8 @@ mod secret;
 #[cfg(test)]
 mod shown_tests;
 pub mod store;
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

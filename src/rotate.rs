@@ -131,7 +131,7 @@ async fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
     let known = inner.known();
     let Some(verified) = &known.verified else { return Ok(()) };
     let (provider, kek) = provider_and_kek(inner, &known)?;
-    let caller = Caller::awaiting(provider.as_ref());
+    let caller = Caller::awaiting(provider.as_ref(), clock);
     let latest = caller.describe(&kek).await.map_err(ProviderError::into_error)?.version;
     let record = &known.record;
     if latest == *record.kek_version() || record.standby_version() == Some(&latest) {
@@ -222,7 +222,7 @@ impl<'a> Rewrap<'a> {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller::awaiting(self.provider.as_ref())
+        Caller::awaiting(self.provider.as_ref(), self.clock)
     }
 
     async fn latest(&self) -> Result<KekVersion, Error> {

@@ -47,8 +47,8 @@ main() {
     cargo test --locked --no-fail-fast --features testing,object-store,object-store-0-13 --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
-  section "tests, asynchronous providers and records in object stores" cargo_tests \
-    cargo test --locked --no-fail-fast --all-features --test asynchronous --test records
+  section "tests, asynchronous providers, records in object stores, operations" cargo_tests \
+    cargo test --locked --no-fail-fast --all-features --test asynchronous --test records --test operations
   # What optimised code leaves on stacks is not what debug code leaves there.
   section "residue in memory, release" cargo_tests \
     cargo test --locked --no-fail-fast --release --features tokio --test residue
@@ -85,7 +85,7 @@ lints() {
   section "clippy, testing" none \
     cargo clippy --locked --no-default-features --features testing --all-targets "${warnings[@]}"
   section "clippy, all features" none cargo clippy --locked --all-features --all-targets "${warnings[@]}"
-  for feature in tokio object-store object-store-0-13 vault aws-kms azure-keyvault pkcs11; do
+  for feature in tokio object-store object-store-0-13 vault aws-kms azure-keyvault pkcs11 tracing metrics; do
     section "clippy, $feature alone" none \
       cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
   done

@@ -123,6 +123,8 @@ impl Permit<'_> {
                 job.sealed = None;
                 wipe(job.data);
             });
+        } else {
+            jobs.iter().for_each(|job| guard.tally().sealed(job.data.len()));
         }
         done
     }
@@ -141,6 +143,8 @@ impl Permit<'_> {
             .and_then(|()| guard.release());
         if opened.is_err() {
             jobs.iter_mut().for_each(|job| wipe(job.output()));
+        } else {
+            jobs.iter_mut().for_each(|job| guard.tally().opened(job.output().len()));
         }
         opened
     }

@@ -4,6 +4,9 @@
 //! effects are published to the data plane, and only then is everybody told who waits or listens (invariant 5).
 //! Imports: `account::*`, `block`, `lease`, `keeper`, `expect`, `record_store`, `provider`, `clock`, `id`, `error`.
 
+#[cfg(feature = "metrics")]
+pub(crate) mod glance;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +44,9 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) keeper: KeeperHandle,
     pub(crate) bus: Arc<Bus>,
+    /// Takes over what the account has counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) departed: Arc<super::tally::Tally>,
 }
 
 struct Control {

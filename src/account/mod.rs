@@ -13,6 +13,7 @@ pub(crate) mod refresh;
 pub(crate) mod settings;
 pub(crate) mod state;
 mod sync;
+pub(crate) mod tally;
 pub(crate) mod unwrap;
 
 use std::fmt;
@@ -28,6 +29,8 @@ use crate::keeper::{Keeper, Pending};
 use crate::lease::Event;
 use crate::record_store::RecordStore;
 
+#[cfg(feature = "metrics")]
+pub(crate) use control::glance;
 pub(crate) use control::{AccountInner, AccountKey, Parts};
 use guard::{Fence, Guarded};
 use permit::Permit;

@@ -156,6 +156,7 @@ impl<'a> Permit<'a> {
             Ok(tag) => {
                 head.write(head_bytes);
                 out.extend_from_slice(&tag.0);
+                guard.tally().sealed(plain_len);
                 Ok(())
             }
             Err(error) => {
@@ -178,6 +179,7 @@ impl<'a> Permit<'a> {
         let head = guard.newest().fresh_head(&place, now);
         let tag = guard.newest().seal_in_place(&place, &head, data)?;
         guard.check_epoch().inspect_err(|_| wipe(data))?;
+        guard.tally().sealed(data.len());
         Ok(Detached { head, tag })
     }
 
@@ -191,6 +193,7 @@ impl<'a> Permit<'a> {
         let keys = guard.keys(head.header.generation)?;
         let mut out = vec![0; sealed.len()];
         keys.open_to(&Place::block(id, aad), &head, &tag, sealed, &mut out, || guard.release())?;
+        guard.tally().opened(out.len());
         Ok(out)
     }
 
@@ -201,7 +204,9 @@ impl<'a> Permit<'a> {
     /// As [`Permit`]; [`ErrorKind::Misuse`] when `out` is of another length.
     pub fn open_into(&self, id: BlockId, aad: Aad<'_>, frame: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let guard = self.enter()?;
-        open_apart(&guard, &Place::block(id, aad), frame, out, || guard.release())
+        open_apart(&guard, &Place::block(id, aad), frame, out, || guard.release())?;
+        guard.tally().opened(out.len());
+        Ok(())
     }
 
     /// Opens a block in place where nobody else holds the bytes, else into a new buffer.
@@ -220,6 +225,7 @@ impl<'a> Permit<'a> {
         let plain_len = data.len();
         let keys = guard.keys(head.header.generation)?;
         keys.open_in_place(&place, &head, &tag, data, || guard.release())?;
+        guard.tally().opened(plain_len);
         drop(guard);
         unique.advance(frame::head_len(Kind::Block));
         unique.truncate(plain_len);
@@ -239,7 +245,9 @@ impl<'a> Permit<'a> {
     ) -> Result<(), Error> {
         let guard = self.enter()?;
         let keys = guard.keys(detached.head.header.generation)?;
-        keys.open_in_place(&Place::block(id, aad), &detached.head, &detached.tag, data, || guard.release())
+        keys.open_in_place(&Place::block(id, aad), &detached.head, &detached.tag, data, || guard.release())?;
+        guard.tally().opened(data.len());
+        Ok(())
     }
 
     /// Seals one frame of an object and appends it to `out`.
@@ -267,7 +275,9 @@ impl<'a> Permit<'a> {
         if info.generation() != generation {
             return Err(Error::corrupt());
         }
-        open_apart(&guard, &Place::object_frame(id, last), frame, out, || guard.release())
+        open_apart(&guard, &Place::object_frame(id, last), frame, out, || guard.release())?;
+        guard.tally().opened(out.len());
+        Ok(())
     }
 
     /// The MAC of an object's header, which commits the object to its key.
@@ -373,6 +383,7 @@ impl<'a> Permit<'a> {
             Ok(tag) => {
                 head.write(head_bytes);
                 tag_bytes.copy_from_slice(&tag.0);
+                guard.tally().sealed(plain.len());
                 Ok(())
             }
             Err(error) => {

@@ -140,7 +140,7 @@ impl AccountInner {
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
         let provider = self.expect().admit(&newest.record).map_err(Refreshed::Wrong)?;
-        let caller = Caller::awaiting(provider.as_ref());
+        let caller = Caller::awaiting(provider.as_ref(), clock);
         self.unwrap_wrap(clock, caller, newest.record.wrapped(), known, newest).await
     }
 

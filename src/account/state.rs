@@ -7,7 +7,7 @@
 //!
 //! Closing stores the new epoch first and publishes the keyless snapshot after it (invariant 5): from the moment that
 //! `close` returns no final check that starts can pass. Keys are wiped when the last guard on their snapshot drops; guards live for one call.
-//! Imports: `sync`, `block`, `clock`, `id`, `error`.
+//! Imports: `sync`, `tally`, `block`, `clock`, `id`, `error`.
 
 #[cfg(shuttle)]
 #[cfg(test)]
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::sync::{self, ArcSwap, AtomicU64, Ordering};
+use super::tally::Tally;
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -48,6 +49,33 @@ pub enum Status {
     /// Deleted, and possibly recoverable.
     Deleted,
 }
+
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+impl Status {
+    /// Where it stands in [`STATES`].
+    pub(crate) const fn number(self) -> usize {
+        match self {
+            Self::Fresh { .. } => 0,
+            Self::Grace { .. } => 1,
+            Self::NotReady => 2,
+            Self::Unavailable(UnavailableCause::Silent) => 3,
+            Self::Unavailable(UnavailableCause::Integrity) => 4,
+            Self::Revoked(_) => 5,
+            Self::Locked => 6,
+            Self::Deleted => 7,
+        }
+    }
+
+    /// What operators see it called.
+    pub(crate) const fn label(self) -> &'static str {
+        STATES[self.number()]
+    }
+}
+
+/// The labels of all states.
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+pub(crate) const STATES: [&str; 8] =
+    ["fresh", "grace", "not_ready", "unavailable", "integrity", "revoked", "locked", "deleted"];
 
 /// Why an account is [`Status::Unavailable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +141,7 @@ pub(crate) struct AccountState {
     clock: Clock,
     gate: Gate,
     snapshot: ArcSwap<Snapshot>,
+    tally: Tally,
 }
 
 struct Snapshot {
@@ -138,7 +167,7 @@ impl AccountState {
     pub(crate) fn new(id: AccountId, clock: Clock, epoch: Epoch) -> Self {
         let gate = Gate { epoch: AtomicU64::new(epoch.number()), ..Gate::default() };
         let snapshot = Snapshot { epoch, access: Access::Keyless(Keyless::NotReady) };
-        Self { id, clock, gate, snapshot: ArcSwap::from_pointee(snapshot) }
+        Self { id, clock, gate, snapshot: ArcSwap::from_pointee(snapshot), tally: Tally::default() }
     }
 
     pub(crate) const fn id(&self) -> AccountId {
@@ -202,6 +231,22 @@ impl AccountState {
         }
     }
 
+    /// By how much the lease's freshness and its end lie ahead, and how long ago the former was; `None` without a valid lease.
+    #[cfg(feature = "metrics")]
+    pub(super) fn lease_left(&self) -> Option<LeaseLeft> {
+        let now = self.clock.now();
+        let (fresh, valid) = (self.gate.fresh_until.load(), self.gate.valid_until.load());
+        (!now.reached(valid)).then(|| LeaseLeft {
+            fresh: now.until(fresh),
+            stale: now.age_since(fresh),
+            valid: now.until(valid),
+        })
+    }
+
+    pub(crate) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// When the lease ends unless it is renewed; `None` when there is none.
     pub(crate) fn valid_until(&self) -> Option<SystemTime> {
         match self.status() {
@@ -246,6 +291,16 @@ impl fmt::Debug for AccountState {
     }
 }
 
+/// Of a lease that is valid.
+#[cfg(feature = "metrics")]
+pub(super) struct LeaseLeft {
+    /// Until it is no longer fresh; zero in grace.
+    pub(super) fresh: Duration,
+    /// Since then; zero before.
+    pub(super) stale: Duration,
+    pub(super) valid: Duration,
+}
+
 /// The keys, held for one call. Intentionally never handed to user code.
 pub(crate) struct Guard<'a> {
     state: &'a AccountState,
@@ -264,6 +319,12 @@ impl Guard<'_> {
             Access::Keys(ring) => ring,
             Access::Keyless(_) => unreachable!("`enter` makes no guard of a keyless snapshot"),
         }
+    }
+
+    /// Where what the call has done is counted.
+    #[inline]
+    pub(crate) const fn tally(&self) -> &Tally {
+        self.state.tally()
     }
 
     /// The keys that new data is sealed under.

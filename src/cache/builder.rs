@@ -5,6 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[cfg(feature = "metrics")]
+use super::gauges;
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+use super::reports;
 use super::{AekCache, Registry, Shared};
 use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
 use crate::clock::Clock;
@@ -12,6 +16,8 @@ use crate::clock::Clock;
 use crate::clock::{ManualClock, SteppedWall};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+use crate::keeper::Message;
 use crate::keeper::{Counters, Keeper, Setup};
 use crate::lease::Policy;
 use crate::secret::MemoryLock;
@@ -29,6 +35,10 @@ pub struct AekCacheBuilder {
     engine: Engine,
     version_check: Duration,
     clock: Clock,
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    name: std::borrow::Cow<'static, str>,
+    #[cfg(feature = "metrics")]
+    label_accounts: bool,
 }
 
 impl AekCacheBuilder {
@@ -49,6 +59,10 @@ impl AekCacheBuilder {
             // New KEK versions are rare, and the old one stays valid meanwhile.
             version_check: Duration::from_secs(600),
             clock: Clock::System,
+            #[cfg(any(feature = "tracing", feature = "metrics"))]
+            name: std::borrow::Cow::Borrowed(crate::telemetry::DEFAULT_CACHE),
+            #[cfg(feature = "metrics")]
+            label_accounts: false,
         }
     }
 
@@ -101,6 +115,23 @@ impl AekCacheBuilder {
         self
     }
 
+    /// What metrics, spans and events call the cache (features `metrics` and `tracing`), 1 to 64 bytes. Default `default`: give
+    /// each cache of a process a name of its own where there are several, or their gauges overwrite each other.
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = std::borrow::Cow::Owned(name.into());
+        self
+    }
+
+    /// Gauges for each account beside those for all (feature `metrics`). Off by default: each account is a time series more, and
+    /// whoever reads metrics learns which customers there are. For the first
+    /// [`MOST_ACCOUNTS`](crate::telemetry::MOST_ACCOUNTS) accounts at most.
+    #[cfg(feature = "metrics")]
+    pub const fn label_accounts(mut self) -> Self {
+        self.label_accounts = true;
+        self
+    }
+
     /// Runs the cache without threads, on a test's clock: [`AekCache::drive`] and [`AekCache::run_for`] move it.
     #[cfg(any(test, feature = "testing"))]
     pub fn manual(mut self, clock: &ManualClock) -> Self {
@@ -134,6 +165,10 @@ impl AekCacheBuilder {
         if self.version_check < MIN_VERSION_CHECK {
             return misuse("`version_check_every` is at least 1 minute");
         }
+        #[cfg(any(feature = "tracing", feature = "metrics"))]
+        if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.chars().any(char::is_control) {
+            return misuse("`name` has 1 to 64 bytes, and no control characters");
+        }
         let settings = Settings {
             policy: Policy::new(self.refresh, self.call_deadline, self.grace.most()),
             grace: self.grace,
@@ -154,20 +189,56 @@ impl AekCacheBuilder {
             #[cfg(any(test, feature = "testing"))]
             Clock::Stepped(wall) => Keeper::start(Clock::Stepped(wall.clone()), setup)?,
         };
-        Ok(AekCache {
+        let cache = AekCache {
             shared: Arc::new(Shared {
                 clock: self.clock,
                 settings,
                 keeper: Arc::new(keeper),
                 bus: Arc::default(),
                 counters,
-                accounts: Mutex::new(Registry::default()),
+                accounts: Arc::new(Mutex::new(Registry::default())),
                 next_key: AtomicU64::new(0),
+                #[cfg(any(feature = "tracing", feature = "metrics"))]
+                name: self.name.into_owned(),
+                #[cfg(feature = "metrics")]
+                departed: Arc::default(),
             }),
-        })
+        };
+        #[cfg(any(feature = "tracing", feature = "metrics"))]
+        cache.tell_operators(
+            #[cfg(feature = "metrics")]
+            self.label_accounts,
+        );
+        Ok(cache)
     }
 }
 
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+impl AekCache {
+    /// Has the event loop tell of the cache's accounts.
+    fn tell_operators(&self, #[cfg(feature = "metrics")] label_accounts: bool) {
+        let shared = &self.shared;
+        let handle = shared.keeper.handle();
+        handle.send(Message::Chore(reports::chore(shared.name.clone(), shared.bus.subscribe())));
+        #[cfg(feature = "metrics")]
+        handle.send(Message::Chore(gauges::chore(gauges::Subject {
+            cache: shared.name.clone(),
+            registry: Arc::clone(&shared.accounts),
+            counters: Arc::clone(&shared.counters),
+            departed: Arc::clone(&shared.departed),
+            bounds: [
+                ("staleness", self.staleness_bound()),
+                ("fresh", self.fresh_for()),
+                ("usable", self.usable_for()),
+            ],
+            label_accounts,
+        })));
+    }
+}
+
+/// It is a label's value.
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+const MAX_NAME: usize = 64;
 const MIN_CALL_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_CALL_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_THREADS: usize = 1024;

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::{AekCache, Shared};
 use crate::account::{Account, Adopt, Known};
 use crate::block::{GenerationKeys, KeyRing};
+use crate::clock::Clock;
 use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
@@ -138,7 +139,7 @@ impl AekCache {
         let deadline = self.shared.settings.policy.call_deadline() * CALLS;
         let clock = self.shared.clock.clone();
         let run = Box::pin(async move {
-            let report = preflight_at(Caller::awaiting(provider.as_ref()), &kek, clock.now()).await;
+            let report = preflight_at(Caller::awaiting(provider.as_ref(), &clock), &kek, clock.now()).await;
             let met =
                 if matches!(report.verdict(), Verdict::Silent(_)) { Met::Silence } else { Met::Answers };
             completer.complete(Ok(report));
@@ -155,7 +156,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     let gone = || Error::new(ErrorKind::Unavailable, "the cache is shut down");
     let shared = shared.upgrade().ok_or_else(gone)?;
     let clock = &shared.clock;
-    let provider = Caller::awaiting(spec.provider.as_ref());
+    let provider = Caller::awaiting(spec.provider.as_ref(), clock);
     let report = preflight_at(provider, &spec.kek, clock.now()).await;
     report.require(spec.recoverability).map_err(|error| error.with_account(spec.id))?;
 
@@ -165,7 +166,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     let input = context.input(&secret);
     let wrapped = provider.wrap(&spec.kek, &context, &input).await.map_err(ProviderError::into_error)?;
     let started = clock.now();
-    unwrap_again(&spec, &context, &wrapped, &input).await?;
+    unwrap_again(clock, &spec, &context, &wrapped, &input).await?;
 
     let settings = &shared.settings;
     let keys =
@@ -195,6 +196,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
 
 /// Nothing is persisted that does not come back as it went.
 async fn unwrap_again(
+    clock: &Clock,
     spec: &AccountSpec,
     context: &WrapContext,
     wrapped: &Wrapped,
@@ -202,7 +204,7 @@ async fn unwrap_again(
 ) -> Result<(), Error> {
     let uri = spec.provider.authority().uri_of(spec.kek.name()).map_err(ProviderError::into_error)?;
     let pinned = spec.kek.version();
-    let provider = Caller::awaiting(spec.provider.as_ref());
+    let provider = Caller::awaiting(spec.provider.as_ref(), clock);
     let again = provider.unwrap(wrapped, context).await.map_err(ProviderError::into_error)?;
     let same = bool::from(again.expose().ct_eq(input.expose()));
     if !same || *wrapped.kek() != uri || pinned.is_some_and(|version| version != wrapped.version()) {

@@ -7,8 +7,12 @@ mod builder;
 mod bulk;
 mod create;
 mod directory;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod mirror;
 mod records;
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+mod reports;
 mod restore;
 mod rewrap;
 mod shred;
@@ -90,8 +94,13 @@ struct Shared {
     keeper: Arc<Keeper>,
     bus: Arc<Bus>,
     counters: Arc<Counters>,
-    accounts: Mutex<Registry>,
+    accounts: Arc<Mutex<Registry>>,
     next_key: AtomicU64,
+    /// What operators see the cache called.
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    name: String,
+    #[cfg(feature = "metrics")]
+    departed: Arc<crate::account::tally::Tally>,
 }
 
 #[derive(Default)]
@@ -137,7 +146,7 @@ impl AekCache {
     /// (see [`Expect`]). [`ErrorKind::Unavailable`] after a shutdown.
     pub fn attach(&self, record: AccountRecord, expect: Expect) -> Result<Account, Error> {
         let known = Known { record: Arc::new(record), tag: None, verified: None };
-        self.admit(known, expect, None, None)
+        self.admit(known, expect, None, None).inspect_err(|error| self.tell_of_attach_failure(error))
     }
 
     /// Brings an account into use, by the record in `store`. The store is read here, on the caller's thread; the KMS
@@ -148,8 +157,9 @@ impl AekCache {
     /// [`ErrorKind::Deleted`] when the account was purged, [`ErrorKind::Format`] when that is not a record.
     pub fn attach_stored(&self, store: Arc<dyn RecordStore>, expect: Expect) -> Result<Account, Error> {
         let id = expect.expected_account();
-        let known = first_known(id, store.load(id, None)?)?;
-        self.admit(known, expect, Some(store), None)
+        let attach =
+            || self.admit(first_known(id, store.load(id, None)?)?, expect, Some(store.clone()), None);
+        attach().inspect_err(|error| self.tell_of_attach_failure(error))
     }
 
     /// Every transition of every account from now on (contract D6).
@@ -198,15 +208,15 @@ impl AekCache {
     /// Closes every account, wipes their keys, ends the threads. Waits for calls under way at most `deadline`; true
     /// when no worker was left behind in a call that hangs.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        let accounts = {
+        let accounts: Vec<_> = {
             let mut registry = self.shared.registry();
             registry.closed = true;
-            std::mem::take(&mut registry.by_id)
+            registry.by_id.values().filter_map(Weak::upgrade).collect()
         };
-        for account in accounts.into_values().filter_map(|account| account.upgrade()) {
-            account.retire();
-        }
+        accounts.into_iter().for_each(|account| account.retire());
         let all_gone = self.shared.keeper.shutdown(deadline);
+        // Not before: what they have counted is told when the keeper ends.
+        self.shared.registry().by_id.clear();
         self.shared.bus.close();
         all_gone
     }
@@ -240,6 +250,15 @@ impl AekCache {
         }
     }
 
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    fn tell_of_attach_failure(&self, error: &Error) {
+        reports::of_attach_failure(&self.shared.name, error);
+    }
+
+    #[cfg(not(any(feature = "tracing", feature = "metrics")))]
+    #[expect(clippy::unused_self, reason = "nobody is told")]
+    const fn tell_of_attach_failure(&self, _: &Error) {}
+
     fn admit(
         &self,
         known: Known,
@@ -271,6 +290,8 @@ impl Shared {
             settings: self.settings,
             keeper: self.keeper.handle().clone(),
             bus: Arc::clone(&self.bus),
+            #[cfg(feature = "metrics")]
+            departed: Arc::clone(&self.departed),
         };
         let seed = u64::from_ne_bytes(seed);
         AccountInner::new(key, self.clock.clone(), known, parts, seed, past).map(Arc::new)

@@ -41,7 +41,7 @@ impl AekCache {
         let (clock, settings) = (self.shared.clock.clone(), self.shared.settings);
         let run = Box::pin(async move {
             let unwrapped =
-                authenticate(&clock, &settings, Caller::awaiting(provider.as_ref()), &record).await;
+                authenticate(&clock, &settings, Caller::awaiting(provider.as_ref(), &clock), &record).await;
             let result = unwrapped.map_err(Refreshed::into_failure);
             let met = met(&result);
             completer.complete(result.and_then(|unwrapped| then(&unwrapped)));

@@ -158,6 +158,8 @@ impl EventLoop {
                 account.retire();
             }
         }
+        // What they have still to tell, they tell when they are dropped.
+        self.chores.clear();
         self.executor.close(deadline)
     }
 

@@ -1,7 +1,8 @@
 //! A provider call as the control plane makes it: awaited, whichever form the provider has.
 //!
 //! A synchronous provider runs inside of the poll, on one of the library's own threads, and may block there. An
-//! asynchronous one runs on its runtime, and no thread waits for it. Imports: `provider`.
+//! asynchronous one runs on its runtime, and no thread waits for it. With the feature `tracing` or `metrics` each call is
+//! told of. Imports: `provider`, `clock`, `id`.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+use super::observed::Observed;
 use super::{Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
+use crate::clock::Clock;
+use crate::id::AccountId;
 
 /// The asynchronous form of a provider, which only this crate makes.
 #[derive(Clone, Copy)]
@@ -32,17 +37,23 @@ pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>
 pub(crate) struct Caller<'a> {
     provider: &'a dyn KeyProvider,
     calls: Option<&'a dyn Calls>,
+    /// Tells how long calls take, where anybody is told.
+    #[cfg_attr(
+        not(any(feature = "tracing", feature = "metrics")),
+        expect(dead_code, reason = "nobody is told")
+    )]
+    clock: &'a Clock,
 }
 
 impl<'a> Caller<'a> {
     /// Holds a thread during a call only where the provider has no other form.
-    pub(crate) fn awaiting(provider: &'a dyn KeyProvider) -> Self {
-        Self { provider, calls: provider.asynchronous().map(|Asynchronous(calls)| calls) }
+    pub(crate) fn awaiting(provider: &'a dyn KeyProvider, clock: &'a Clock) -> Self {
+        Self { provider, calls: provider.asynchronous().map(|Asynchronous(calls)| calls), clock }
     }
 
     /// Holds the thread that polls, whatever the provider is: its futures are ready at once.
     pub(crate) const fn blocking(provider: &'a dyn KeyProvider) -> Self {
-        Self { provider, calls: None }
+        Self { provider, calls: None, clock: &Clock::System }
     }
 
     pub(crate) const fn provider(self) -> &'a dyn KeyProvider {
@@ -55,10 +66,13 @@ impl<'a> Caller<'a> {
         context: &WrapContext,
         secret: &WrapInput,
     ) -> Result<Wrapped, ProviderError> {
-        match self.calls {
-            Some(calls) => calls.wrap(kek, context, secret).await,
-            None => self.provider.wrap(kek, context, secret),
-        }
+        let call = async {
+            match self.calls {
+                Some(calls) => calls.wrap(kek, context, secret).await,
+                None => self.provider.wrap(kek, context, secret),
+            }
+        };
+        self.told("wrap", Some(context.account()), call).await
     }
 
     pub(crate) async fn unwrap(
@@ -66,17 +80,44 @@ impl<'a> Caller<'a> {
         wrapped: &Wrapped,
         context: &WrapContext,
     ) -> Result<WrapInput, ProviderError> {
-        match self.calls {
-            Some(calls) => calls.unwrap(wrapped, context).await,
-            None => self.provider.unwrap(wrapped, context),
-        }
+        let call = async {
+            match self.calls {
+                Some(calls) => calls.unwrap(wrapped, context).await,
+                None => self.provider.unwrap(wrapped, context),
+            }
+        };
+        self.told("unwrap", Some(context.account()), call).await
     }
 
     pub(crate) async fn describe(self, kek: &Kek) -> Result<KekInfo, ProviderError> {
-        match self.calls {
-            Some(calls) => calls.describe(kek).await,
-            None => self.provider.describe(kek),
-        }
+        let call = async {
+            match self.calls {
+                Some(calls) => calls.describe(kek).await,
+                None => self.provider.describe(kek),
+            }
+        };
+        self.told("describe", None, call).await
+    }
+
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    async fn told<T>(
+        self,
+        operation: &'static str,
+        account: Option<AccountId>,
+        call: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        let authority = self.provider.authority();
+        Observed { operation, authority: &authority, account, clock: self.clock }.call(call).await
+    }
+
+    #[cfg(not(any(feature = "tracing", feature = "metrics")))]
+    async fn told<T>(
+        self,
+        _: &'static str,
+        _: Option<AccountId>,
+        call: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        call.await
     }
 }
 

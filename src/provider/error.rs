@@ -84,6 +84,12 @@ impl ProviderError {
         &self.message
     }
 
+    /// The KMS's id of the request, where it gave one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
     /// What a control call that met this error returns to its caller.
     pub(crate) fn into_error(self) -> Error {
         let error = match self.class {

@@ -14,6 +14,8 @@ mod error;
 mod kek;
 #[cfg(unix)]
 mod local;
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+mod observed;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod preflight;

@@ -20,6 +20,7 @@ const UNITS: &[Unit] = &[
     unit("random", 0, &[]),
     unit("error", 0, &["id"]),
     unit("id", 0, &["random", "error"]),
+    unit("telemetry", 0, &[]),
     // 1: wiped memory, AEADs, time, files, runtimes; and what passes through the provider trait.
     unit("secret", 1, &[]),
     unit("engine", 1, &["secret"]),
@@ -27,9 +28,14 @@ const UNITS: &[Unit] = &[
     unit("atomic_file", 1, &[]),
     unit("runtime", 1, &[]),
     unit("provider", 1, &["provider/error", "provider/kek", "provider/wrap", "provider/call"]),
-    unit("provider/call", 1, &["provider", "provider/error", "provider/kek", "provider/wrap"]),
+    unit(
+        "provider/call",
+        1,
+        &["clock", "provider", "provider/error", "provider/kek", "provider/observed", "provider/wrap"],
+    ),
     unit("provider/error", 1, &[]),
     unit("provider/kek", 1, &["provider/error", "provider"]),
+    unit("provider/observed", 1, &["clock", "provider", "provider/error", "provider/kek"]),
     unit("provider/wrap", 1, &["provider/error", "provider/kek", "provider"]),
     // 2: labels and info encodings; bytes and types.
     unit("derive", 2, &[]),

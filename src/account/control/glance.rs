@@ -1,0 +1,74 @@
+//! One look at an account, for gauges (contract H1). Imports: `account::*`, `format`, `id`.
+
+use std::time::{Duration, SystemTime};
+
+use super::AccountInner;
+use crate::account::state::Status;
+use crate::account::tally::Sum;
+use crate::format::policy::GenerationLimits;
+use crate::id::Generation;
+use crate::provider::KekVersion;
+
+/// What gauges show of an account, as it stood at one moment.
+pub(crate) struct Glance {
+    pub(crate) status: Status,
+    /// Of a valid lease.
+    pub(crate) lease: Option<LeaseTimes>,
+    /// Whether there has been a key since the account was attached.
+    pub(crate) had_key: bool,
+    /// Whether an attempt to get one has ended.
+    pub(crate) asked: bool,
+    pub(crate) kek_version: KekVersion,
+    pub(crate) generation: Generation,
+    pub(crate) generation_created: SystemTime,
+    pub(crate) limits: GenerationLimits,
+    pub(crate) done: Sum,
+}
+
+pub(crate) struct LeaseTimes {
+    /// Since the start of its last verified unwrap.
+    pub(crate) age: Duration,
+    /// Until it ends unless it is renewed.
+    pub(crate) left: Duration,
+}
+
+impl AccountInner {
+    /// How much it has sealed and opened.
+    pub(crate) fn done(&self) -> Sum {
+        self.state.tally().sum()
+    }
+
+    /// `None` once it is closed for good.
+    pub(crate) fn glance(&self) -> Option<Glance> {
+        let (known, asked) = {
+            let control = self.lock_control();
+            if control.retired {
+                return None;
+            }
+            (control.known.clone(), control.ended > 0)
+        };
+        let fresh_for = self.settings().policy.fresh_for();
+        let record = &known.record;
+        Some(Glance {
+            status: self.state.status(),
+            lease: self.state.lease_left().map(|lease| LeaseTimes {
+                age: fresh_for.saturating_sub(lease.fresh) + lease.stale,
+                left: lease.valid,
+            }),
+            had_key: known.verified.is_some(),
+            asked,
+            kek_version: record.kek_version().clone(),
+            generation: record.generation(),
+            generation_created: record.generation_created(),
+            limits: known.verified.as_ref().map_or_else(Default::default, |v| v.policy().limits()),
+            done: self.done(),
+        })
+    }
+}
+
+impl Drop for AccountInner {
+    fn drop(&mut self) {
+        // What it did since the last look is not lost with it.
+        self.parts.departed.add(self.done());
+    }
+}
