@@ -104,7 +104,7 @@ examples() {
     name=${file#examples/}
     name=${name%/main.rs}
     name=${name%.rs}
-    section "example $name" none cargo run --locked --release --features object-store --example "$name"
+    section "example $name" none cargo run --locked --release --features object-store,testing --example "$name"
   done
 }
 

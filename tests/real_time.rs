@@ -118,6 +118,44 @@ fn c5_silence_is_survived_for_the_grace_and_not_longer() {
 }
 
 /// An account under a KMS of its own, with a sealed block.
+#[cfg(feature = "testing")]
+#[test]
+fn h5_a_drill_in_real_time_passes_an_engine_that_does_it_right() {
+    use std::collections::HashMap;
+    use std::error::Error;
+    use strongroom::testing::{DrillEngine, RevocationDrill};
+
+    struct Rows {
+        account: Account,
+        rows: HashMap<String, (BlockId, Vec<u8>)>,
+    }
+
+    impl DrillEngine for Rows {
+        fn write(
+            &mut self,
+            key: &str,
+            value: &[u8],
+            stored: &mut dyn FnMut(),
+        ) -> Result<(), Box<dyn Error + Send + Sync>> {
+            let fence = self.account.fence()?;
+            let id = BlockId::new(ObjectId::random(), 0);
+            self.rows.insert(key.to_owned(), (id, self.account.seal(id, Aad::EMPTY, value)?));
+            stored();
+            Ok(fence.check()?)
+        }
+
+        fn read(&mut self, key: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+            let (id, sealed) = self.rows.get(key).ok_or("no such row")?;
+            Ok(self.account.open(*id, Aad::EMPTY, sealed)?)
+        }
+    }
+
+    let start = |account: &Account| Ok(Rows { account: account.clone(), rows: HashMap::new() });
+    let drill = RevocationDrill::in_real_time().outage_grace(Duration::from_secs(1));
+    let report = drill.run(start).unwrap_or_else(|failure| panic!("{failure}"));
+    print!("{report}");
+}
+
 struct Subject {
     account: Account,
     kms_file: PathBuf,

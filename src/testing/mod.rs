@@ -1,7 +1,10 @@
 //! What users link into their own tests: clocks that they move, a provider that answers as
-//! scripted, and the conformance suites that any provider and any record store runs (feature `testing`).
+//! scripted, stores that fail, the conformance suites that any provider and any record store runs, and a revocation drill for
+//! storage engines (feature `testing`).
 
 pub mod conformance;
+mod drill;
+mod faulty_records;
 mod memory_kms;
 pub mod record_stores;
 mod script;
@@ -9,5 +12,7 @@ mod scripted;
 pub mod virtual_time;
 
 pub use crate::clock::{ManualClock, SteppedWall};
+pub use drill::{DrillEngine, DrillFailure, DrillReport, DrillStep, RevocationDrill};
+pub use faulty_records::{FaultyRecordStore, StoreFault};
 pub use script::{Answer, Call};
 pub use scripted::{CallRecord, ReleaseOnDrop, ScriptedProvider};

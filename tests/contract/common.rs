@@ -8,7 +8,7 @@ use std::time::Duration;
 use strongroom::provider::{
     Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
 };
-use strongroom::testing::{Call, ManualClock, ScriptedProvider};
+use strongroom::testing::{Call, FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, Loaded,
     MemoryRecordStore, ObjectId, OutageGrace, RecordArchive, RecordStore, RecordTag,
@@ -210,21 +210,23 @@ impl KeyProvider for Meddler {
 }
 
 /// A record store in memory that fails the operation that it is told to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Store {
-    inner: MemoryRecordStore,
-    fail: FailNth,
+    inner: Arc<MemoryRecordStore>,
+    faulty: FaultyRecordStore,
     conflict: FailNth,
 }
 
 impl Store {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::default()
+        let inner = Arc::new(MemoryRecordStore::new());
+        Arc::new(Self { faulty: FaultyRecordStore::over(inner.clone()), inner, conflict: FailNth::default() })
     }
 
     /// As [`Meddler::fail_nth`].
     pub(crate) fn fail_nth(&self, n: usize, after: bool) {
-        self.fail.set(n, after);
+        let fault = if after { StoreFault::DoneAndFails } else { StoreFault::Fails };
+        self.faulty.fail_nth(n as u64, fault);
     }
 
     /// The `n`th replacement from now is told that somebody else came first.
@@ -233,13 +235,13 @@ impl Store {
     }
 
     pub(crate) fn calm(&self) -> bool {
-        let (failing, conflicting) = (self.fail.calm(), self.conflict.calm());
-        failing || conflicting
+        let (struck, conflicting) = (self.faulty.calm(), self.conflict.calm());
+        !struck || conflicting
     }
 
     /// Fails every operation until [`Self::calm`].
     pub(crate) fn fail_all(&self) {
-        self.fail.always.store(1, Ordering::SeqCst);
+        self.faulty.fail_every(StoreFault::Fails);
     }
 
     /// The record's bytes, whatever is set to fail.
@@ -265,8 +267,7 @@ impl Store {
 
 impl RecordStore for Store {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
-        self.fail.wrap(|| self.inner.load(account, known), failed)
+        self.faulty.load(account, known)
     }
 
     fn compare_and_swap(
@@ -275,8 +276,7 @@ impl RecordStore for Store {
         expected: Option<&RecordTag>,
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
-        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
-        let swap = || self.fail.wrap(|| self.inner.compare_and_swap(account, expected, bytes), failed);
+        let swap = || self.faulty.compare_and_swap(account, expected, bytes);
         self.conflict.wrap(swap, || Error::record_conflict(account))
     }
 
@@ -292,7 +292,6 @@ struct FailNth {
     /// One more than the number of operations that still succeed; zero for ever.
     left: AtomicUsize,
     after: AtomicUsize,
-    always: AtomicUsize,
 }
 
 impl FailNth {
@@ -302,14 +301,13 @@ impl FailNth {
     }
 
     fn calm(&self) -> bool {
-        self.always.store(0, Ordering::SeqCst);
         self.left.swap(0, Ordering::SeqCst) != 0
     }
 
     fn wrap<T, E>(&self, run: impl FnOnce() -> Result<T, E>, failed: impl FnOnce() -> E) -> Result<T, E> {
         let left = self.left.load(Ordering::SeqCst);
         self.left.store(left.saturating_sub(1), Ordering::SeqCst);
-        if left != 1 && self.always.load(Ordering::SeqCst) == 0 {
+        if left != 1 {
             return run();
         }
         if self.after.load(Ordering::SeqCst) == 1 {
