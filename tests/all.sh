@@ -47,8 +47,8 @@ main() {
     cargo test --locked --no-fail-fast --features testing,object-store,object-store-0-13 --lib --bins --tests
   section "tests, portable engine only" cargo_tests \
     cargo test --locked --no-fail-fast --no-default-features --features testing --lib --bins --tests
-  section "tests, asynchronous providers, records in object stores, operations" cargo_tests \
-    cargo test --locked --no-fail-fast --all-features --test asynchronous --test records --test operations
+  section "tests, asynchronous providers, records in object stores, telemetry" cargo_tests \
+    cargo test --locked --no-fail-fast --all-features --test asynchronous --test records --test telemetry
   # What optimised code leaves on stacks is not what debug code leaves there.
   section "residue in memory, release" cargo_tests \
     cargo test --locked --no-fail-fast --release --features tokio --test residue
