@@ -1,7 +1,7 @@
 //! What the keeper publishes of a cache's accounts as metrics, every few seconds (contract H1).
 //!
 //! A chore of the event loop: it looks at each account once, and calls the recorder with sums by authority. The data plane is
-//! not touched. Whatever was set is set to zero when the cache ends. Imports: `cache`, `account`, `keeper`, `clock`, `telemetry`.
+//! not touched. Whatever was set is set to zero when the cache ends. Imports: `cache`, `account`, `keeper`, `format`, `clock`, `id`, `telemetry`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use crate::account::state::STATES;
 use crate::account::tally::{Sum, Tally};
 use crate::account::{AccountInner, AccountKey};
 use crate::clock::Moment;
-use crate::id::{AccountId, Generation};
+use crate::format::record::AccountRecord;
+use crate::id::AccountId;
 use crate::keeper::{Chore, Counters, Destination};
-use crate::provider::KekVersion;
 use crate::telemetry::{self, authority_label, shielded};
 
 /// What the gauges are of.
@@ -63,9 +63,8 @@ struct Gauges {
 /// What is remembered of an account between two looks.
 struct Seen {
     attached: Moment,
-    kek_version: KekVersion,
+    record: Arc<AccountRecord>,
     version_since: Moment,
-    generation: Generation,
     /// What was done before this generation.
     before: Sum,
 }
@@ -95,7 +94,7 @@ impl Gauges {
         // Before the accounts: one that goes in between is counted at the next look, and none twice.
         let mut done = self.subject.departed.sum();
         let accounts = self.accounts();
-        let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+        let mut by_destination: BTreeMap<&Destination, Group> = BTreeMap::new();
         let mut most = Most::default();
         let mut here = HashMap::new();
         for account in &accounts {
@@ -106,16 +105,16 @@ impl Gauges {
             done = done.plus(glance.done);
             let seen = self.look_again(now, account.key(), &glance);
             most.take(now, &glance, &seen);
-            groups.entry(labels_of(account.destination())).or_default().take(now, &glance, &seen);
+            by_destination.entry(account.destination()).or_default().take(now, &glance, &seen);
             here.insert(account.key(), seen);
             self.tell_of_account(account.id(), Some(&glance));
         }
         self.seen = here;
-        let ids: BTreeSet<AccountId> = accounts.iter().map(|account| account.id()).collect();
-        let gone: Vec<_> = self.labelled.difference(&ids).copied().collect();
-        for id in gone {
-            self.tell_of_account(id, None);
-            self.labelled.remove(&id);
+        self.forget_accounts_but(&accounts);
+        // Several connections to one endpoint are one to an operator.
+        let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+        for (destination, group) in by_destination {
+            groups.entry(labels_of(destination)).or_default().add(&group);
         }
         self.tell_of_groups(&groups);
         self.tell_of_most(&most);
@@ -130,20 +129,32 @@ impl Gauges {
     fn look_again(&mut self, now: Moment, key: AccountKey, glance: &Glance) -> Seen {
         let mut seen = self.seen.remove(&key).unwrap_or_else(|| Seen {
             attached: now,
-            kek_version: glance.kek_version.clone(),
+            record: Arc::clone(&glance.record),
             version_since: now,
-            generation: glance.generation,
             before: Sum::default(),
         });
-        if seen.kek_version != glance.kek_version {
-            seen.kek_version = glance.kek_version.clone();
-            seen.version_since = now;
-        }
-        if seen.generation != glance.generation {
-            seen.generation = glance.generation;
-            seen.before = glance.done;
+        if !Arc::ptr_eq(&seen.record, &glance.record) {
+            if seen.record.kek_version() != glance.record.kek_version() {
+                seen.version_since = now;
+            }
+            if seen.record.generation() != glance.record.generation() {
+                seen.before = glance.done;
+            }
+            seen.record = Arc::clone(&glance.record);
         }
         seen
+    }
+
+    fn forget_accounts_but(&mut self, accounts: &[Arc<AccountInner>]) {
+        if self.labelled.is_empty() {
+            return;
+        }
+        let ids: BTreeSet<AccountId> = accounts.iter().map(|account| account.id()).collect();
+        let gone: Vec<_> = self.labelled.difference(&ids).copied().collect();
+        for id in gone {
+            self.tell_of_account(id, None);
+            self.labelled.remove(&id);
+        }
     }
 
     fn tell_of_account(&mut self, id: AccountId, glance: Option<&Glance>) {
@@ -259,12 +270,20 @@ impl Group {
             self.lost += u32::from(glance.asked);
         }
     }
+
+    fn add(&mut self, other: &Self) {
+        self.by_state.iter_mut().zip(other.by_state).for_each(|(sum, more)| *sum += more);
+        self.oldest = self.oldest.max(other.oldest);
+        self.shortest = self.shortest.into_iter().chain(other.shortest).min();
+        self.waiting = self.waiting.max(other.waiting);
+        self.lost += other.lost;
+    }
 }
 
 impl Most {
     fn take(&mut self, now: Moment, glance: &Glance, seen: &Seen) {
         let wall = UNIX_EPOCH + Duration::from_nanos(now.wall_nanos());
-        let age = wall.duration_since(glance.generation_created).unwrap_or_default();
+        let age = wall.duration_since(glance.record.generation_created()).unwrap_or_default();
         self.generation_age = self.generation_age.max(age);
         self.version_age = self.version_age.max(now.age_since(seen.version_since));
         let limits = glance.limits;

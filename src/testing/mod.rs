@@ -4,6 +4,8 @@
 
 pub mod conformance;
 mod drill;
+#[cfg(feature = "object-store")]
+mod faulty_objects;
 mod faulty_records;
 mod memory_kms;
 pub mod record_stores;
@@ -13,6 +15,8 @@ pub mod virtual_time;
 
 pub use crate::clock::{ManualClock, SteppedWall};
 pub use drill::{DrillEngine, DrillFailure, DrillReport, DrillStep, RevocationDrill};
+#[cfg(feature = "object-store")]
+pub use faulty_objects::{FaultyObjectStore, ObjectCall, ObjectFault};
 pub use faulty_records::{FaultyRecordStore, StoreFault};
 pub use script::{Answer, Call};
 pub use scripted::{CallRecord, ReleaseOnDrop, ScriptedProvider};

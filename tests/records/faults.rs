@@ -15,7 +15,7 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use strongroom::store::ObjectRecordStore;
-use strongroom::testing::record_stores;
+use strongroom::testing::{FaultyObjectStore, ObjectCall, ObjectFault, record_stores};
 use strongroom::{AccountId, ErrorKind, Loaded, RecordArchive, RecordStore};
 
 /// What goes wrong.
@@ -24,16 +24,10 @@ enum Fault {
     None,
     /// No call ever answers.
     Hang,
-    /// A put of a record is done, and fails all the same.
-    PutDoneAndFails,
     /// A put of a record is done, and done again by the client, which the condition then refuses.
     PutDoneTwice,
     /// The same, and somebody else writes in between.
     PutDoneTwiceAndOvertaken,
-    /// A put of a record is not done and fails.
-    PutFails,
-    /// Puts to the history fail.
-    HistoryFails,
     /// Conditions of puts are not looked at.
     IgnoresConditions,
     /// Answers have neither entity tag nor version.
@@ -88,13 +82,7 @@ impl ObjectStore for Bent {
         match self.fault() {
             Fault::Hang => std::future::pending::<()>().await,
             Fault::Panics => panic!("the client panics"),
-            Fault::HistoryFails if path.as_ref().contains("/history/") => return Err(broken()),
-            Fault::PutFails if is_record => return Err(broken()),
             Fault::IgnoresConditions => options.mode = PutMode::Overwrite,
-            Fault::PutDoneAndFails if is_record => {
-                self.memory.put_opts(path, payload, options).await?;
-                return Err(broken());
-            }
             Fault::PutDoneTwice if is_record => {
                 self.memory.put_opts(path, payload.clone(), options.clone()).await?;
             }
@@ -221,23 +209,33 @@ fn g2_a_store_that_hangs_is_an_error_at_the_deadline() {
     patient.compare_and_swap(account, Some(&tag), b"two").unwrap();
 }
 
+/// Has something go wrong from now on.
+type Strike<'a> = &'a dyn Fn(&FaultyObjectStore, &Bent);
+
 #[test]
 fn g2_after_an_error_the_old_record_or_the_new_one_is_there_and_no_conflict_is_told_of_ones_own_write() {
-    for (fault, told, written) in [
-        (Fault::PutFails, Some(ErrorKind::Io), false),
-        (Fault::PutDoneAndFails, Some(ErrorKind::Io), true),
-        (Fault::HistoryFails, Some(ErrorKind::Io), false),
-        (Fault::PutDoneTwice, None, true),
-        (Fault::Panics, Some(ErrorKind::Io), false),
-    ] {
+    let puts = |part: &'static str, fault| {
+        move |faulty: &FaultyObjectStore, _: &Bent| faulty.fail_every(ObjectCall::Put, part, fault)
+    };
+    let bends = |fault| move |_: &FaultyObjectStore, bent: &Bent| bent.set(fault);
+    let cases: [(&str, Strike<'_>, Option<ErrorKind>, bool); 5] = [
+        ("put fails", &puts("/records/", ObjectFault::Fails), Some(ErrorKind::Io), false),
+        ("put is done and fails", &puts("/records/", ObjectFault::DoneAndFails), Some(ErrorKind::Io), true),
+        ("history fails", &puts("/history/", ObjectFault::Fails), Some(ErrorKind::Io), false),
+        ("put is done twice", &bends(Fault::PutDoneTwice), None, true),
+        ("the client panics", &bends(Fault::Panics), Some(ErrorKind::Io), false),
+    ];
+    for (fault, strike, told, written) in cases {
         for old in [None, Some(b"old")] {
             let bent = Bent::new();
-            let store = over(&bent);
+            let faulty = Arc::new(FaultyObjectStore::over(bent.clone()));
+            let store = ObjectRecordStore::with_own_runtime(faulty.clone(), "strongroom").unwrap();
             let account = AccountId::random();
             let tag = old.map(|old| store.compare_and_swap(account, None, old).unwrap());
-            bent.set(fault);
+            strike(&faulty, &bent);
             let outcome = store.compare_and_swap(account, tag.as_ref(), b"new");
             bent.set(Fault::None);
+            faulty.calm();
             assert_eq!(outcome.as_ref().err().map(|error| error.kind()), told, "{fault:?}: {outcome:?}");
             let expected = if written { Some(b"new".to_vec()) } else { old.map(|old| old.to_vec()) };
             assert_eq!(bytes(&store, account), expected, "{fault:?}");

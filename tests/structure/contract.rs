@@ -25,6 +25,7 @@ const REQUIRED: &[(char, u8, u8)] = &[
     ('G', 4, 4),
     ('G', 7, 7),
     ('H', 1, 1),
+    ('H', 5, 5),
 ];
 
 /// The cells of every table row in the section that begins with `heading`, without the tables' heads.

@@ -1,13 +1,13 @@
-//! One look at an account, for gauges (contract H1). Imports: `account::*`, `format`, `id`.
+//! One look at an account, for gauges (contract H1). Imports: `account::*`, `format`.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::AccountInner;
 use crate::account::state::Status;
 use crate::account::tally::Sum;
 use crate::format::policy::GenerationLimits;
-use crate::id::Generation;
-use crate::provider::KekVersion;
+use crate::format::record::AccountRecord;
 
 /// What gauges show of an account, as it stood at one moment.
 pub(crate) struct Glance {
@@ -18,9 +18,7 @@ pub(crate) struct Glance {
     pub(crate) had_key: bool,
     /// Whether an attempt to get one has ended.
     pub(crate) asked: bool,
-    pub(crate) kek_version: KekVersion,
-    pub(crate) generation: Generation,
-    pub(crate) generation_created: SystemTime,
+    pub(crate) record: Arc<AccountRecord>,
     pub(crate) limits: GenerationLimits,
     pub(crate) done: Sum,
 }
@@ -48,7 +46,6 @@ impl AccountInner {
             (control.known.clone(), control.ended > 0)
         };
         let fresh_for = self.settings().policy.fresh_for();
-        let record = &known.record;
         Some(Glance {
             status: self.state.status(),
             lease: self.state.lease_left().map(|lease| LeaseTimes {
@@ -57,10 +54,8 @@ impl AccountInner {
             }),
             had_key: known.verified.is_some(),
             asked,
-            kek_version: record.kek_version().clone(),
-            generation: record.generation(),
-            generation_created: record.generation_created(),
             limits: known.verified.as_ref().map_or_else(Default::default, |v| v.policy().limits()),
+            record: known.record,
             done: self.done(),
         })
     }

@@ -56,7 +56,9 @@ impl Engine {
         }
         match self.flaw {
             Flaw::ForgetsTheFence => {}
-            Flaw::ChecksThePermitOnly => drop(self.account.permit()?),
+            Flaw::ChecksThePermitOnly => {
+                self.account.permit()?;
+            }
             _ => fence.check()?,
         }
         if let Ok(value) = self.account.guard(value.to_vec()) {
