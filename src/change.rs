@@ -165,7 +165,7 @@ impl<'a> Newest<'a> {
     /// Has the KMS unwrap it, and believes it by what comes out.
     pub(crate) async fn unwrapped(&self) -> Result<Unwrapped, Error> {
         let provider = self.inner.expect().admit(&self.newest.record)?;
-        let caller = Caller::awaiting(provider.as_ref());
+        let caller = Caller::awaiting(provider.as_ref(), self.inner.clock());
         let wrap = self.newest.record.wrapped();
         let unwrapped =
             self.inner.unwrap_wrap(self.inner.clock(), caller, wrap, &self.known, &self.newest).await;

@@ -100,6 +100,8 @@ impl<'a> Bulk<'a> {
             settings: shared.settings,
             keeper: shared.keeper.handle().clone(),
             bus: Arc::new(Bus::default()),
+            #[cfg(feature = "metrics")]
+            departed: Arc::clone(&shared.departed),
         };
         AccountInner::new(shared.next_key(), shared.clock.clone(), known, parts, 0, None).map(Arc::new)
     }

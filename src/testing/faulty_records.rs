@@ -31,7 +31,8 @@ pub enum StoreFault {
 
 /// A [`RecordStore`] between an account and the real one: passes every operation on, but for those that are told to fail.
 ///
-/// Operations are counted from zero, at each setting: loads and replacements together, which is how a cut cable counts them.
+/// Operations are counted from zero, at each setting: loads, replacements and destructions together, which is how a cut cable counts
+/// them.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -158,6 +159,14 @@ impl RecordStore for FaultyRecordStore {
 
     fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
         self.inner.authenticated(account, sequence)
+    }
+
+    fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
+        match self.begin() {
+            Some(StoreFault::Fails | StoreFault::Conflicts | StoreFault::Torn(_)) => Err(planted(account)),
+            Some(StoreFault::DoneAndFails) => self.inner.destroy_kept(account).and(Err(planted(account))),
+            Some(StoreFault::Late(_)) | None => self.inner.destroy_kept(account),
+        }
     }
 
     fn is_anchored(&self) -> bool {

@@ -281,8 +281,7 @@ impl RecordStore for Store {
     }
 
     fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
-        let failed = || Error::record_store(account, std::io::Error::other("the test fails this"));
-        self.fail.wrap(|| self.inner.destroy_kept(account), failed)
+        self.faulty.destroy_kept(account)
     }
 }
 

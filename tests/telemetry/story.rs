@@ -367,6 +367,33 @@ fn h1_accounts_lost_on_restart_are_told_apart_from_those_that_are_starting() {
 }
 
 #[test]
+fn h1_an_account_that_is_starting_is_not_lost() {
+    live(false, |story| {
+        let other = story.create();
+        let account = story.create();
+        let (record, id) = (account.record(), account.id());
+        drop(account);
+        story.run(60);
+        // Just after a look, so that the next one falls into the time of the call.
+        let age = story.gauge(names::LEASE_AGE_SECONDS);
+        while story.gauge(names::LEASE_AGE_SECONDS) == age {
+            story.cache.run_for(Duration::from_millis(100));
+        }
+        story.run(4);
+        story.kms.scripted.next(Call::Unwrap, [Answer::Hang]);
+        let account = story.cache.attach(record, story.expect(id)).unwrap();
+        for _ in 0..19 {
+            story.cache.run_for(Duration::from_millis(100));
+            assert_eq!(story.gauge(names::LOST_ON_RESTART), 0.0, "nobody has been answered yet");
+        }
+        assert_eq!(story.accounts("not_ready"), 1.0, "there was a look");
+        story.run(6);
+        assert_eq!(story.gauge(names::LOST_ON_RESTART), 1.0);
+        drop((account, other));
+    });
+}
+
+#[test]
 fn h1_how_long_calls_take_and_those_given_up_are_told() {
     live(false, |story| {
         let _account = story.create();
