@@ -155,6 +155,12 @@ impl ManualClock {
         }
     }
 
+    /// The boot-time clock as it stands.
+    #[must_use]
+    pub fn since_boot(&self) -> Duration {
+        Duration::from_nanos(self.moment().boot_nanos())
+    }
+
     /// Lets `by` pass on both clocks.
     pub fn advance(&self, by: Duration) {
         self.boot.fetch_add(nanos(by), Ordering::SeqCst);

@@ -123,7 +123,7 @@ impl AccountInner {
         let deadline = self.settings().policy.call_deadline() * CALLS;
         let destination = self.destination().clone();
         let call = ControlCall { destination, patience: deadline, deadline, run, abandon: Box::new(drop) };
-        self.keeper().send(crate::keeper::Message::Control(call));
+        self.keeper().send(crate::keeper::Message::VersionCheck(call));
     }
 }
 

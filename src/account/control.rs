@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Bus, Transition};
 use super::refresh::{Adopt, Known, Refreshed};
+use super::seats::Seat;
 use super::settings::Settings;
 use super::state::{AccountState, Keyless, Status, UnavailableCause};
 use crate::block::GenerationKeys;
@@ -61,6 +62,8 @@ struct Control {
     next_look: Option<Moment>,
     /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
     retired: bool,
+    /// Its place among the accounts that the cache's cap on calls can serve; given back once it is retired.
+    seat: Option<Seat>,
 }
 
 struct Waiter {
@@ -129,6 +132,7 @@ impl AccountInner {
             next_version_check: None,
             next_look: None,
             retired: false,
+            seat: None,
         };
         Ok(Self {
             state: AccountState::new(control.known.record.account(), clock, control.lease.epoch()),
@@ -145,6 +149,19 @@ impl AccountInner {
 
     pub(crate) const fn key(&self) -> AccountKey {
         self.key
+    }
+
+    /// Takes its seat in the cache.
+    pub(crate) fn sit(&self, seat: Seat) {
+        let mut control = self.lock_control();
+        if !control.retired {
+            control.seat = Some(seat);
+        }
+    }
+
+    /// The lower the more recently somebody used it, or waits for it; at least 1.
+    pub(crate) fn idleness(&self) -> u32 {
+        (u32::MAX - self.state.last_used()).max(1)
     }
 
     pub(crate) const fn destination(&self) -> &Destination {
@@ -245,6 +262,7 @@ impl AccountInner {
         }
         let past = control.lease.past()?;
         control.retired = true;
+        control.seat = None;
         let sequence = control.known.verified.as_ref().map(|verified| verified.record().sequence());
         Some(Departed { past, sequence })
     }
@@ -257,7 +275,11 @@ impl AccountInner {
 
     /// Closes the account for good, because its cache ends or nobody holds it any more.
     pub(crate) fn retire(&self) {
-        self.lock_control().retired = true;
+        {
+            let mut control = self.lock_control();
+            control.retired = true;
+            control.seat = None;
+        }
         self.feed(self.state.clock().now(), Event::Lock);
     }
 
@@ -464,6 +486,7 @@ impl AccountInner {
             return Pending::ready(Ok(()));
         }
         // Where asking can change nothing, or the budget for asking is spent, what is known is the answer.
+        self.state.note_use(now);
         if (is_hopeless(status) || !control.lease.ask(now))
             && let Some(refusal) = self.refusal_to_wait(&control, status)
         {

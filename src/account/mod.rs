@@ -10,6 +10,7 @@ pub(crate) mod guard;
 mod look;
 pub(crate) mod permit;
 pub(crate) mod refresh;
+pub(crate) mod seats;
 pub(crate) mod settings;
 pub(crate) mod state;
 mod sync;

@@ -10,6 +10,7 @@ use super::gauges;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 use super::reports;
 use super::{AekCache, Registry, Shared};
+use crate::account::seats::Seats;
 use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
 use crate::clock::Clock;
 #[cfg(any(test, feature = "testing"))]
@@ -34,6 +35,7 @@ pub struct AekCacheBuilder {
     memory_lock: MemoryLock,
     engine: Engine,
     version_check: Duration,
+    cap: Option<u32>,
     clock: Clock,
     #[cfg(any(feature = "tracing", feature = "metrics"))]
     name: std::borrow::Cow<'static, str>,
@@ -58,6 +60,8 @@ impl AekCacheBuilder {
             engine: Engine::Fastest,
             // New KEK versions are rare, and the old one stays valid meanwhile.
             version_check: Duration::from_secs(600),
+            // What a KMS allows is between it and its customer; refreshes are spread over the window all the same.
+            cap: None,
             clock: Clock::System,
             #[cfg(any(feature = "tracing", feature = "metrics"))]
             name: std::borrow::Cow::Borrowed(crate::telemetry::DEFAULT_CACHE),
@@ -132,6 +136,24 @@ impl AekCacheBuilder {
         self
     }
 
+    /// The most calls to KMSs that begin in any one second, whatever they are for: refreshes, watching for new versions, and what
+    /// somebody asks. 1 to 1,000,000. Default: no cap.
+    ///
+    /// Where calls are scarce, accounts that were used more recently are refreshed first, and what somebody asks for before
+    /// them. A cap that cannot serve the accounts attached would starve the others, so one account more is an
+    /// error when it is attached or created: [`ErrorKind::Limit`]. They may be
+    ///
+    /// ```text
+    /// 0.9 * cap / (1 / shortest refresh interval + 1 / version_check_every)    intervals in seconds
+    /// ```
+    ///
+    /// where the shortest interval is 0.9 times [`Self::refresh_every`], at least 6 s: a cap of 1,000 serves 23,000 accounts at 30 s.
+    /// An account that is dropped, as a [`Directory`](crate::Directory) does with idle ones, gives its place back.
+    pub const fn kms_calls_per_second(mut self, most: u32) -> Self {
+        self.cap = Some(most);
+        self
+    }
+
     /// Runs the cache without threads, on a test's clock: [`AekCache::drive`] and [`AekCache::run_for`] move it.
     #[cfg(any(test, feature = "testing"))]
     pub fn manual(mut self, clock: &ManualClock) -> Self {
@@ -169,6 +191,9 @@ impl AekCacheBuilder {
         if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.chars().any(char::is_control) {
             return misuse("`name` has 1 to 64 bytes, and no control characters");
         }
+        if self.cap.is_some_and(|cap| !(1..=MAX_CAP).contains(&cap)) {
+            return misuse("`kms_calls_per_second` lies within 1 to 1,000,000");
+        }
         let settings = Settings {
             policy: Policy::new(self.refresh, self.call_deadline, self.grace.most()),
             grace: self.grace,
@@ -180,6 +205,8 @@ impl AekCacheBuilder {
         let setup = Setup {
             call_deadline: self.call_deadline,
             threads: self.threads,
+            cap: self.cap,
+            version_check: self.version_check,
             counters: Arc::clone(&counters),
         };
         let keeper = match &self.clock {
@@ -196,6 +223,7 @@ impl AekCacheBuilder {
                 keeper: Arc::new(keeper),
                 bus: Arc::default(),
                 counters,
+                seats: Arc::new(Seats::new(self.cap, &settings.policy, settings.version_check)),
                 accounts: Arc::new(Mutex::new(Registry::default())),
                 next_key: AtomicU64::new(0),
                 #[cfg(any(feature = "tracing", feature = "metrics"))]
@@ -242,4 +270,5 @@ const MAX_NAME: usize = 64;
 const MIN_CALL_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_CALL_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_THREADS: usize = 1024;
+const MAX_CAP: u32 = 1_000_000;
 const MIN_VERSION_CHECK: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -198,6 +199,7 @@ impl Directory {
             Found::Now(result) => Pending::ready(result),
             Found::Joined => keeper.waiting(pending),
             Found::Begun(number, made_room) => {
+                self.inner.note_dropped(usize::from(made_room.is_some()));
                 drop(made_room);
                 keeper.control(pending, Inner::load(&self.inner, id, number))
             }
@@ -265,8 +267,14 @@ impl Inner {
 
     fn sweep(&self, now: Moment) {
         let idle = self.book().take_idle(now, self.limits.idle_after);
+        self.note_dropped(idle.len());
         // Only now: this wipes keys, and may end waits.
         drop(idle);
+    }
+
+    fn note_dropped(&self, accounts: usize) {
+        let dropped = &self.cache.shared.counters.idle_dropped;
+        dropped.fetch_add(u64::try_from(accounts).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn load(self: &Arc<Self>, id: AccountId, number: u64) -> ControlCall {

@@ -7,15 +7,17 @@
 mod start;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Caps, Destination, Purpose};
+use super::authority::{Caps, Purpose};
 use super::executor::Executor;
-use super::lane::Lane;
-use super::{Abandon, CallId, Chore, Counters, Message, Met};
+use super::lane::Turn;
+use super::lanes::{LaneId, Lanes, Ready};
+use super::meter::{Cause, Meter};
+use super::{Abandon, CallId, Chore, Counters, Message, Met, Setup};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -31,26 +33,33 @@ pub(crate) struct EventLoop {
     call_deadline: Duration,
     accounts: HashMap<AccountKey, Tracked>,
     timers: BinaryHeap<Reverse<(u64, AccountKey)>>,
-    lanes: BTreeMap<Destination, Lane>,
+    lanes: Lanes,
     calls: HashMap<CallId, Call>,
     next_call: u64,
     chores: Vec<Chore>,
     /// The authority that a call was last started at.
-    served: Option<Destination>,
+    served: Option<Ready>,
+    meter: Arc<Meter>,
+    version_check: Duration,
+    next_turn: u64,
+    /// Turns with a lower number are counted as put off by the cap, or have begun.
+    counted: u64,
+    /// How many that wait are not counted.
+    uncounted: u64,
     last_step: Option<Moment>,
     counters: Arc<Counters>,
 }
 
 struct Tracked {
     account: Weak<AccountInner>,
-    destination: Destination,
-    queued: bool,
+    lane: LaneId,
+    queued: Option<Turn>,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
     timer: Option<u64>,
 }
 
 struct Call {
-    destination: Destination,
+    lane: LaneId,
     begun: Moment,
     deadline: Moment,
     kind: CallKind,
@@ -80,14 +89,10 @@ impl CallKind {
 }
 
 impl EventLoop {
-    pub(crate) fn new(
-        clock: Clock,
-        outbox: Sender<Message>,
-        executor: Executor,
-        call_deadline: Duration,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, outbox: Sender<Message>, executor: Executor, setup: Setup) -> Self {
+        let Setup { call_deadline, threads: _, cap, version_check, counters } = setup;
         let caps = Caps { threads: executor.most() };
+        let meter = Arc::new(Meter::new(clock.clone(), Arc::clone(&counters), cap));
         Self {
             clock,
             outbox,
@@ -96,11 +101,16 @@ impl EventLoop {
             call_deadline,
             accounts: HashMap::new(),
             timers: BinaryHeap::new(),
-            lanes: BTreeMap::new(),
+            lanes: Lanes::default(),
             calls: HashMap::new(),
             next_call: 0,
             chores: Vec::new(),
             served: None,
+            meter,
+            version_check,
+            next_turn: 0,
+            counted: 0,
+            uncounted: 0,
             last_step: None,
             counters,
         }
@@ -113,7 +123,8 @@ impl EventLoop {
             Message::Attach(account) => self.attach(&account),
             Message::Detach(key) => self.detach(key),
             Message::Poke(key) => self.look_at(now, key),
-            Message::Control(call) => self.queue_control(now, call),
+            Message::Control(call) => self.queue_control(now, call, Cause::Control),
+            Message::VersionCheck(call) => self.queue_control(now, call, Cause::VersionCheck),
             Message::Chore(chore) => self.chores.push(chore),
             Message::RefusedPending(id, refusal) => self.on_pending_refusal(now, id, refusal),
             Message::Refreshed(id, refreshed) => self.on_refreshed(now, id, *refreshed),
@@ -150,8 +161,11 @@ impl EventLoop {
                 abandon(gone());
             }
         }
-        for lane in self.lanes.values_mut() {
-            lane.controls.drain(..).for_each(|(_, call)| (call.abandon)(gone()));
+        for lane in self.lanes.all_mut() {
+            lane.controls
+                .drain(..)
+                .chain(lane.checks.drain(..))
+                .for_each(|asked| (asked.call.abandon)(gone()));
         }
         for tracked in std::mem::take(&mut self.accounts).into_values() {
             if let Some(account) = tracked.account.upgrade() {
@@ -160,6 +174,7 @@ impl EventLoop {
         }
         // What they have still to tell, they tell when they are dropped.
         self.chores.clear();
+        self.meter.close();
         self.executor.close(deadline)
     }
 
@@ -171,27 +186,24 @@ impl EventLoop {
     }
 
     fn attach(&mut self, account: &Arc<AccountInner>) {
-        let destination = account.destination().clone();
+        let lane = self.lanes.id(account.destination());
         let key = account.key();
-        let tracked = Tracked {
-            account: Arc::downgrade(account),
-            destination: destination.clone(),
-            queued: false,
-            timer: None,
-        };
+        let tracked = Tracked { account: Arc::downgrade(account), lane, queued: None, timer: None };
         self.accounts.insert(key, tracked);
-        self.lane(&destination).accounts.insert(key);
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.accounts.insert(key);
+        }
         self.look_at(self.clock.now(), key);
     }
 
     fn detach(&mut self, key: AccountKey) {
         let Some(tracked) = self.accounts.remove(&key) else { return };
-        if let Some(lane) = self.lanes.get_mut(&tracked.destination) {
+        if let Some(lane) = self.lanes.get_mut(tracked.lane) {
             lane.accounts.remove(&key);
-            lane.due.retain(|due| *due != key);
-            if lane.is_unused() {
-                self.lanes.remove(&tracked.destination);
-            }
+        }
+        match tracked.queued {
+            Some(turn) => self.leave(tracked.lane, turn),
+            None => self.lanes.settle(tracked.lane),
         }
     }
 
@@ -200,10 +212,16 @@ impl EventLoop {
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let Some(account) = tracked.account.upgrade() else { return self.detach(key) };
         let schedule = account.schedule(now);
-        if schedule.wants_attempt && !tracked.queued {
-            tracked.queued = true;
-            let destination = tracked.destination.clone();
-            self.lane(&destination).due.push_back(key);
+        if schedule.wants_attempt {
+            // Without a cap nobody is made to wait for others: first come first served.
+            let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
+            let (lane, queued) = (tracked.lane, tracked.queued);
+            if queued.is_none_or(|turn| turn.rank != rank) {
+                let number = queued.map_or(self.next_turn, |turn| turn.number);
+                let turn = Turn { rank, number, account: key };
+                tracked.queued = Some(turn);
+                self.enter(lane, queued, turn);
+            }
         }
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
@@ -217,6 +235,31 @@ impl EventLoop {
             tracked.timer = Some(at);
             self.timers.push(Reverse((at, key)));
         }
+    }
+
+    /// Puts `turn` into its lane's queue, in the place of `before` if it stands there already.
+    fn enter(&mut self, id: LaneId, before: Option<Turn>, turn: Turn) {
+        let Some(lane) = self.lanes.get_mut(id) else { return };
+        match before {
+            Some(before) => drop(lane.due.remove(&before)),
+            None => {
+                self.next_turn += 1;
+                self.uncounted += 1;
+            }
+        }
+        lane.due.insert(turn);
+        self.lanes.settle(id);
+    }
+
+    /// `turn` stands in the queue no more: it begins, or its account has gone.
+    fn leave(&mut self, id: LaneId, turn: Turn) {
+        if turn.number >= self.counted {
+            self.uncounted = self.uncounted.saturating_sub(1);
+        }
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.due.remove(&turn);
+        }
+        self.lanes.settle(id);
     }
 
     /// A wall clock that ran ahead of the boot-time clock means a pause or a jump: every lease may be over.
@@ -268,7 +311,7 @@ impl EventLoop {
         for id in late {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             call.abandoned = true;
-            let (destination, purpose, begun) = (call.destination.clone(), call.kind.purpose(), call.begun);
+            let (lane, purpose, begun) = (call.lane, call.kind.purpose(), call.begun);
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
@@ -283,7 +326,7 @@ impl EventLoop {
             };
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lane(&destination).bulkhead.abandon(purpose, begun);
+            self.lanes.change(lane, |bulkhead| bulkhead.abandon(purpose, begun));
             // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
             self.executor.cancel(id);
             match ended {
@@ -292,7 +335,7 @@ impl EventLoop {
                     let silent = matches!(refreshed, Refreshed::Silent(_));
                     self.end_attempt(now, account, attempt, refreshed);
                     if silent {
-                        self.share_silence(now, &destination, begun);
+                        self.share_silence(now, lane, begun);
                     }
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
@@ -348,12 +391,12 @@ impl EventLoop {
             return;
         }
         if silent {
-            self.share_silence(now, &call.destination, call.begun);
+            self.share_silence(now, call.lane, call.begun);
         } else if refused
             && newly_revoked
-            && self.lanes.get_mut(&call.destination).is_some_and(|lane| lane.tells_of_refusal(now))
+            && self.lanes.get_mut(call.lane).is_some_and(|lane| lane.tells_of_refusal(now))
         {
-            self.tell_neighbours(now, &call.destination, key, Event::AuthorityRefused);
+            self.tell_neighbours(now, call.lane, key, Event::AuthorityRefused);
         }
     }
 
@@ -374,19 +417,19 @@ impl EventLoop {
         if call.abandoned {
             self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
-        let lane = self.lane(&call.destination);
-        if call.abandoned {
-            lane.bulkhead.returned();
-        } else {
-            lane.bulkhead.finish(call.kind.purpose(), call.begun, met.map(|met| met == Met::Silence));
-        }
-        if lane.is_unused() {
-            self.lanes.remove(&call.destination);
-        }
+        let silent = met.map(|met| met == Met::Silence);
+        self.lanes.change(call.lane, |bulkhead| {
+            if call.abandoned {
+                bulkhead.returned();
+            } else {
+                bulkhead.finish(call.kind.purpose(), call.begun, silent);
+            }
+        });
+        self.lanes.settle(call.lane);
     }
 
-    fn share_silence(&mut self, now: Moment, destination: &Destination, begun: Moment) {
-        let Some(lane) = self.lanes.get(destination) else { return };
+    fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment) {
+        let Some(lane) = self.lanes.get(lane) else { return };
         let keys: Vec<_> = lane.accounts.iter().copied().collect();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
@@ -400,20 +443,16 @@ impl EventLoop {
     /// Where as many calls hang as may, no probe tells of the silence any more; the hanging calls do. Without this an
     /// outage in which calls hang for long would end the grace that it earns.
     fn share_lasting_silence(&mut self, now: Moment) {
-        let silent: Vec<_> = self
-            .lanes
-            .iter_mut()
-            .filter_map(|(destination, lane)| {
-                (lane.has_work() && lane.bulkhead.is_silent_still(now)).then(|| destination.clone())
-            })
-            .collect();
-        for destination in silent {
-            self.share_silence(now, &destination, now);
+        let working: Vec<_> = self.lanes.ready().map(|(id, _)| id).collect();
+        for lane in working {
+            if self.lanes.change(lane, |bulkhead| bulkhead.is_silent_still(now)) == Some(true) {
+                self.share_silence(now, lane, now);
+            }
         }
     }
 
-    fn tell_neighbours(&mut self, now: Moment, destination: &Destination, but: AccountKey, event: Event) {
-        let Some(lane) = self.lanes.get(destination) else { return };
+    fn tell_neighbours(&mut self, now: Moment, lane: LaneId, but: AccountKey, event: Event) {
+        let Some(lane) = self.lanes.get(lane) else { return };
         let keys: Vec<_> = lane.accounts.iter().copied().filter(|key| *key != but).collect();
         for key in keys {
             self.feed(now, key, event);
@@ -426,13 +465,14 @@ impl EventLoop {
             self.calls.values().filter(|call| !call.abandoned).map(|call| call.deadline.boot_nanos());
         let probes = self
             .lanes
-            .values()
-            .filter(|lane| lane.has_work())
-            .filter_map(|lane| lane.bulkhead.probe_at())
+            .ready()
+            .filter_map(|(_, lane)| lane.bulkhead.probe_at())
             .map(Moment::boot_nanos)
             // One that is due already waits for a worker to come back, not for time.
             .filter(|at| *at > now.boot_nanos());
-        let next = timer.into_iter().chain(deadline).chain(probes).min();
+        let opens = Some(self.meter.opens_at())
+            .filter(|at| *at > now.boot_nanos() && self.lanes.after(None).is_some());
+        let next = timer.into_iter().chain(deadline).chain(probes).chain(opens).min();
         #[cfg(any(test, feature = "testing"))]
         let next = match &self.executor {
             Executor::Inline(inline) => next.into_iter().chain(inline.next_arrival()).min(),
@@ -445,10 +485,6 @@ impl EventLoop {
 
     fn account(&self, key: AccountKey) -> Option<Arc<AccountInner>> {
         self.accounts.get(&key)?.account.upgrade()
-    }
-
-    fn lane(&mut self, destination: &Destination) -> &mut Lane {
-        self.lanes.entry(destination.clone()).or_insert_with(|| Lane::new(destination))
     }
 }
 

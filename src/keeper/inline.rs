@@ -39,16 +39,20 @@ impl Inline {
     pub(crate) fn run(&mut self, work: Work) {
         let begun = self.clock.moment();
         // What an earlier caller left must not delay this call.
-        let _ = virtual_time::take();
+        let _ = (virtual_time::take(), virtual_time::take_delay());
         let message = block_on(work);
+        let delay = virtual_time::take_delay();
         match virtual_time::take() {
-            None => drop(self.results.send(message)),
-            Some(Latency::For(latency)) => {
-                self.started += 1;
-                self.late.insert((begun.plus(latency).boot_nanos(), self.started), message);
-            }
+            None if delay.is_zero() => drop(self.results.send(message)),
+            None => self.arrives(begun.plus(delay), message),
+            Some(Latency::For(latency)) => self.arrives(begun.plus(delay + latency), message),
             Some(Latency::Forever) => self.hanging.push(message),
         }
+    }
+
+    fn arrives(&mut self, at: Moment, message: Message) {
+        self.started += 1;
+        self.late.insert((at.boot_nanos(), self.started), message);
     }
 
     /// Sends what has arrived by `now`.

@@ -1,26 +1,49 @@
 //! What waits and runs at one authority. Imports: `clock`, `lease`, `account` (for its keys).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ControlCall;
 use super::authority::{Bulkhead, Caps, Destination, Load};
+use super::meter::Cause;
 use crate::account::AccountKey;
 use crate::clock::Moment;
 use crate::lease::MIN_SPACING;
 
+/// An account's place in the queue. What is used comes before what is not where the cap on calls makes them wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    /// The lower the more recently the account was used; without a cap all the same.
+    pub(super) rank: u32,
+    /// First come first served.
+    pub(super) number: u64,
+    pub(super) account: AccountKey,
+}
+
+/// What people ask for, and the watch for newer versions.
+pub(super) struct Asked {
+    /// The time by which it has to be started.
+    pub(super) start_by: Moment,
+    pub(super) call: ControlCall,
+    pub(super) cause: Cause,
+}
+
 /// What waits and runs at one authority.
 pub(super) struct Lane {
+    pub(super) destination: Destination,
     pub(super) bulkhead: Bulkhead,
     /// Workers that this authority's calls hold now, kept by the executor.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) accounts: HashSet<AccountKey>,
-    /// Accounts whose attempt is due, first come first served.
-    pub(super) due: VecDeque<AccountKey>,
-    /// What people ask for, each with the time by which it has to be started.
-    pub(super) controls: VecDeque<(Moment, ControlCall)>,
+    /// Accounts whose attempt is due.
+    pub(super) due: BTreeSet<Turn>,
+    pub(super) controls: VecDeque<Asked>,
+    /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
+    pub(super) checks: VecDeque<Asked>,
     pub(super) control_was_last: bool,
+    /// The rank under which it stands among the lanes with work.
+    pub(super) listed: Option<u32>,
     /// When all accounts here were last told that one was refused.
     refusal_told: Option<Moment>,
 }
@@ -28,12 +51,15 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(destination: &Destination) -> Self {
         Self {
+            destination: destination.clone(),
             bulkhead: Bulkhead::new(destination.holds_threads()),
             held: Arc::default(),
             accounts: HashSet::new(),
-            due: VecDeque::new(),
+            due: BTreeSet::new(),
             controls: VecDeque::new(),
+            checks: VecDeque::new(),
             control_was_last: false,
+            listed: None,
             refusal_told: None,
         }
     }
@@ -43,7 +69,16 @@ impl Lane {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.controls.is_empty()
+        self.rank().is_some()
+    }
+
+    /// Of what it would start next: somebody waits for what was asked. `None` without work.
+    pub(super) fn rank(&self) -> Option<u32> {
+        match self.due.first() {
+            _ if !self.controls.is_empty() => Some(0),
+            Some(turn) => Some(turn.rank),
+            None => (!self.checks.is_empty()).then_some(u32::MAX),
+        }
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -61,11 +96,11 @@ impl Lane {
         tells
     }
 
-    pub(super) fn admit_due(&mut self, now: Moment, caps: Caps, load: Load) -> Option<AccountKey> {
+    pub(super) fn admit_due(&mut self, now: Moment, caps: Caps, load: Load) -> Option<Turn> {
         if self.due.is_empty() || !self.bulkhead.admits(now, caps, load) {
             return None;
         }
-        self.due.pop_front()
+        self.due.pop_first()
     }
 }
 

@@ -13,6 +13,9 @@ mod executor;
 #[cfg(any(test, feature = "testing"))]
 mod inline;
 mod lane;
+mod lanes;
+mod meter;
+mod pace;
 mod pending;
 mod service;
 
@@ -29,6 +32,7 @@ use crate::clock::Moment;
 use crate::error::{Error, Refusal};
 
 pub(crate) use authority::Destination;
+pub(crate) use pace::Pace;
 pub(crate) use pending::Completer;
 pub use pending::Pending;
 pub(crate) use service::{Keeper, KeeperHandle, Setup};
@@ -55,6 +59,8 @@ pub(crate) enum Message {
     /// The account's machine was fed from outside: look at its timers.
     Poke(AccountKey),
     Control(ControlCall),
+    /// The same, of which nobody has asked for the result: a look for newer versions of a KEK.
+    VersionCheck(ControlCall),
     Chore(Chore),
     /// A refresh was refused; the newest record is being compared (contract D12).
     RefusedPending(CallId, Refusal),
@@ -108,6 +114,14 @@ pub(crate) struct Counters {
     pub(crate) late: AtomicU64,
     /// Workers that hang in such a call right now.
     pub(crate) hanging: AtomicU64,
+    /// Calls to providers begun, by what they are for: what a KMS bills.
+    pub(crate) refresh_calls: AtomicU64,
+    pub(crate) control_calls: AtomicU64,
+    pub(crate) version_check_calls: AtomicU64,
+    /// Pieces of work that could not start at once because of the cap on calls.
+    pub(crate) deferred: AtomicU64,
+    /// Accounts that a directory has dropped because nobody used them.
+    pub(crate) idle_dropped: AtomicU64,
 }
 
 impl Counters {

@@ -52,6 +52,9 @@ enum Runner {
 pub(crate) struct Setup {
     pub(crate) call_deadline: Duration,
     pub(crate) threads: usize,
+    /// Calls to KMSs that may begin in any second.
+    pub(crate) cap: Option<u32>,
+    pub(crate) version_check: Duration,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -63,8 +66,7 @@ impl Keeper {
     pub(crate) fn start(clock: Clock, setup: Setup) -> Result<Self, Error> {
         let (outbox, inbox) = mpsc::channel();
         let executor = Executor::Threads(Pool::new(setup.threads, outbox.clone()));
-        let mut event_loop =
-            EventLoop::new(clock, outbox.clone(), executor, setup.call_deadline, setup.counters);
+        let mut event_loop = EventLoop::new(clock, outbox.clone(), executor, setup);
         let (report, closed) = mpsc::channel();
         let patience = Arc::new(Mutex::new(Duration::ZERO));
         let deadline = Arc::clone(&patience);
@@ -91,7 +93,7 @@ impl Keeper {
         let (outbox, inbox) = mpsc::channel();
         let executor = Executor::Inline(Inline::new(clock.clone(), outbox.clone(), setup.threads));
         let time = Clock::Manual(clock.clone());
-        let event_loop = EventLoop::new(time, outbox.clone(), executor, setup.call_deadline, setup.counters);
+        let event_loop = EventLoop::new(time, outbox.clone(), executor, setup);
         let manual = Arc::new(Manual { clock: clock.clone(), state: Mutex::new((event_loop, inbox)) });
         let driven = Arc::clone(&manual);
         let drive: Drive = Arc::new(move || driven.drive());
@@ -282,8 +284,13 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "it waits for a real thread")]
     fn the_last_handle_may_drop_on_the_keepers_own_thread() {
         let counters = Arc::new(Counters::default());
-        let setup =
-            Setup { call_deadline: Duration::from_secs(1), threads: 2, counters: Arc::clone(&counters) };
+        let setup = Setup {
+            call_deadline: Duration::from_secs(1),
+            threads: 2,
+            cap: None,
+            version_check: Duration::from_secs(600),
+            counters: Arc::clone(&counters),
+        };
         let keeper = Keeper::start(Clock::System, setup).unwrap();
         let handle = keeper.handle().clone();
         let call = ControlCall {

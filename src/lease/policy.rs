@@ -39,7 +39,8 @@ impl Policy {
         (self.refresh + self.refresh / 10).min(MAX_REFRESH)
     }
 
-    pub(super) fn shortest_interval(&self) -> Duration {
+    /// The shortest time between them that is planned.
+    pub(crate) fn shortest_interval(&self) -> Duration {
         (self.refresh - self.refresh / 10).max(MIN_SPACING)
     }
 

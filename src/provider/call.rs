@@ -1,7 +1,7 @@
 //! A provider call as the control plane makes it: awaited, whichever form the provider has.
 //!
 //! A synchronous provider runs inside of the poll, on one of the library's own threads, and may block there. An
-//! asynchronous one runs on its runtime, and no thread waits for it. With the feature `tracing` or `metrics` each call is
+//! asynchronous one runs on its runtime, and no thread waits for it. Each call passes the gate; with the feature `tracing` or `metrics` it is
 //! told of. Imports: `provider`, `clock`, `id`.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 use super::observed::Observed;
-use super::{Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
+use super::{Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped, gate};
 use crate::clock::Clock;
 use crate::id::AccountId;
 
@@ -66,6 +66,7 @@ impl<'a> Caller<'a> {
         context: &WrapContext,
         secret: &WrapInput,
     ) -> Result<Wrapped, ProviderError> {
+        gate::pass()?;
         let call = async {
             match self.calls {
                 Some(calls) => calls.wrap(kek, context, secret).await,
@@ -80,6 +81,7 @@ impl<'a> Caller<'a> {
         wrapped: &Wrapped,
         context: &WrapContext,
     ) -> Result<WrapInput, ProviderError> {
+        gate::pass()?;
         let call = async {
             match self.calls {
                 Some(calls) => calls.unwrap(wrapped, context).await,
@@ -90,6 +92,7 @@ impl<'a> Caller<'a> {
     }
 
     pub(crate) async fn describe(self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        gate::pass()?;
         let call = async {
             match self.calls {
                 Some(calls) => calls.describe(kek).await,

@@ -1,6 +1,7 @@
 //! KEKs as the embedder, the record and the KMS name them. Imports: `provider::error`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 #[cfg(doc)]
@@ -52,22 +53,22 @@ pub(super) use bounded_text;
 /// first half of every [`KekUri`]. Names only, no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Authority {
-    provider: String,
-    endpoint: String,
-    credential: String,
+    provider: Arc<str>,
+    endpoint: Arc<str>,
+    credential: Arc<str>,
 }
 
 impl Authority {
     /// The provider's kind (`local`, `vault`, ...) at `endpoint` (a host, a vault name, a file's id).
     #[must_use]
     pub fn new(provider: impl Into<String>, endpoint: impl Into<String>) -> Self {
-        Self { provider: provider.into(), endpoint: endpoint.into(), credential: String::new() }
+        Self { provider: provider.into().into(), endpoint: endpoint.into().into(), credential: "".into() }
     }
 
     /// Tells apart connections that use different credentials at one endpoint. A name, never the credential.
     #[must_use]
     pub fn with_credential_name(mut self, name: impl Into<String>) -> Self {
-        self.credential = name.into();
+        self.credential = name.into().into();
         self
     }
 
@@ -105,9 +106,9 @@ impl Authority {
     /// [`ErrorClass::Misconfigured`] when `uri` belongs to another provider or endpoint.
     pub fn name_of<'u>(&self, uri: &'u KekUri) -> Result<&'u str, ProviderError> {
         uri.as_str()
-            .strip_prefix(self.provider.as_str())
+            .strip_prefix(&*self.provider)
             .and_then(|rest| rest.strip_prefix("://"))
-            .and_then(|rest| rest.strip_prefix(self.endpoint.as_str()))
+            .and_then(|rest| rest.strip_prefix(&*self.endpoint))
             .and_then(|rest| rest.strip_prefix('/'))
             .filter(|name| !name.is_empty())
             .ok_or_else(|| ProviderError::misconfigured("the KEK's URI belongs to another endpoint"))

@@ -11,6 +11,7 @@ pub mod aws_kms;
 pub mod azure_keyvault;
 mod call;
 mod error;
+mod gate;
 mod kek;
 #[cfg(unix)]
 mod local;
@@ -30,6 +31,7 @@ pub use asynchronous::{AsyncKeyProvider, OnTokio};
 pub use call::Asynchronous;
 pub(crate) use call::{Caller, block_on};
 pub use error::{ErrorClass, ProviderError};
+pub(crate) use gate::{Gate, Gated};
 pub use kek::{Authority, Kek, KekInfo, KekUri, KekVersion};
 pub use wrap::{WrapAlgorithm, WrapContext, WrapInput, WrapRole, Wrapped};
 

@@ -20,6 +20,17 @@ pub enum Latency {
 
 thread_local! {
     static LATENCY: Cell<Option<Latency>> = const { Cell::new(None) };
+    static DELAY: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The call that is about to be made on this thread would have waited this long for its turn.
+pub(crate) fn delay(by: Duration) {
+    DELAY.set(DELAY.get() + by);
+}
+
+/// What the calls on this thread would have waited together, once.
+pub(crate) fn take_delay() -> Duration {
+    DELAY.take()
 }
 
 /// Leaves `latency` for whoever called the provider on this thread; `None` is an answer at once.

@@ -15,6 +15,7 @@ mod events;
 mod evidence;
 mod fail_the_nth;
 mod faults;
+mod fleet;
 mod grace;
 mod lock;
 mod machines;

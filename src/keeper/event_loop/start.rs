@@ -1,84 +1,122 @@
 //! Which call starts when, and as what work. Imports: `clock`, `account`, `lease`, `provider`, `error`.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Call, CallKind, EventLoop};
 use crate::account::{AccountKey, Refreshed};
 use crate::clock::Moment;
+use crate::error::Error;
 use crate::keeper::authority::{Destination, Load};
 use crate::keeper::executor::Job;
-use crate::keeper::lane::Lane;
+use crate::keeper::lane::{Asked, Lane};
+use crate::keeper::lanes::LaneId;
+use crate::keeper::meter::Cause;
 use crate::keeper::{CallId, CatchPanic, ControlCall, Counters, Message, Met};
-use crate::provider::ProviderError;
+use crate::provider::{Gated, ProviderError};
 
 impl EventLoop {
-    pub(super) fn queue_control(&mut self, now: Moment, call: ControlCall) {
-        let destination = call.destination.clone();
-        let start_by = now.plus(call.patience);
-        self.lane(&destination).controls.push_back((start_by, call));
+    pub(super) fn queue_control(&mut self, now: Moment, call: ControlCall, cause: Cause) {
+        let id = self.lanes.id(&call.destination);
+        // All accounts look soon after they were attached, so in a fleet all at about the same time. Where calls are
+        // scarce they then wait for one that no refresh needs, at most until the next look.
+        let waits = cause == Cause::VersionCheck && self.meter.has_cap();
+        let start_by = now.plus(if waits { self.version_check } else { call.patience });
+        if let Some(lane) = self.lanes.get_mut(id) {
+            let queue = if waits { &mut lane.checks } else { &mut lane.controls };
+            queue.push_back(Asked { start_by, call, cause });
+        }
+        self.lanes.settle(id);
     }
 
-    /// Starts what may start: one call per authority and round, so that no authority goes first for long.
+    /// Starts what may start: one call per authority and round, so that no authority goes first for long. Where there is a
+    /// cap on calls, the accounts that were used most recently go first.
     pub(super) fn start_calls(&mut self, now: Moment) {
         self.drop_overdue_controls(now);
-        loop {
-            let mut started = false;
-            let mut destinations: Vec<_> =
-                self.lanes.iter().filter(|(_, lane)| lane.has_work()).map(|(a, _)| a.clone()).collect();
-            // Goes on after the one that was served last: where workers are short, the first in order would take
-            // each one that comes free, and the last in order none.
-            let next = destinations.partition_point(|destination| Some(destination) <= self.served.as_ref());
-            destinations.rotate_left(next);
-            for destination in destinations {
-                if self.executor.free() == 0 {
-                    return;
-                }
-                if self.start_one(now, &destination) {
-                    self.served = Some(destination);
-                    started = true;
+        // Goes on after the one that was served last: where workers are short, the first in order would take
+        // each one that comes free, and the last in order none.
+        let mut last = if self.meter.has_cap() { None } else { self.served };
+        // How many were looked at since one has started something.
+        let mut barren = 0;
+        while self.executor.free() > 0 && barren < self.lanes.with_work() {
+            let Some(next) = self.lanes.after(last).or_else(|| self.lanes.after(None)) else { break };
+            if next.0 > 0 && self.meter.opens_at() > now.boot_nanos() {
+                // Behind it are refreshes only.
+                break;
+            }
+            last = Some(next);
+            barren += 1;
+            if self.start_one(now, next.1) {
+                self.served = Some(next);
+                barren = 0;
+                if self.meter.has_cap() {
+                    last = None;
                 }
             }
-            if !started {
-                return;
-            }
+        }
+        if self.meter.opens_at() > now.boot_nanos() && self.uncounted > 0 {
+            self.counters.deferred.fetch_add(self.uncounted, Ordering::Relaxed);
+            (self.counted, self.uncounted) = (self.next_turn, 0);
         }
     }
 
-    fn start_one(&mut self, now: Moment, destination: &Destination) -> bool {
-        let suspects = self.lanes.values().map(|lane| lane.bulkhead.suspect_workers(lane.held())).sum();
-        let held = self.lanes.get(destination).map_or(0, Lane::held);
-        let load = Load { suspects, free: self.executor.free(), held };
-        let caps = self.caps;
+    fn start_one(&mut self, now: Moment, id: LaneId) -> bool {
+        let Some(lane) = self.lanes.get(id) else { return false };
+        // Record stores are not billed by the call; loads of records are bounded by what asks for them.
+        let is_kms = matches!(lane.destination, Destination::Kms { .. });
+        if is_kms && self.meter.opens_at() > now.boot_nanos() {
+            return false;
+        }
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
-        let refresh_first = self.lanes.get(destination).is_some_and(|lane| lane.control_was_last);
-        if !refresh_first && self.start_queued_control(now, destination, load) {
+        let refresh_first = lane.control_was_last;
+        let load =
+            Load { suspects: self.lanes.suspect_workers(), free: self.executor.free(), held: lane.held() };
+        let caps = self.caps;
+        if !refresh_first && self.start_queued_control(now, id, load) {
             return true;
         }
-        while let Some(key) = self.lanes.get_mut(destination).and_then(|lane| lane.admit_due(now, caps, load))
-        {
-            if self.start_refresh(now, destination, key) {
-                self.lane(destination).control_was_last = false;
+        while let Some(turn) = self.lanes.get_mut(id).and_then(|lane| lane.admit_due(now, caps, load)) {
+            self.leave(id, turn);
+            if self.start_refresh(now, id, turn.account) {
+                if let Some(lane) = self.lanes.get_mut(id) {
+                    lane.control_was_last = false;
+                }
                 return true;
             }
         }
-        refresh_first && self.start_queued_control(now, destination, load)
+        (refresh_first && self.start_queued_control(now, id, load)) || self.start_queued_check(now, id, load)
     }
 
-    fn start_queued_control(&mut self, now: Moment, destination: &Destination, load: Load) -> bool {
+    fn start_queued_control(&mut self, now: Moment, id: LaneId, load: Load) -> bool {
         let caps = self.caps;
-        let Some(lane) = self.lanes.get_mut(destination) else { return false };
+        let Some(lane) = self.lanes.get_mut(id) else { return false };
         if !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
-        let Some((_, call)) = lane.controls.pop_front() else { return false };
+        let Some(asked) = lane.controls.pop_front() else { return false };
         lane.control_was_last = true;
-        self.start_control(now, destination, call);
+        self.start_control(now, id, asked);
+        self.lanes.settle(id);
         true
     }
 
-    fn start_refresh(&mut self, now: Moment, destination: &Destination, key: AccountKey) -> bool {
+    fn start_queued_check(&mut self, now: Moment, id: LaneId, load: Load) -> bool {
+        let caps = self.caps;
+        let Some(lane) = self.lanes.get_mut(id) else { return false };
+        if lane.rank() != Some(u32::MAX) || !lane.bulkhead.admits_asked(caps, load) {
+            return false;
+        }
+        let Some(asked) = lane.checks.pop_front() else { return false };
+        self.start_control(now, id, asked);
+        self.lanes.settle(id);
+        true
+    }
+
+    fn start_refresh(&mut self, now: Moment, lane: LaneId, key: AccountKey) -> bool {
         let Some(tracked) = self.accounts.get_mut(&key) else { return false };
-        tracked.queued = false;
+        tracked.queued = None;
         let Some(account) = tracked.account.upgrade() else {
             self.detach(key);
             return false;
@@ -91,7 +129,7 @@ impl EventLoop {
         Counters::add(&self.counters.refreshes);
         let id = self.begin_call(
             now,
-            destination,
+            lane,
             now.plus(self.call_deadline),
             CallKind::Refresh { account: key, attempt, refused: None },
         );
@@ -108,27 +146,31 @@ impl EventLoop {
                 .unwrap_or_else(|_| Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
             Message::Refreshed(id, Box::new(refreshed))
         };
-        let held = Arc::clone(&self.lane(destination).held);
-        let run = self.executor.run(Job { id, held, work: Box::pin(work) });
+        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh);
+        let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
             self.take(Message::Refreshed(id, Box::new(Refreshed::Silent(error))));
         }
         true
     }
 
-    fn start_control(&mut self, now: Moment, destination: &Destination, call: ControlCall) {
-        let ControlCall { run, abandon, deadline, destination: _, patience: _ } = call;
+    fn start_control(&mut self, now: Moment, lane: LaneId, asked: Asked) {
+        let Asked { call, cause, start_by: _ } = asked;
+        let ControlCall { run, abandon, deadline, destination, patience: _ } = call;
         // From here on it has all of its time: what it spent in the queue is not the KMS's silence.
         let deadline = now.plus(deadline);
         let kind = CallKind::Control { abandon: Some(abandon) };
-        let id = self.begin_call(now, destination, deadline, kind);
+        let id = self.begin_call(now, lane, deadline, kind);
         let work = async move {
             // A panic drops the completer that `run` owns, which ends the wait with an error.
             let met = CatchPanic(run).await.unwrap_or(Met::Silence);
             Message::ControlDone(id, met)
         };
-        let held = Arc::clone(&self.lane(destination).held);
-        let run = self.executor.run(Job { id, held, work: Box::pin(work) });
+        let gate = match destination {
+            Destination::Kms { .. } => self.meter.start(now.boot_nanos(), cause),
+            Destination::Records(_) => self.meter.start_unpaid(cause),
+        };
+        let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
             let Some(mut call) = self.calls.remove(&id) else { return };
             self.end_call(&call, Some(Met::Silence));
@@ -140,32 +182,44 @@ impl EventLoop {
         }
     }
 
-    fn begin_call(
+    fn run(
         &mut self,
-        now: Moment,
-        destination: &Destination,
-        deadline: Moment,
-        kind: CallKind,
-    ) -> CallId {
+        id: CallId,
+        lane: LaneId,
+        work: impl Future<Output = Message> + Send + 'static,
+    ) -> Result<(), Error> {
+        let held = self.lanes.get(lane).map(|lane| Arc::clone(&lane.held)).unwrap_or_default();
+        self.executor.run(Job { id, held, work: Box::pin(work) })
+    }
+
+    fn begin_call(&mut self, now: Moment, lane: LaneId, deadline: Moment, kind: CallKind) -> CallId {
         let id = CallId(self.next_call);
         self.next_call += 1;
-        let bulkhead = &mut self.lane(destination).bulkhead;
-        match &kind {
+        self.lanes.change(lane, |bulkhead| match &kind {
             CallKind::Refresh { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
-        }
-        let call = Call { destination: destination.clone(), begun: now, deadline, kind, abandoned: false };
-        self.calls.insert(id, call);
+        });
+        self.calls.insert(id, Call { lane, begun: now, deadline, kind, abandoned: false });
         id
     }
 
     fn drop_overdue_controls(&mut self, now: Moment) {
-        for lane in self.lanes.values_mut() {
-            while lane.controls.front().is_some_and(|(deadline, _)| now.reached(*deadline)) {
-                if let Some((_, call)) = lane.controls.pop_front() {
-                    (call.abandon)(ProviderError::transient(NOT_STARTED).into_error());
+        let is_overdue =
+            |queue: &VecDeque<Asked>| queue.front().is_some_and(|asked| now.reached(asked.start_by));
+        let overdue = |(id, lane): (LaneId, &Lane)| {
+            (is_overdue(&lane.controls) || is_overdue(&lane.checks)).then_some(id)
+        };
+        let overdue: Vec<_> = self.lanes.ready().filter_map(overdue).collect();
+        for id in overdue {
+            let Some(lane) = self.lanes.get_mut(id) else { continue };
+            for queue in [&mut lane.controls, &mut lane.checks] {
+                while is_overdue(queue)
+                    && let Some(asked) = queue.pop_front()
+                {
+                    (asked.call.abandon)(ProviderError::transient(NOT_STARTED).into_error());
                 }
             }
+            self.lanes.settle(id);
         }
     }
 }

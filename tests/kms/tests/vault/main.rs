@@ -3,6 +3,7 @@
 
 mod answers;
 mod broken;
+mod fleet;
 mod kept_answers;
 mod logins;
 mod secrets;

@@ -1,0 +1,185 @@
+//! All authorities of a cache, those with work in the order in which they are served.
+//!
+//! Nothing here grows with the number of authorities that are idle: a service whose customers bring a KMS each has as many
+//! of them as accounts. Imports: `lane`, `authority`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::authority::{Bulkhead, Destination};
+use super::lane::Lane;
+
+/// Names a lane while it has accounts, work or calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneId(u32);
+
+/// A lane with work: by the rank of what it would start next, the least first.
+pub(super) type Ready = (u32, LaneId);
+
+#[derive(Default)]
+pub(super) struct Lanes {
+    slots: Vec<Option<Lane>>,
+    free: Vec<LaneId>,
+    ids: HashMap<Destination, LaneId>,
+    ready: BTreeSet<Ready>,
+    /// Those whose calls hold no thread while they wait: how many workers they hold changes without an event.
+    asynchronous: BTreeSet<LaneId>,
+    /// Workers that all others hold while they do not answer.
+    suspects: usize,
+}
+
+impl Lanes {
+    /// The lane of `destination`, a new one where there is none.
+    pub(super) fn id(&mut self, destination: &Destination) -> LaneId {
+        if let Some(id) = self.ids.get(destination) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            LaneId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
+        });
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            *slot = Some(Lane::new(destination));
+        }
+        if !destination.holds_threads() {
+            self.asynchronous.insert(id);
+        }
+        self.ids.insert(destination.clone(), id);
+        id
+    }
+
+    pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
+        self.slots.get(id.index())?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.slots.get_mut(id.index())?.as_mut()
+    }
+
+    /// Changes a bulkhead, and with it what all suspects hold together.
+    pub(super) fn change<R>(&mut self, id: LaneId, change: impl FnOnce(&mut Bulkhead) -> R) -> Option<R> {
+        let lane = self.slots.get_mut(id.index())?.as_mut()?;
+        // Of asynchronous ones this is none.
+        let before = lane.bulkhead.suspect_workers(0);
+        let result = change(&mut lane.bulkhead);
+        self.suspects = (self.suspects + lane.bulkhead.suspect_workers(0)).saturating_sub(before);
+        Some(result)
+    }
+
+    /// Workers that all suspects together hold.
+    pub(super) fn suspect_workers(&self) -> usize {
+        let lanes = self.asynchronous.iter().filter_map(|id| self.get(*id));
+        self.suspects + lanes.map(|lane| lane.bulkhead.suspect_workers(lane.held())).sum::<usize>()
+    }
+
+    /// To be called whenever work was added to a lane or taken from it, or one of its calls has ended.
+    pub(super) fn settle(&mut self, id: LaneId) {
+        let Some(lane) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        let rank = lane.rank();
+        if rank != lane.listed {
+            if let Some(listed) = lane.listed {
+                self.ready.remove(&(listed, id));
+            }
+            if let Some(rank) = rank {
+                self.ready.insert((rank, id));
+            }
+            lane.listed = rank;
+        }
+        if lane.is_unused() {
+            self.ids.remove(&lane.destination);
+            self.asynchronous.remove(&id);
+            self.slots[id.index()] = None;
+            self.free.push(id);
+        }
+    }
+
+    /// The lanes with work.
+    pub(super) fn ready(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
+        self.ready.iter().filter_map(|(_, id)| Some((*id, self.get(*id)?)))
+    }
+
+    pub(super) fn with_work(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The lane with work that is served after `last`.
+    pub(super) fn after(&self, last: Option<Ready>) -> Option<Ready> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        match last {
+            None => self.ready.first().copied(),
+            Some(last) => self.ready.range((Excluded(last), Unbounded)).next().copied(),
+        }
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.slots.iter_mut().flatten()
+    }
+}
+
+impl LaneId {
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::authority::Purpose;
+    use super::*;
+    use crate::account::AccountKey;
+    use crate::clock::ManualClock;
+    use crate::keeper::lane::Turn;
+    use crate::provider::Authority;
+
+    fn destination(name: &str) -> Destination {
+        Destination::Kms { authority: Authority::new("scripted", name), holds_threads: true }
+    }
+
+    const fn turn(rank: u32, number: u64) -> Turn {
+        Turn { rank, number, account: AccountKey::new(number) }
+    }
+
+    #[test]
+    fn c8_lanes_with_work_are_served_by_the_rank_of_their_first() {
+        let mut lanes = Lanes::default();
+        let ids: Vec<_> = ["a", "b", "c"].iter().map(|name| lanes.id(&destination(name))).collect();
+        for (id, ranks) in ids.iter().zip([[7, 9], [5, 8], [6, 10]]) {
+            for rank in ranks {
+                lanes.get_mut(*id).unwrap().due.insert(turn(rank, u64::from(rank)));
+                lanes.settle(*id);
+            }
+        }
+        let mut served = Vec::new();
+        while let Some((rank, id)) = lanes.after(None) {
+            served.push(rank);
+            lanes.get_mut(id).unwrap().due.pop_first();
+            lanes.settle(id);
+        }
+        assert_eq!(served, [5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn b12_what_suspects_hold_is_the_sum_over_all_lanes() {
+        let clock = ManualClock::new();
+        let mut lanes = Lanes::default();
+        let names: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+        for (n, name) in names.iter().enumerate() {
+            let id = lanes.id(&destination(name));
+            let begun = clock.moment();
+            lanes.change(id, |bulkhead| bulkhead.begin(begun));
+            match n % 3 {
+                0 => lanes.change(id, |bulkhead| bulkhead.abandon(Purpose::Refresh, begun)),
+                1 => lanes.change(id, |bulkhead| bulkhead.finish(Purpose::Refresh, begun, Some(false))),
+                _ => None,
+            };
+            let summed: usize =
+                lanes.slots.iter().flatten().map(|lane| lane.bulkhead.suspect_workers(0)).sum();
+            assert_eq!(lanes.suspect_workers(), summed);
+        }
+        assert_eq!(lanes.suspect_workers(), 6);
+        // A lane that nobody needs is gone, and its place is used again.
+        let one = lanes.id(&destination("1"));
+        lanes.settle(one);
+        assert!(lanes.get(one).is_none());
+        assert_eq!(lanes.id(&destination("new")), one);
+    }
+}

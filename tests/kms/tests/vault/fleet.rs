@@ -1,0 +1,103 @@
+//! A fleet in one process, all at one OpenBao, part of whose customers' networks swallow everything: B12, C8.
+//!
+//! `STRONGROOM_FLEET_MINUTES=30` makes it 5,000 accounts for as long; a plain run is short.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use strongroom::provider::{Kek, KeyProvider};
+use strongroom::{Account, AccountId, AccountSpec, AekCache, OutageGrace};
+use strongroom_kms_tests::openbao::OpenBao;
+use strongroom_kms_tests::proxy::{Mode, Proxy};
+
+use crate::with_token;
+
+const AUTHORITIES: usize = 10;
+const DARK: usize = 4;
+
+#[test]
+fn b12_c8_a_fleet_beside_dark_authorities_in_real_time() {
+    let minutes = std::env::var("STRONGROOM_FLEET_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
+    let (accounts, refresh, length) = match minutes {
+        Some(minutes) => (5000, Duration::from_secs(30), Duration::from_secs(60) * minutes),
+        None => (400, Duration::from_secs(6), Duration::from_secs(40)),
+    };
+    let bao = OpenBao::start();
+    bao.create_key("orders");
+    let proxies: Vec<_> = (0..AUTHORITIES).map(|_| Proxy::before(bao.address())).collect();
+    let kms: Vec<Arc<dyn KeyProvider>> =
+        proxies.iter().map(|proxy| Arc::new(with_token(&proxy.url(), bao.root_token()).build().unwrap()) as _).collect();
+    // Twice what it needs when all is well.
+    let cap = u32::try_from(2 * accounts as u64 / refresh.as_secs()).unwrap();
+    let builder = AekCache::builder().refresh_every(refresh).outage_grace(OutageGrace::None);
+    let cache = builder.kms_calls_per_second(cap).build().unwrap();
+
+    let begun = Instant::now();
+    let mut fleet: Vec<Account> = Vec::new();
+    while fleet.len() < accounts {
+        // A few at a time, so that none waits longer for its turn than it may.
+        let creating: Vec<_> = (fleet.len()..accounts.min(fleet.len() + 40))
+            .map(|n| {
+                let spec = AccountSpec::new(AccountId::random(), Arc::clone(&kms[n % AUTHORITIES]), Kek::latest("orders"));
+                cache.begin_create(spec.allow_unrecoverable_kek())
+            })
+            .collect();
+        fleet.extend(creating.into_iter().map(|pending| pending.wait().expect("OpenBao answers")));
+    }
+    println!("measured | {accounts} accounts created | {:.1} s", begun.elapsed().as_secs_f64());
+
+    proxies[..DARK].iter().for_each(|proxy| proxy.set(Mode::Hang));
+    let is_dark = |n: usize| n % AUTHORITIES < DARK;
+    let (begun, before, cpu) = (Instant::now(), cache.stats(), cpu_time());
+    let (mut failed, mut operations, mut busiest) = (0_u64, 0_u64, 0);
+    let mut last = (Instant::now(), before.kms_calls());
+    while begun.elapsed() < length {
+        for (_, account) in fleet.iter().enumerate().filter(|(n, _)| !is_dark(*n)) {
+            operations += 1;
+            failed += u64::from(account.permit().is_err());
+        }
+        thread::sleep(Duration::from_millis(100));
+        if last.0.elapsed() >= Duration::from_secs(1) {
+            let calls = cache.stats().kms_calls();
+            busiest = busiest.max((calls - last.1) * 1000 / u64::try_from(last.0.elapsed().as_millis()).unwrap());
+            last = (Instant::now(), calls);
+        }
+    }
+    let (elapsed, after) = (begun.elapsed(), cache.stats());
+    let closed = fleet.iter().enumerate().filter(|(n, account)| is_dark(*n) && account.permit().is_err()).count();
+    println!(
+        "measured | {accounts} accounts, {DARK} of {AUTHORITIES} authorities dark, r = {refresh:?} | {failed} of {operations} operations failed in {:.0} s",
+        elapsed.as_secs_f64()
+    );
+    println!(
+        "measured | the fleet's calls | {} in all, at most {busiest} a second under a cap of {cap}; {} late, {} hang; {:.2} dollars a month at 0.03 for 10,000",
+        after.kms_calls() - before.kms_calls(),
+        after.late - before.late,
+        after.hanging_workers,
+        after.cost_per_month(&before, elapsed, 0.03)
+    );
+    println!(
+        "measured | the process, asking for all leases ten times a second, with the proxies | {:.1} % of a core",
+        (cpu_time() - cpu).as_secs_f64() / elapsed.as_secs_f64() * 100.0
+    );
+    assert_eq!(failed, 0, "of {operations} on healthy accounts");
+    assert_eq!(closed, accounts * DARK / AUTHORITIES, "dark accounts are closed once they are no longer fresh");
+    assert!(busiest <= u64::from(cap), "{busiest} calls in a second");
+    assert!(after.hanging_workers <= 16, "{after:?}");
+
+    // The networks come back, and so do the accounts, by themselves.
+    proxies[..DARK].iter().for_each(|proxy| proxy.set(Mode::Pass));
+    let begun = Instant::now();
+    while fleet.iter().any(|account| account.permit().is_err()) {
+        assert!(begun.elapsed() < refresh + Duration::from_secs(20), "accounts come back");
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!("measured | all accounts are back | {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
