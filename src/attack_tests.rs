@@ -20,8 +20,8 @@ use crate::expect::Expect;
 use crate::format::object::{BlockSize, Context, FRAME_OVERHEAD, HEADER_LEN};
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot,
-    Timestamp, VerifiedRecord,
+    AccountRecord, Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState,
+    Sequence, Slot, Timestamp, VerifiedRecord,
 };
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
 use crate::object::{ObjectOptions, SealedObject};
@@ -393,6 +393,7 @@ fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, 
             active_from: created,
             fingerprint: KeyFingerprint::of(&prk.kcv()),
         },
+        older: OlderGenerations::default(),
     };
     let mut records = vec![draft.seal(&prk).unwrap()];
     for _ in 0..3 {

@@ -26,6 +26,11 @@ use crate::format::frame::{Head, Header, check_len};
 use crate::id::{Aad, AccountId, BlockId, Generation, Suite};
 use crate::secret::{Dek, MemoryLock};
 
+mod older;
+mod ring;
+
+pub(crate) use ring::KeyRing;
+
 /// The longest [`Aad`], in bytes: 4 KiB. A longer context goes in as its hash.
 ///
 /// Up to 80 bytes cost least; none is ever put on the heap.
@@ -298,28 +303,6 @@ impl<'a> Place<'a> {
             ));
         }
         check_len(plain_len)
-    }
-}
-
-/// The generations that an account can open. For now exactly one.
-#[derive(Debug)]
-pub(crate) struct KeyRing {
-    newest: GenerationKeys,
-}
-
-impl KeyRing {
-    pub(crate) const fn new(newest: GenerationKeys) -> Self {
-        Self { newest }
-    }
-
-    /// The generation that new data is sealed under.
-    pub(crate) const fn newest(&self) -> &GenerationKeys {
-        &self.newest
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, generation: Generation) -> Option<&GenerationKeys> {
-        (self.newest.generation == generation).then_some(&self.newest)
     }
 }
 

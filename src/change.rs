@@ -158,13 +158,13 @@ impl<'a> Newest<'a> {
     pub(crate) fn load(inner: &'a AccountInner) -> Result<Self, Error> {
         let known = inner.known();
         let newest = inner.newest(&known).map_err(|failed| failed.into_failure().with_account(inner.id()))?;
-        inner.expect().admit(&newest.record)?;
+        inner.admit(&known, &newest.record)?;
         Ok(Self { inner, known, newest })
     }
 
     /// Has the KMS unwrap it, and believes it by what comes out.
     pub(crate) async fn unwrapped(&self) -> Result<Unwrapped, Error> {
-        let provider = self.inner.expect().admit(&self.newest.record)?;
+        let provider = self.inner.admit(&self.known, &self.newest.record)?;
         let caller = Caller::awaiting(provider.as_ref(), self.inner.clock());
         let wrap = self.newest.record.wrapped();
         let unwrapped =
@@ -193,7 +193,8 @@ impl<'a> Newest<'a> {
         }
     }
 
-    fn persist(&self, next: VerifiedRecord) -> Result<Known, Error> {
+    /// Puts `next` into the store. Nobody here goes by it yet.
+    pub(crate) fn persist(&self, next: VerifiedRecord) -> Result<Known, Error> {
         let bytes = next.record().to_bytes();
         let swap = |store: &dyn RecordStore| {
             store.compare_and_swap(self.inner.id(), self.newest.tag.as_ref(), &bytes)

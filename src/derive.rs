@@ -112,6 +112,8 @@ pub(crate) enum MacUse {
     Scope,
     /// What is noted of an operation, under the account that it is noted under.
     Operation,
+    /// A generation, under the one before it, whose AEK its maker held.
+    Link,
 }
 
 impl MacUse {
@@ -121,6 +123,7 @@ impl MacUse {
             Self::ObjectHeader => b"SRH1",
             Self::Scope => b"SRS1",
             Self::Operation => b"SRW1",
+            Self::Link => b"SRL1",
         }
     }
 }
@@ -292,12 +295,23 @@ impl Prk {
         out
     }
 
+    /// Derives the key that the AEK of generation `older` is sealed under, once.
+    pub(crate) fn older_key(&self, older: Generation, r: &Nonce24, to: &mut Dek) {
+        let key = self.expand_parts(&[LABEL_OLDER, &older.number().to_be_bytes(), r.as_bytes()]);
+        let words: Zeroizing<[u64; 4]> = Zeroizing::new(transmute!(*key));
+        to.set(&words);
+    }
+
     /// HKDF-Expand to 32 bytes under a bare label.
     fn expand(&self, label: &[u8; 4]) -> Zeroizing<[u8; 32]> {
+        self.expand_parts(&[label])
+    }
+
+    fn expand_parts(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut out = Zeroizing::new([0; 32]);
         let mut stream = HmacStream::empty();
         self.load_states(&mut stream.states);
-        stream.update(label);
+        info.iter().for_each(|part| stream.update(part));
         stream.update(&[FIRST_OUTPUT_BLOCK]);
         stream.finish(&mut out);
         out
@@ -439,6 +453,9 @@ impl HmacStream {
 const EXTRACT_LABEL: &[u8] = b"strongroom/v1";
 const BOTH_LABEL: &[u8] = b"strongroom/v1 both";
 const LABEL_KCV: &[u8; 4] = b"SRK1";
+const LABEL_OLDER: &[u8; 4] = b"SRG1";
+/// What the AAD of an older generation's sealed AEK begins with.
+pub(crate) const OLDER_AAD: &[u8] = b"strongroom/v1 older";
 
 /// HKDF-Expand numbers its output blocks from 1; 32 bytes are the first one.
 const FIRST_OUTPUT_BLOCK: u8 = 1;

@@ -74,7 +74,8 @@ impl Expect {
         self
     }
 
-    /// The newest generation's AEK is exactly the one of this fingerprint.
+    /// The AEK of the newest generation, or of one before it, is exactly the one of this fingerprint: whoever made a newer one
+    /// held that one. Note the newest again before the one that is noted is destroyed.
     pub const fn fingerprint(mut self, fingerprint: KeyFingerprint) -> Self {
         self.fingerprint = Some(fingerprint);
         self
@@ -114,6 +115,21 @@ impl Expect {
     /// says what differs. [`ErrorKind::Misuse`] when this names no KEK, or when the provider's wraps prove
     /// nothing and neither a fingerprint nor [`Self::trust_record_store_with_public_wrap`] was given.
     pub fn admit(&self, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
+        let provider = self.admit_next(record)?;
+        match self.fingerprint.filter(|fingerprint| !record.names(*fingerprint)) {
+            Some(fingerprint) => {
+                Err(self.untrusted("the record is of another key", record.fingerprint(), fingerprint))
+            }
+            None => Ok(provider),
+        }
+    }
+
+    /// The same of a record that will be believed only as what follows one that was: by whom that one's AEK was held. So the AEK that is
+    /// expected by its fingerprint can be destroyed one day.
+    ///
+    /// # Errors
+    /// As [`Self::admit`], but for the fingerprint.
+    pub(crate) fn admit_next(&self, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
         let Self {
             account,
             keks,
@@ -135,9 +151,6 @@ impl Expect {
                 record.generation(),
                 generation,
             ));
-        }
-        if let Some(fingerprint) = fingerprint.filter(|fingerprint| record.fingerprint() != *fingerprint) {
-            return Err(self.untrusted("the record is of another key", record.fingerprint(), fingerprint));
         }
         let proven = provider.wrap_is_authentic() || fingerprint.is_some();
         if !proven && !trust_record_store_with_public_wrap {

@@ -44,6 +44,7 @@
 //! | wait, lock, ask for the state | [`Account::ready`], [`Account::lock`], [`Status`], [`Pending`] |
 //! | drop cached plaintext in time, fence a commit | [`Events`], [`Guarded`], [`Fence`] |
 //! | rotate the KEK | [`RotateTo`], [`Retire`] |
+//! | rotate the AEK, destroy an old one | [`Account::rotate_aek`], [`Account::destroy_generation`] |
 //! | delete an account, recover it, destroy its key | [`Account::delete`], [`Account::recover`], [`Account::purge`], [`AekCache::shred`] |
 //! | change the customer's terms | [`Account::set_policy`], [`RecordPolicy`] |
 //! | wrap all accounts anew, purge all that are due | [`AekCache::rewrap_all`], [`AekCache::purge_all`] |
@@ -105,6 +106,7 @@ mod format;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod generations;
 mod id;
 mod keeper;
 mod lease;
@@ -155,6 +157,7 @@ pub use format::object::{BlockSize, Context, ObjectInfo};
 pub use format::operation::{OperationKind, OperationProgress, OperationStatus};
 pub use format::policy::{GenerationLimits, RecordPolicy, VersionPolicy};
 pub use format::record::{AccountRecord, KeyFingerprint, Sequence};
+pub use generations::{AekRotation, NothingRefersToIt};
 pub use id::{
     Aad, AccountId, BlockId, Epoch, Generation, ObjectId, OperationId, OperationTarget, ScopeId, Suite,
 };

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind};
 use crate::format::record::Sequence;
-use crate::format::tombstone::Tombstone;
 use crate::id::AccountId;
 
 pub(crate) mod archive;
@@ -98,8 +97,8 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Destroys every record of `account` that is kept beside the newest one, and what else there may be of them, so that nothing is left
-    /// of a wrapped key that was purged. Called once a tombstone is in the place of the record; again where it failed. A store that keeps
-    /// nothing says `Ok`.
+    /// of a wrapped key that was purged, or of a generation that was destroyed. Called once a tombstone, or a record without that generation, is
+    /// in the place of the record, which it leaves alone; again where it failed. A store that keeps nothing says `Ok`.
     ///
     /// What a store promises is that *it* gives these bytes to nobody any more. Blocks of a disk, backups, versions of a bucket and
     /// replicas are out of its reach.
@@ -277,13 +276,10 @@ impl RecordStore for MemoryRecordStore {
     }
 
     fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
-        match self.records().get_mut(&account) {
-            Some(row) if Tombstone::is_one(&row.bytes) => {
-                row.kept.clear();
-                Ok(())
-            }
-            _ => Err(not_purged(account)),
+        if let Some(row) = self.records().get_mut(&account) {
+            row.kept.clear();
         }
+        Ok(())
     }
 }
 
@@ -308,12 +304,6 @@ impl RecordArchive for MemoryRecordStore {
         let found = all.find(|(name, _)| *name == kept);
         found.map(|(_, bytes)| bytes.clone()).ok_or_else(|| Error::record_not_kept(account))
     }
-}
-
-/// The history of a record that is in use is not destroyed by accident.
-pub(crate) const fn not_purged(account: AccountId) -> Error {
-    Error::new(ErrorKind::Misuse, "what is kept of an account is destroyed only once it is purged")
-        .with_account(account)
 }
 
 impl fmt::Debug for MemoryRecordStore {

@@ -16,7 +16,7 @@ use crate::account::{Account, AccountInner, Known, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
-use crate::format::record::{Custody, Slot, VerifiedRecord};
+use crate::format::record::{AccountRecord, Custody, Slot, VerifiedRecord};
 use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
 use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
@@ -130,7 +130,7 @@ impl AccountInner {
 async fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
     let known = inner.known();
     let Some(verified) = &known.verified else { return Ok(()) };
-    let (provider, kek) = provider_and_kek(inner, &known)?;
+    let (provider, kek) = provider_and_kek(inner, &known, &known.record)?;
     let caller = Caller::awaiting(provider.as_ref(), clock);
     let latest = caller.describe(&kek).await.map_err(ProviderError::into_error)?.version;
     let record = &known.record;
@@ -217,7 +217,7 @@ impl<'a> Rewrap<'a> {
     fn begin(inner: &'a AccountInner, clock: &'a Clock) -> Result<Self, Error> {
         let known = inner.known();
         let newest = inner.newest(&known).map_err(Refreshed::into_failure)?;
-        let (provider, kek) = provider_and_kek(inner, &newest)?;
+        let (provider, kek) = provider_and_kek(inner, &known, &newest.record)?;
         Ok(Self { inner, clock, provider, kek, known, newest })
     }
 
@@ -277,10 +277,13 @@ impl<'a> Rewrap<'a> {
     }
 }
 
-fn provider_and_kek(inner: &AccountInner, known: &Known) -> Result<(Arc<dyn KeyProvider>, Kek), Error> {
-    let provider = inner.expect().admit(&known.record)?;
-    let name =
-        provider.authority().name_of(known.record.kek()).map_err(ProviderError::into_error)?.to_owned();
+fn provider_and_kek(
+    inner: &AccountInner,
+    known: &Known,
+    record: &AccountRecord,
+) -> Result<(Arc<dyn KeyProvider>, Kek), Error> {
+    let provider = inner.admit(known, record)?;
+    let name = provider.authority().name_of(record.kek()).map_err(ProviderError::into_error)?.to_owned();
     Ok((provider, Kek::latest(name)))
 }
 

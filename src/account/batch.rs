@@ -107,13 +107,11 @@ impl Permit<'_> {
             Place::block(job.id, job.aad).check(job.data.len()).map_err(|e| e.with_batch_index(index))?;
         }
         let now = guard.check_lease()?;
+        let keys = guard.sealing(now);
         let sealed = jobs.iter_mut().enumerate().try_for_each(|(index, job)| {
             let place = Place::block(job.id, job.aad);
-            let head = guard.newest().fresh_head(&place, now);
-            let tag = guard
-                .newest()
-                .seal_in_place(&place, &head, job.data)
-                .map_err(|e| e.with_batch_index(index))?;
+            let head = keys.fresh_head(&place, now);
+            let tag = keys.seal_in_place(&place, &head, job.data).map_err(|e| e.with_batch_index(index))?;
             job.sealed = Some(Detached { head, tag });
             Ok(())
         });

@@ -19,10 +19,11 @@ use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
-use crate::format::record::Sequence;
+use crate::format::record::{AccountRecord, Sequence};
 use crate::id::{AccountId, Generation};
 use crate::keeper::{Completer, Destination, KeeperHandle, Message, Pending};
 use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, Past, Publish};
+use crate::provider::KeyProvider;
 use crate::record_store::RecordStore;
 
 /// Names an account within its cache's life: an id can be attached, dropped and attached again.
@@ -170,6 +171,17 @@ impl AccountInner {
 
     pub(crate) const fn expect(&self) -> &Expect {
         &self.parts.expect
+    }
+
+    /// Which provider to ask about `record`, if it is as expected of what follows `known`.
+    ///
+    /// # Errors
+    /// As [`Expect::admit`].
+    pub(crate) fn admit(&self, known: &Known, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
+        match known.verified {
+            Some(_) => self.expect().admit_next(record),
+            None => self.expect().admit(record),
+        }
     }
 
     pub(crate) fn store(&self) -> Option<&dyn RecordStore> {

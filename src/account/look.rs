@@ -43,7 +43,7 @@ impl AccountInner {
     /// A changed record is verified by the keys that are held. What it takes away is in force now: a deletion, and grace that was made
     /// shorter. What it gives, and what these keys do not verify, is left to the next unwrap.
     fn heed(&self, known: &Known, newest: &Known) {
-        if newest.verified.is_some() || self.expect().admit(&newest.record).is_err() {
+        if newest.verified.is_some() || self.admit(known, &newest.record).is_err() {
             return;
         }
         let verified = self.with_keys(newest.record.generation(), |keys| believe(known, newest, keys));

@@ -107,14 +107,15 @@ impl<'a> Permit<'a> {
         self.epoch
     }
 
-    /// The generation that new blocks are sealed under, and its suite.
+    /// The generation that new blocks are sealed under now, and its suite.
     ///
     /// # Errors
     /// For want of a valid lease.
     pub fn newest(&self) -> Result<(Generation, Suite), Error> {
         let guard = self.enter()?;
-        guard.release()?;
-        Ok((guard.newest().generation(), guard.newest().suite()))
+        let keys = guard.sealing(guard.check_lease()?);
+        guard.check_epoch()?;
+        Ok((keys.generation(), keys.suite()))
     }
 
     /// Seals `plain` into a new buffer of [`sealed_len`](crate::sealed_len) bytes.
@@ -123,7 +124,7 @@ impl<'a> Permit<'a> {
     /// As [`Permit`].
     pub fn seal(&self, id: BlockId, aad: Aad<'_>, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        self.seal_frame(&Place::block(id, aad), plain, &mut out)?;
+        self.seal_frame(&Place::block(id, aad), None, plain, &mut out)?;
         Ok(out)
     }
 
@@ -150,8 +151,9 @@ impl<'a> Permit<'a> {
         out.resize(start + frame::head_len(Kind::Block), 0);
         parts.iter().for_each(|part| out.extend_from_slice(part));
         let (head_bytes, data) = out[start..].split_at_mut(frame::head_len(Kind::Block));
-        let head = guard.newest().fresh_head(&place, now);
-        let sealed = guard.newest().seal_in_place(&place, &head, data);
+        let keys = guard.sealing(now);
+        let head = keys.fresh_head(&place, now);
+        let sealed = keys.seal_in_place(&place, &head, data);
         match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
             Ok(tag) => {
                 head.write(head_bytes);
@@ -176,8 +178,9 @@ impl<'a> Permit<'a> {
         let guard = self.enter()?;
         let now = guard.check_lease()?;
         let place = Place::block(id, aad);
-        let head = guard.newest().fresh_head(&place, now);
-        let tag = guard.newest().seal_in_place(&place, &head, data)?;
+        let keys = guard.sealing(now);
+        let head = keys.fresh_head(&place, now);
+        let tag = keys.seal_in_place(&place, &head, data)?;
         guard.check_epoch().inspect_err(|_| wipe(data))?;
         guard.tally().sealed(data.len());
         Ok(Detached { head, tag })
@@ -250,15 +253,16 @@ impl<'a> Permit<'a> {
         Ok(())
     }
 
-    /// Seals one frame of an object and appends it to `out`.
+    /// Seals one frame of an object, under the generation that its header names, and appends it to `out`.
     pub(crate) fn seal_object_frame(
         &self,
+        generation: Generation,
         id: BlockId,
         last: bool,
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        self.seal_frame(&Place::object_frame(id, last), plain, out)
+        self.seal_frame(&Place::object_frame(id, last), Some(generation), plain, out)
     }
 
     /// Opens one frame of an object whose header named `generation`. `out` is 48 bytes shorter than `frame`.
@@ -362,10 +366,20 @@ impl<'a> Permit<'a> {
     }
 
     /// Appends a whole frame of `plain`, encrypted out of place.
-    fn seal_frame(&self, place: &Place<'_>, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    fn seal_frame(
+        &self,
+        place: &Place<'_>,
+        generation: Option<Generation>,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         place.check(plain.len())?;
         let guard = self.enter()?;
         let now = guard.check_lease()?;
+        let keys = match generation {
+            None => guard.sealing(now),
+            Some(generation) => guard.keys(generation)?,
+        };
 
         let start = out.len();
         let head_len = frame::head_len(place.kind);
@@ -377,8 +391,8 @@ impl<'a> Permit<'a> {
         }
         let (head_bytes, rest) = out[start..].split_at_mut(head_len);
         let (data, tag_bytes) = rest.split_at_mut(plain.len());
-        let head = guard.newest().fresh_head(place, now);
-        let sealed = guard.newest().seal_to(place, &head, plain, data);
+        let head = keys.fresh_head(place, now);
+        let sealed = keys.seal_to(place, &head, plain, data);
         match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
             Ok(tag) => {
                 head.write(head_bytes);

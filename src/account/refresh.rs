@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
-use super::unwrap::{Unwrapped, unwrap_keys};
+use super::unwrap::{Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -139,7 +139,7 @@ impl AccountInner {
         known: &Known,
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
-        let provider = self.expect().admit(&newest.record).map_err(Refreshed::Wrong)?;
+        let provider = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
         let caller = Caller::awaiting(provider.as_ref(), clock);
         self.unwrap_wrap(clock, caller, newest.record.wrapped(), known, newest).await
     }
@@ -156,14 +156,15 @@ impl AccountInner {
         let record = &newest.record;
         let (started, input, keys) = unwrap_keys(clock, self.settings(), provider, wrap, record).await?;
         let verified = believe(known, newest, &keys).map_err(Refreshed::Wrong)?;
+        let older = older_keys(self.settings(), &verified, &keys).map_err(Refreshed::Wrong)?;
         if let Some(store) = self.store() {
             store.authenticated(self.id(), verified.record().sequence()).map_err(Refreshed::NoRecord)?;
         }
-        Ok(Unwrapped { started, input, keys, verified })
+        Ok(Unwrapped { started, input, keys, older, verified })
     }
 
     fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {
-        let Unwrapped { started, input: _, keys, verified } = unwrapped;
+        let (started, verified) = (unwrapped.started, unwrapped.verified.clone());
         let grace = self.settings().grace.allowed_by(verified.policy());
         let deleted = verified.state() != RecordState::Active;
         let known =
@@ -171,7 +172,8 @@ impl AccountInner {
         if deleted {
             return Refreshed::Deleted(known);
         }
-        Refreshed::Verified(Box::new(Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace }))
+        let ring = Arc::new(unwrapped.into_ring());
+        Refreshed::Verified(Box::new(Adopt { started, ring, known, grace }))
     }
 }
 

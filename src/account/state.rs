@@ -347,10 +347,10 @@ impl Guard<'_> {
         self.state.tally()
     }
 
-    /// The keys that new data is sealed under.
+    /// The keys that new data is sealed under at `now`.
     #[inline]
-    pub(crate) fn newest(&self) -> &GenerationKeys {
-        self.ring().newest()
+    pub(crate) fn sealing(&self, now: Moment) -> &GenerationKeys {
+        self.ring().sealing(now)
     }
 
     /// # Errors

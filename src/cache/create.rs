@@ -16,8 +16,8 @@ use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::policy::{RecordPolicy, VersionPolicy};
 use crate::format::record::{
-    Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot, Timestamp,
-    VerifiedRecord,
+    Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
+    Timestamp, VerifiedRecord,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::keeper::{ControlCall, Destination, Message, Met, Pending};
@@ -236,6 +236,7 @@ fn first_record(
             active_from: created,
             fingerprint: KeyFingerprint::of(keys.kcv()),
         },
+        older: OlderGenerations::default(),
     };
     draft.seal(keys.prks())
 }

@@ -94,7 +94,7 @@ impl Gauges {
         // Before the accounts: one that goes in between is counted at the next look, and none twice.
         let mut done = self.subject.departed.sum();
         let accounts = self.accounts();
-        let mut by_destination: BTreeMap<&Destination, Group> = BTreeMap::new();
+        let mut by_destination: HashMap<&Destination, Group> = HashMap::new();
         let mut most = Most::default();
         let mut here = HashMap::new();
         for account in &accounts {

@@ -126,7 +126,7 @@ fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {
         Loaded::Found { bytes, .. } if Tombstone::is_one(&bytes) => return Err(purged(account)),
         Loaded::Found { bytes, tag } => {
             // Both carry the same AEK, so one unwrap tells of both.
-            let target = AccountRecord::parse(&bytes).and_then(|target| target.verify(unwrapped.keys.prks()));
+            let target = AccountRecord::parse(&bytes).and_then(|target| unwrapped.verify_other(target));
             let Ok(target) = target else {
                 return untrusted("the second store's record is damaged or forged: restore it there");
             };

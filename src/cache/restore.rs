@@ -220,7 +220,7 @@ fn current(store: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<Found, Erro
         Loaded::Found { bytes, tag } if Tombstone::is_one(&bytes) => Found::Purged(sequence_of(&bytes)?, tag),
         // Both carry the same AEK, so one unwrap tells of both, also where the KEK version of the newer one is gone.
         Loaded::Found { bytes, tag } => {
-            match AccountRecord::parse(&bytes).and_then(|theirs| theirs.verify(unwrapped.keys.prks())) {
+            match AccountRecord::parse(&bytes).and_then(|theirs| unwrapped.verify_other(theirs)) {
                 Ok(theirs) if theirs.record().account() == ours.account() => {
                     Found::Authentic(Box::new(theirs), tag)
                 }

@@ -22,14 +22,16 @@ use crate::provider::{KekUri, KekVersion, WrapContext, WrapRole, Wrapped};
 
 mod custody;
 mod generation;
+mod older;
 mod values;
 
-#[cfg(test)]
-pub(super) use custody::MAX_PROVIDER_LEN;
 pub(crate) use custody::{Custody, Slot};
 pub(crate) use generation::GenerationEntry;
+pub(crate) use older::{MAX_OLDER, OlderGeneration, OlderGenerations};
 pub(crate) use values::Timestamp;
 pub use values::{KeyFingerprint, Sequence};
+#[cfg(test)]
+pub(super) use {custody::MAX_PROVIDER_LEN, older::MAX_SEALED_LEN};
 
 /// An account as it persists: its wrapped AEK, the KEK that wrapped it, the customer's policy. Holds no secret in
 /// the clear.
@@ -59,6 +61,7 @@ pub(crate) struct RecordDraft {
     /// Who holds the newest generation's AEK.
     pub(crate) custody: Custody,
     pub(crate) newest: GenerationEntry,
+    pub(crate) older: OlderGenerations,
 }
 
 /// Whether the account may be used.
@@ -148,6 +151,32 @@ impl AccountRecord {
         self.draft.newest.fingerprint
     }
 
+    /// From when new data is sealed under the newest generation.
+    #[must_use]
+    pub fn generation_active_from(&self) -> SystemTime {
+        self.draft.newest.active_from.into()
+    }
+
+    /// The generations before the newest whose data can be opened, the highest number first.
+    #[must_use]
+    pub fn older_generations(&self) -> Vec<Generation> {
+        self.draft.older.list.iter().map(|older| older.entry.number).collect()
+    }
+
+    pub(crate) const fn newest(&self) -> &GenerationEntry {
+        &self.draft.newest
+    }
+
+    pub(crate) const fn older(&self) -> &OlderGenerations {
+        &self.draft.older
+    }
+
+    /// Whether the newest generation's AEK, or that of one before it, is the one of `fingerprint`. A hint, like all that a record tells.
+    pub(crate) fn names(&self, fingerprint: KeyFingerprint) -> bool {
+        let older = self.draft.older.list.iter().map(|older| &older.entry);
+        std::iter::once(&self.draft.newest).chain(older).any(|entry| entry.fingerprint == fingerprint)
+    }
+
     /// When the account was created.
     #[must_use]
     pub fn created(&self) -> SystemTime {
@@ -216,7 +245,8 @@ impl AccountRecord {
 
 impl fmt::Debug for AccountRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecordDraft { account, sequence, created: _, state, policy, custody, newest } = &self.draft;
+        let RecordDraft { account, sequence, created: _, state, policy, custody, newest, older } =
+            &self.draft;
         f.debug_struct("AccountRecord")
             .field("account", account)
             .field("sequence", &sequence.number())
@@ -224,6 +254,7 @@ impl fmt::Debug for AccountRecord {
             .field("policy", policy)
             .field("custody", custody)
             .field("newest", newest)
+            .field("older", &older.list.len())
             .field("len", &self.bytes.len())
             .finish_non_exhaustive()
     }
@@ -275,7 +306,7 @@ impl VerifiedRecord {
                 .0
                 .untrusted("the record is not newer than the one in use: rolled back, or replayed"));
         }
-        if new.created != old.created || new.newest != old.newest {
+        if new.created != old.created || !new.keeps_generations_of(old) {
             return Err(self.0.untrusted("the record changes a generation that is in use"));
         }
         next.verify(prks)
@@ -283,6 +314,19 @@ impl VerifiedRecord {
 }
 
 impl RecordDraft {
+    /// Whether a generation of `before` is here what it was there, or gone, and what is new is newer than all of those. The one
+    /// in use is not gone: by its AEK, which whoever made the new one held, the new one is believed.
+    fn keeps_generations_of(&self, before: &Self) -> bool {
+        let known = |entry: &GenerationEntry| {
+            *entry == before.newest || before.older.list.iter().any(|older| older.entry == *entry)
+        };
+        let later = |entry: &GenerationEntry| entry.number > before.newest.number;
+        let mut entries =
+            std::iter::once(&self.newest).chain(self.older.list.iter().map(|older| &older.entry));
+        entries.clone().all(|entry| known(entry) || later(entry))
+            && entries.any(|entry| *entry == before.newest)
+    }
+
     /// Authenticates this under `prks`, which are those of the newest generation.
     ///
     /// # Errors
@@ -304,7 +348,7 @@ impl RecordDraft {
     }
 
     fn write(&self) -> Writer {
-        let Self { account, sequence, created, state, policy, custody, newest } = self;
+        let Self { account, sequence, created, state, policy, custody, newest, older } = self;
         let mut writer = Writer::default();
         writer.put(&MAGIC);
         writer.u8(VERSION);
@@ -322,7 +366,7 @@ impl RecordDraft {
         policy.write(&mut writer);
         custody.write(&mut writer);
         newest.write(&mut writer);
-        writer.u16(OLDER_GENERATIONS);
+        older.write(&mut writer);
         writer
     }
 
@@ -341,13 +385,8 @@ impl RecordDraft {
         let policy = RecordPolicy::parse(reader)?;
         let custody = Custody::parse(reader)?;
         let newest = GenerationEntry::parse(reader)?;
-        if reader.u16()? != OLDER_GENERATIONS {
-            return Err(Error::new(
-                ErrorKind::Format,
-                "a record with older generations, which this version cannot read",
-            ));
-        }
-        Ok(Self { account, sequence, created, state, policy, custody, newest })
+        let older = OlderGenerations::parse(&newest, reader)?;
+        Ok(Self { account, sequence, created, state, policy, custody, newest, older })
     }
 }
 
@@ -373,8 +412,6 @@ pub(crate) const MAC_NAME: &[u8] = b"account record";
 const MAC_LEN: usize = 32;
 const ACTIVE: u8 = 1;
 const DELETED: u8 = 2;
-/// How many follow. Their place is laid out in `docs/FORMAT.md`; this version reads and writes none.
-const OLDER_GENERATIONS: u16 = 0;
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use crate::derive::{Prks, Secrets};
 use crate::error::ErrorKind;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, KeyFingerprint, RecordDraft, RecordState, Sequence, Slot,
-    Timestamp,
+    AccountRecord, Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState,
+    Sequence, Slot, Timestamp,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::provider::{Authority, KekVersion, WrapAlgorithm, Wrapped};
@@ -81,6 +81,7 @@ pub(super) static SEALED: LazyLock<(Prks, Vec<u8>)> = LazyLock::new(|| {
             active_from: created,
             fingerprint: KeyFingerprint::of(&prk.kcv()),
         },
+        older: OlderGenerations::default(),
     };
     let sealed = draft.seal(&prk).expect("consistent").record().to_bytes();
     (prk, sealed)

@@ -8,7 +8,6 @@ use zeroize::Zeroizing;
 use crate::account::Account;
 use crate::account::permit::Permit;
 use crate::error::{Error, ErrorKind};
-use crate::format::frame;
 use crate::format::object::{BlockSize, Context, ObjectGeometry, ObjectInfo, frame_len, header_bytes};
 use crate::id::{BlockId, Epoch, ObjectId};
 
@@ -139,14 +138,9 @@ impl Sealer {
 
     fn seal(&mut self, plain: &[u8], last: Last, out: &mut Vec<u8>) -> Result<(), Error> {
         out.reserve(frame_len(plain.len()));
-        let start = out.len();
         let id = BlockId::new(self.info.object, self.sealed);
         let permit = permit_of(&self.account, self.epoch)?;
-        permit.seal_object_frame(id, last == Last::Yes, plain, out)?;
-        // Frames are sealed under the newest generation, an object under one: that of its header.
-        if frame::peek(&out[start..])?.generation() != self.info.generation {
-            return Err(write_again(&self.account));
-        }
+        permit.seal_object_frame(self.info.generation, id, last == Last::Yes, plain, out)?;
         self.sealed += 1;
         Ok(())
     }

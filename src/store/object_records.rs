@@ -30,7 +30,7 @@ use crate::id::AccountId;
 use crate::record_store::archive::{
     DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, first_after,
 };
-use crate::record_store::{Loaded, RecordStore, RecordTag, not_purged};
+use crate::record_store::{Loaded, RecordStore, RecordTag};
 use crate::runtime::{NoAnswer, RunsOn};
 
 /// A [`RecordStore`] in an object store: S3, Azure Blob Storage, Google Cloud Storage, memory.
@@ -252,13 +252,6 @@ impl RecordStore for ObjectRecordStore {
     }
 
     fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
-        let found = self.ask(self.call_deadline, move |bucket| async move {
-            bucket.get(account, &bucket.record(account), None).await
-        })?;
-        match found {
-            Got::Object { bytes, .. } if Tombstone::is_one(&bytes) => {}
-            _ => return Err(not_purged(account)),
-        }
         self.ask(
             self.call_deadline * LISTING,
             move |bucket| async move { bucket.destroy_history(account).await },

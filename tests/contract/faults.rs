@@ -126,6 +126,36 @@ fn e3_rotation_fails_at_any_step_and_the_account_stays_usable_under_the_old_or_t
 }
 
 #[test]
+fn e4_an_aek_rotation_fails_at_any_step_and_either_record_opens_everything() {
+    each_fault(|arm| {
+        let faulty = Faulty::new();
+        let account = faulty.create(AccountId::random()).unwrap();
+        let block = Block::sealed_by(&account);
+        arm(&faulty);
+        let rotated = account.rotate_aek();
+        let not_reached = faulty.calm();
+        assert_eq!(rotated.is_ok(), not_reached);
+        if let Err(error) = &rotated {
+            assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Io), "{error}");
+        }
+        assert_eq!(block.open(&account), Ok(()));
+        faulty.opens_elsewhere(account.id(), Some(&block));
+        // Tried again, as long as it was not done by the call that failed.
+        faulty.world.run(secs(140));
+        let stored = AccountRecord::parse(&faulty.store.bytes(account.id()).unwrap()).unwrap();
+        if stored.generation().number() == 1 {
+            account.rotate_aek().unwrap();
+            faulty.world.run(secs(140));
+        }
+        let sealed = Block::sealed_by(&account);
+        assert_eq!(strongroom::peek(&sealed.frame).unwrap().generation().number(), 2);
+        assert_eq!((block.open(&account), sealed.open(&account)), (Ok(()), Ok(())));
+        faulty.opens_elsewhere(account.id(), Some(&sealed));
+        !not_reached
+    });
+}
+
+#[test]
 fn e3_a_refresh_fails_at_any_step_and_the_lease_lives_on() {
     each_fault(|arm| {
         let faulty = Faulty::new();

@@ -16,6 +16,7 @@ mod evidence;
 mod fail_the_nth;
 mod faults;
 mod fleet;
+mod generations;
 mod grace;
 mod lock;
 mod machines;

@@ -79,6 +79,7 @@ const UNITS: &[Unit] = &[
     unit("keeper", 4, &["account"]),
     unit("rotate", 4, &["account", "keeper"]),
     unit("change", 4, &["account", "keeper", "rotate"]),
+    unit("generations", 4, &["account", "change", "keeper", "rotate"]),
     unit("delete", 4, &["account", "change", "keeper", "rotate"]),
     unit("operation", 4, &["account"]),
     unit("cache", 4, &["account", "delete", "keeper", "operation", "rotate"]),

@@ -217,7 +217,7 @@ fn f3_blocks_and_object_frames_never_pass_for_one_another() {
         let plain = [3; 100];
         let block = permit.seal(id(0), Aad::EMPTY, &plain).expect("seals");
         let mut frame = Vec::new();
-        permit.seal_object_frame(id(0), true, &plain, &mut frame).expect("seals");
+        permit.seal_object_frame(Generation::FIRST, id(0), true, &plain, &mut frame).expect("seals");
         assert_eq!(frame.len(), 148);
 
         let mut out = [0; 100];
@@ -273,7 +273,7 @@ fn d1_d2_d8_a_keyless_account_refuses_with_its_own_reason_and_touches_nothing() 
             permit.seal_append(id(0), AAD, &[IoSlice::new(b"x")], &mut buffer).expect_err("closed"),
             permit.seal_detached(id(0), AAD, &mut data).expect_err("closed"),
             permit.seal_batch(&mut [SealJob::new(id(0), AAD, &mut data)]).expect_err("closed"),
-            permit.seal_object_frame(id(0), false, b"x", &mut object).expect_err("closed"),
+            permit.seal_object_frame(Generation::FIRST, id(0), false, b"x", &mut object).expect_err("closed"),
             permit.open(id(0), AAD, &frame).expect_err("closed"),
             permit.open_into(id(0), AAD, &frame, &mut out).expect_err("closed"),
             permit.open_bytes(id(0), AAD, frame.clone().into()).expect_err("closed"),

@@ -60,6 +60,7 @@ fn draft(account: AccountId, prk: &Prks) -> RecordDraft {
             active_from: seconds(1_790_000_000),
             fingerprint: KeyFingerprint::of(&prk.kcv()),
         },
+        older: OlderGenerations::default(),
     }
 }
 
@@ -221,8 +222,8 @@ fn f1_unknown_versions_suites_kinds_states_and_counts_are_refused() {
         (fingerprint - 17, 2, "suite"),
         (fingerprint - 1, 0, "active"),
         (fingerprint - 22, 2, "flag"),
-        (fingerprint + 32, 1, "older"),
-        (fingerprint + 33, 1, "older"),
+        (fingerprint + 32, 2, "older"),
+        (fingerprint + 33, 1, "truncated"),
     ];
     for (at, value, what) in cases {
         let mut bad = bytes.clone();
@@ -472,6 +473,7 @@ fn any_draft() -> impl Strategy<Value = RecordDraft> {
                     active_from: seconds(created).plus(Duration::from_secs(later)),
                     fingerprint: KeyFingerprint::of(&prk.kcv()),
                 },
+                older: OlderGenerations::default(),
             }
         },
     )

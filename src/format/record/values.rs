@@ -62,6 +62,11 @@ impl Timestamp {
         Self(nanos / 1_000_000_000)
     }
 
+    /// When it begins, as [`Moment`](crate::clock::Moment) tells the wall clock; what is after the year 2554 is then.
+    pub(crate) const fn wall_nanos(self) -> u64 {
+        self.0.saturating_mul(1_000_000_000)
+    }
+
     /// `by` later, rounded down to a second and at most the year 9999.
     pub(crate) fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))

@@ -1,0 +1,50 @@
+//! All generations that an account can open, and which of them seals. Imports: `block`, `clock`, `id`.
+
+use super::GenerationKeys;
+use crate::clock::Moment;
+use crate::id::Generation;
+
+/// The keys of an account, the newest generation first. Made anew at each verified unwrap.
+#[derive(Debug)]
+pub(crate) struct KeyRing {
+    newest: GenerationKeys,
+    /// From when the newest seals, in nanoseconds of the wall clock: until then some machine may not have it (contract E4).
+    active_from: u64,
+    /// Highest number first.
+    older: Box<[GenerationKeys]>,
+}
+
+impl KeyRing {
+    /// An account with one generation.
+    pub(crate) fn new(newest: GenerationKeys) -> Self {
+        Self { newest, active_from: 0, older: Box::default() }
+    }
+
+    /// `older` has the highest number first. `active_from` is in nanoseconds of the wall clock.
+    pub(crate) fn with_older(newest: GenerationKeys, active_from: u64, older: Vec<GenerationKeys>) -> Self {
+        Self { newest, active_from, older: older.into_boxed_slice() }
+    }
+
+    /// The generation that new data is sealed under at `now`. Only the newest can be one that is not used yet: the next one is
+    /// made once it is.
+    #[inline]
+    pub(crate) fn sealing(&self, now: Moment) -> &GenerationKeys {
+        if now.wall_nanos() >= self.active_from { &self.newest } else { self.before() }
+    }
+
+    #[cold]
+    fn before(&self) -> &GenerationKeys {
+        self.older.first().unwrap_or(&self.newest)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, generation: Generation) -> Option<&GenerationKeys> {
+        if self.newest.generation() == generation { Some(&self.newest) } else { self.get_older(generation) }
+    }
+
+    #[cold]
+    fn get_older(&self, generation: Generation) -> Option<&GenerationKeys> {
+        let at = self.older.binary_search_by(|keys| generation.cmp(&keys.generation())).ok()?;
+        self.older.get(at)
+    }
+}
