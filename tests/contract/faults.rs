@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use strongroom::provider::{Kek, KekVersion, KeyProvider};
-use strongroom::testing::{ManualClock, ScriptedProvider};
+use strongroom::testing::{FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault};
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, AekCache, Error, ErrorKind, Expect, OutageGrace, RotateTo,
+    Account, AccountId, AccountRecord, AccountSpec, AekCache, Error, ErrorKind, Expect, MemoryRecordStore,
+    OutageGrace, RotateTo, Status,
 };
 
-use crate::common::{Block, KEK, Meddler, Store, World, kind, secs};
+use crate::common::{Block, C, KEK, Meddler, Store, World, kind, secs};
 
 struct Faulty {
     world: World,
@@ -169,4 +170,18 @@ fn e3_a_refresh_fails_at_any_step_and_the_lease_lives_on() {
         // Enough refreshes in a minute for the first few; then the test has seen all.
         !faulty.calm()
     });
+}
+
+#[test]
+fn h5_a_record_store_that_is_late_on_virtual_time_makes_refreshes_late() {
+    let world = World::new(30, OutageGrace::For(secs(60)));
+    let store = Arc::new(FaultyRecordStore::on_virtual_time(Arc::new(MemoryRecordStore::new())));
+    let account = world.cache.create(world.spec().store(store.clone())).unwrap();
+    store.fail_every(StoreFault::Late(C + secs(1)));
+    world.run(secs(45));
+    assert!(world.cache.stats().late >= 1);
+    assert!(matches!(account.status(), Status::Grace { .. }), "{:?}", account.status());
+    store.calm();
+    world.run(secs(65));
+    assert!(matches!(account.status(), Status::Fresh { .. }), "{:?}", account.status());
 }
