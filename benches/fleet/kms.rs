@@ -11,9 +11,10 @@ use strongroom::provider::{
 use strongroom::testing::ManualClock;
 use strongroom::testing::virtual_time::{self, Latency};
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Kms(Arc<Shared>);
 
+#[derive(Debug)]
 struct Shared {
     authority: Authority,
     clock: ManualClock,
