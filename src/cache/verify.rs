@@ -50,7 +50,7 @@ enum ToDo {
     /// Kept records that were not read yet.
     Read(AccountId, Vec<KeptRecord>),
     /// What the newest record's AEK did not prove.
-    Unwrap(AccountId, KeptRecord, AccountRecord),
+    Unwrap(AccountId, KeptRecord, Box<AccountRecord>),
 }
 
 /// One record, verified.
@@ -185,7 +185,7 @@ impl VerifyAll {
                 Some(ToDo::Tell(check)) => return Ok(Some(check)),
                 Some(ToDo::Unwrap(account, kept, record)) => {
                     self.pace.keep(&self.cache);
-                    let result = self.unwrap_kept(account, record);
+                    let result = self.unwrap_kept(account, *record);
                     return Ok(Some(RecordCheck::kept(account, kept, result)));
                 }
                 // Of the newest record it was told before.
@@ -246,7 +246,7 @@ impl VerifyAll {
         for (at, (name, record)) in kept.iter().enumerate() {
             self.to_do.push_back(match proven.get(at) {
                 Some(true) => ToDo::Tell(RecordCheck::kept(account, *name, Ok(CheckedRecord::of(record)))),
-                _ => ToDo::Unwrap(account, *name, record.clone()),
+                _ => ToDo::Unwrap(account, *name, Box::new(record.clone())),
             });
         }
         if !rest.is_empty() {
