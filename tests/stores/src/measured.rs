@@ -50,12 +50,7 @@ impl Measured {
     /// Over `inner`, from nothing on.
     #[must_use]
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self {
-            inner,
-            put: Kind::default(),
-            get: Kind::default(),
-            head: Kind::default(),
-        }
+        Self { inner, put: Kind::default(), get: Kind::default(), head: Kind::default() }
     }
 
     /// What was asked for since this was called last.

@@ -114,8 +114,14 @@ async fn list(store: &SealedStore, count: usize, traffic: &Traffic) {
     }
 }
 
-/// What the server costs without us: the puts that filled it, a get and a head of each of a thousand, one after another, and a listing.
-async fn plain(inner: &Arc<dyn ObjectStore>, measured: &Measured, count: usize, filling: Duration, name: &str) {
+/// What the server costs without us: the puts that filled it, a get and a head of 200 of them, one after another, and a listing.
+async fn plain(
+    inner: &Arc<dyn ObjectStore>,
+    measured: &Measured,
+    count: usize,
+    filling: Duration,
+    name: &str,
+) {
     println!("plain {name}: {count} objects in {:.1} s,{}", filling.as_secs_f64(), measured.take());
     for number in (0..count).step_by(count.div_ceil(200)) {
         inner.get(&path(number)).await.expect("is there");
