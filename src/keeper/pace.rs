@@ -73,7 +73,14 @@ mod tests {
                 for _ in 0..next(u64::from(cap) * 2 + 2) {
                     begun.push(pace.take(now));
                 }
-                now += [0, 1, SECOND / u64::from(cap), SECOND / 3, SECOND, 7 * SECOND][next(6) as usize];
+                now += match next(6) {
+                    0 => 0,
+                    1 => 1,
+                    2 => SECOND / u64::from(cap),
+                    3 => SECOND / 3,
+                    4 => SECOND,
+                    _ => 7 * SECOND,
+                };
             }
             assert!(begun.is_sorted());
             assert!(most_in_a_second(&begun) <= cap as usize, "{cap}: {}", most_in_a_second(&begun));

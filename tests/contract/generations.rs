@@ -1,7 +1,7 @@
 //! AEK rotation: E4, and what it may cost (P12).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use strongroom::provider::{Kek, KekVersion};
 use strongroom::testing::{Answer, Call};
@@ -156,7 +156,7 @@ fn e4_an_object_is_under_one_generation_also_when_the_next_becomes_active_while_
     account.rotate_aek().unwrap();
     world.run(ACTIVE_AFTER - secs(1));
     let context = strongroom::Context::new(&[b"store", b"path"]);
-    let mut writer = SealedObject::writer(account.clone(), context.clone(), Vec::new()).unwrap();
+    let mut writer = SealedObject::writer(account.clone(), context, Vec::new()).unwrap();
     let plain = vec![7; 300_000];
     std::io::Write::write_all(&mut writer, &plain[..200_000]).unwrap();
     world.run(secs(2));
@@ -249,7 +249,7 @@ fn e4_a_generation_is_destroyed_when_no_machine_can_seal_under_it_and_not_before
     assert_eq!(account.generation_destroyable_from(nth(1)), None, "it is the newest");
     assert_eq!(destroy(&account, 1), Some(ErrorKind::Misuse));
     account.rotate_aek().unwrap();
-    let made = SystemTime::from(account.record().generation_created());
+    let made = account.record().generation_created();
     let from = account.generation_destroyable_from(nth(1)).unwrap();
     assert_eq!(from, made + secs(71) + grace, "F of the slowest machine, and its grace");
     // A machine to which the KMS falls silent right now seals on under the generation it knows.
