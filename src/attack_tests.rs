@@ -17,21 +17,20 @@ use crate::differential_tests::Random;
 use crate::error::{Error, ErrorKind};
 use crate::evidence::{count, report};
 use crate::expect::Expect;
-use crate::format::object::{BlockSize, Context, FRAME_OVERHEAD, HEADER_LEN};
+use crate::format::object::{BlockSize, Context, HEADER_LEN};
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState,
-    Sequence, Slot, Timestamp, VerifiedRecord,
+    AccountRecord, Custody, GenerationEntry, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
+    Timestamp, VerifiedRecord,
 };
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId, Suite};
 use crate::object::{ObjectOptions, SealedObject};
-use crate::provider::{Kek, KeyProvider, WrapContext};
+use crate::provider::{Kek, KeyProvider, WrapContext, WrapRole};
 use crate::secret::MemoryLock;
 use crate::testing::{ManualClock, ScriptedProvider};
 
 const SEED: u64 = 0x5eed_0005;
 const BLOCK: usize = 4096;
-const FRAME: usize = BLOCK + FRAME_OVERHEAD;
 
 /// Makes one forgery and tries it: whether it was accepted.
 type Attack = fn(&World, &mut Random) -> bool;
@@ -39,31 +38,33 @@ type Attack = fn(&World, &mut Random) -> bool;
 #[test]
 fn r5_what_is_put_together_from_genuine_pieces_is_refused() {
     let goal = count(5000, 100_000, 1_000_000);
-    let world = World::new();
-    world.genuine_is_accepted();
     let mut random = Random(SEED);
-    let each = goal.div_ceil(ATTACKS.len() as u64);
+    let each = goal.div_ceil(2 * ATTACKS.len() as u64);
     let (mut tried, mut accepted) = (0, 0);
-    for (name, attack) in ATTACKS {
-        let before = accepted;
-        for _ in 0..each {
-            tried += 1;
-            accepted += u64::from(attack(&world, &mut random));
+    for suite in [Suite::Aes256Gcm, Suite::Double] {
+        let world = World::new(suite);
+        world.genuine_is_accepted();
+        for (name, attack) in ATTACKS {
+            let before = accepted;
+            for _ in 0..each {
+                tried += 1;
+                accepted += u64::from(attack(&world, &mut random));
+            }
+            if accepted != before {
+                println!("{suite:?}, {name}: {} of {each} accepted", accepted - before);
+            }
+            world.kms.clear_log();
         }
-        if accepted != before {
-            println!("{name}: {} of {each} accepted", accepted - before);
-        }
-        world.kms.clear_log();
+        // A world in which nothing opens any more refuses everything.
+        world.genuine_is_accepted();
     }
-    // A world in which nothing opens any more refuses everything.
-    world.genuine_is_accepted();
     report("R5", "tried", tried, ">=", goal);
     report("R5", "attack kinds", ATTACKS.len(), ">=", 30);
     report("R5", "accepted", accepted, "=", 0);
     assert_eq!(accepted, 0, "accepted of {tried}");
 }
 
-const ATTACKS: [(&str, Attack); 34] = [
+const ATTACKS: [(&str, Attack); 37] = [
     ("block: at another index", |w, r| w.ours.opens(&Block { index: r.below(1 << 40) + 8, ..w.block(r) })),
     ("block: in another object", |w, r| {
         let block = w.block(r);
@@ -89,8 +90,9 @@ const ATTACKS: [(&str, Attack); 34] = [
     ("block: longer", |w, r| w.ours.opens(&w.block(r).edited(|sealed| sealed.extend(some(r, 100))))),
     ("block: spliced of two", |w, r| {
         let (one, two) = (w.block(r), w.other_block(r));
-        // Behind R, behind the commitment, before the tag.
-        let (cut, from) = [(32, 32), (48, 48), (one.sealed.len() - 16, two.len() - 16)][at(r, 3)];
+        // Behind R, behind the commitment, before the last tag, before what is the first of two tags in suite 2.
+        let before = |tags: usize| (one.sealed.len() - tags, two.len() - tags);
+        let (cut, from) = [(32, 32), (48, 48), before(16), before(32)][at(r, 4)];
         w.ours.opens(&one.edited(|sealed| drop(sealed.splice(cut.., two[from..].iter().copied()))))
     }),
     ("block: R of another", |w, r| {
@@ -104,10 +106,48 @@ const ATTACKS: [(&str, Attack); 34] = [
     ("block: version, suite, kind or flags", |w, r| {
         w.ours.opens(&w.block(r).edited(|sealed| sealed[at(r, 4)] ^= r.byte()))
     }),
+    ("block: of the other suite", |w, r| {
+        // As many bytes more or less as the other suite has, taken off, put on, or moved, under a header that says so.
+        let other = 3 - w.block(r).sealed[1];
+        w.ours.opens(&w.block(r).edited(|sealed| {
+            let (tags, end) = (sealed.len() - 32, sealed.len() - 16);
+            match r.below(3) {
+                0 => drop(sealed.drain(end..)),
+                1 => drop(sealed.drain(tags..end)),
+                _ => sealed.extend(r.vec(16)),
+            }
+            sealed[1] = other;
+        }))
+    }),
+    ("object: a frame of the other suite", |w, r| {
+        w.edited(r, |frames, r| {
+            let one = at(r, frames.len());
+            let frame = &mut frames[one];
+            frame[1] = 3 - frame[1];
+            match r.below(3) {
+                0 => frame.truncate(frame.len() - 16),
+                1 => frame.extend(r.vec(16)),
+                _ => {}
+            }
+        })
+    }),
+    ("record: of the other suite", |w, r| {
+        w.record(r, |bytes, _, r| {
+            // The generation's suite, with the second KCV and the second custody left out, or with room for them.
+            let at = bytes.windows(4).position(|number| number == [0, 0, 0, 1]).map_or(0, |found| found + 4);
+            let suite = bytes.iter().enumerate().skip(at).find(|(_, byte)| [1, 2].contains(*byte));
+            let at = suite.map_or(0, |(at, _)| at);
+            bytes[at] = 3 - bytes[at].min(2);
+            if r.below(2) == 0 {
+                bytes.truncate(bytes.len() - 34);
+                bytes.extend(r.vec(34));
+            }
+        })
+    }),
     ("block: generation", |w, r| w.ours.opens(&w.block(r).edited(|sealed| sealed[4 + at(r, 4)] ^= r.byte()))),
     ("block: made of an object's frame", |w, r| {
         let object = w.object(r);
-        let frame = object[HEADER_LEN..HEADER_LEN + FRAME].to_vec();
+        let frame = frames(&object)[0].clone();
         let commitment = &w.ours.blocks[0].sealed[32..48];
         let mut sealed = [&frame[..32], commitment, &frame[32..]].concat();
         sealed[2] = 1;
@@ -134,7 +174,7 @@ const ATTACKS: [(&str, Attack); 34] = [
     ("object: a frame left out", |w, r| w.edited(r, |frames, r| drop(frames.remove(at(r, frames.len()))))),
     ("object: cut between frames", |w, r| w.edited(r, |frames, r| frames.truncate(at(r, frames.len())))),
     ("object: cut anywhere", |w, r| w.patched(r, |sealed, r| sealed.truncate(at(r, sealed.len())))),
-    ("object: longer", |w, r| w.patched(r, |sealed, r| sealed.extend(some(r, 2 * FRAME)))),
+    ("object: longer", |w, r| w.patched(r, |sealed, r| sealed.extend(some(r, 2 * BLOCK)))),
     ("object: a frame of a twin of the same account and context", |w, r| {
         let twin = frames(&w.ours.objects[1]);
         w.edited(r, |frames, r| {
@@ -244,11 +284,12 @@ struct Block {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(suite: Suite) -> Self {
         let kms = Arc::new(ScriptedProvider::on_virtual_time());
         kms.add_key("orders");
+        kms.add_key("second");
         let cache = AekCache::builder().manual(&ManualClock::new()).build().unwrap();
-        let [ours, theirs] = [(); 2].map(|()| Customer::new(&kms, &cache));
+        let [ours, theirs] = [(); 2].map(|()| Customer::new(&kms, &cache, suite));
         Self { kms, _cache: cache, ours, theirs }
     }
 
@@ -313,30 +354,39 @@ impl World {
 
     fn expect(&self, account: AccountId) -> Expect {
         let kms: Arc<dyn KeyProvider> = self.kms.clone();
-        Expect::account(account).kek(kms, "orders")
+        let expect = Expect::account(account).kek(kms.clone(), "orders");
+        match self.ours.account.permit().unwrap().newest().unwrap().1 {
+            Suite::Double => expect.outer_kek(kms, "second"),
+            _ => expect,
+        }
     }
 
     /// All that stands between a stored record and its use, in the order of attaching.
     fn believe(&self, bytes: &[u8], expect: &Expect) -> Result<VerifiedRecord, Error> {
         let record = AccountRecord::parse(bytes)?;
-        let context = record.wrap_context();
-        let input =
-            expect.admit(&record)?.unwrap(record.wrapped(), &context).map_err(|_| Error::corrupt())?;
-        let secret = input.secret_for(&context).ok_or_else(Error::corrupt)?;
-        let lock = MemoryLock::BestEffort;
-        let prk = Prks::extract(record.account(), record.generation(), Secrets::single(secret), lock)?;
-        record.verify(&prk)
+        let providers = expect.admit(&record)?;
+        let mut secrets: Vec<[u8; 32]> = Vec::new();
+        for (provider, held) in providers.iter().zip(record.held()) {
+            let input = provider.unwrap(&held.slot.wrapped, &held.context).map_err(|_| Error::corrupt())?;
+            secrets.push(*input.secret_for(&held.context).ok_or_else(Error::corrupt)?);
+        }
+        let secrets = Secrets { inner: &secrets[0], outer: secrets.get(1) };
+        let prks = Prks::extract(record.account(), record.generation(), secrets, MemoryLock::BestEffort)?;
+        record.verify(&prks)
     }
 }
 
 impl Customer {
-    fn new(kms: &Arc<ScriptedProvider>, cache: &AekCache) -> Self {
+    fn new(kms: &Arc<ScriptedProvider>, cache: &AekCache, suite: Suite) -> Self {
         let provider: Arc<dyn KeyProvider> = kms.clone();
-        let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest("orders"));
+        let mut spec = AccountSpec::new(AccountId::random(), provider.clone(), Kek::latest("orders"));
+        if suite == Suite::Double {
+            spec = spec.double_encryption(provider, Kek::latest("second"));
+        }
         let account = cache.create(spec).unwrap();
         let blocks = (0..32).map(|number| Block::seal(&account, number)).collect();
         let objects = [(); 2].map(|()| write(&account));
-        let (records, prk) = records(kms, account.id());
+        let (records, prk) = records(kms, account.id(), suite);
         Self { account, blocks, objects, records, prk }
     }
 
@@ -371,13 +421,17 @@ impl Block {
     }
 }
 
-fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, Prks) {
-    let mut secret = [0; 32];
-    crate::random::fill(&mut secret);
-    let prk =
-        Prks::extract(account, Generation::FIRST, Secrets::single(&secret), MemoryLock::BestEffort).unwrap();
-    let context = WrapContext::for_tests(account, Generation::FIRST);
-    let wrapped = kms.wrap(&Kek::latest("orders"), &context, &context.input(&secret)).unwrap();
+fn records(kms: &ScriptedProvider, account: AccountId, suite: Suite) -> (Vec<VerifiedRecord>, Prks) {
+    let mut secrets = [[0; 32]; 2];
+    secrets.iter_mut().for_each(|secret| crate::random::fill(secret));
+    let double = suite == Suite::Double;
+    let both = Secrets { inner: &secrets[0], outer: double.then_some(&secrets[1]) };
+    let prk = Prks::extract(account, Generation::FIRST, both, MemoryLock::BestEffort).unwrap();
+    let wrap = |kek: &str, role, secret: &[u8; 32]| {
+        let context = WrapContext::new(account, Generation::FIRST, suite, role);
+        let wrapped = kms.wrap(&Kek::latest(kek), &context, &context.input(secret)).unwrap();
+        Custody::Single(Slot { wrapped, standby: None })
+    };
     let created = Timestamp::from_wall_nanos(1_790_000_000_000_000_000);
     let draft = RecordDraft {
         account,
@@ -385,14 +439,9 @@ fn records(kms: &ScriptedProvider, account: AccountId) -> (Vec<VerifiedRecord>, 
         created,
         state: RecordState::Active,
         policy: RecordPolicy::default(),
-        custody: Custody::Single(Slot { wrapped, standby: None }),
-        newest: GenerationEntry {
-            number: Generation::FIRST,
-            suite: Suite::Aes256Gcm,
-            created,
-            active_from: created,
-            fingerprint: KeyFingerprint::of(&prk.kcv()),
-        },
+        custody: wrap("orders", WrapRole::Inner, &secrets[0]),
+        newest: GenerationEntry::first(&prk, created),
+        outer: double.then(|| wrap("second", WrapRole::Outer, &secrets[1])),
         older: OlderGenerations::default(),
     };
     let mut records = vec![draft.seal(&prk).unwrap()];
@@ -423,7 +472,8 @@ fn context() -> Context {
 }
 
 fn frames(sealed: &[u8]) -> Vec<Vec<u8>> {
-    sealed[HEADER_LEN..].chunks(FRAME).map(<[u8]>::to_vec).collect()
+    let layout = SealedObject::peek(sealed).unwrap().layout();
+    sealed[HEADER_LEN..].chunks(layout.frame_len(BLOCK)).map(<[u8]>::to_vec).collect()
 }
 
 fn at(random: &mut Random, len: usize) -> usize {

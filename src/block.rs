@@ -6,6 +6,8 @@
 //! nonce = R[12..24]
 //! AAD   = header8 || account16 || object16 || index_be8 || caller's
 //! ```
+//! In suite 2 what comes out is sealed once more, under the outer key (`double`).
+//!
 //! The block's place is in its key and in its AAD, so a block opens in its own place only (contract F3), and a
 //! standalone block carries the prefix of its key check value, compared before decryption, so that it opens
 //! under one AEK only (F5; AES-GCM by itself does not promise that).
@@ -20,12 +22,13 @@ use zeroize::Zeroize;
 
 use crate::clock::Moment;
 use crate::derive::{DekUse, Kcv, Kind, MacUse, Nonce24, Prks, Secrets};
-use crate::engine::{Bound, Engine, Tag};
+use crate::engine::{Aead, Bound, Engine, Tag};
 use crate::error::{Error, ErrorKind};
-use crate::format::frame::{Head, Header, check_len};
+use crate::format::frame::{Head, Header, Tags, check_len};
 use crate::id::{Aad, AccountId, BlockId, Generation, Suite};
 use crate::secret::{Dek, MemoryLock};
 
+mod double;
 mod older;
 mod ring;
 
@@ -75,6 +78,8 @@ impl GenerationKeys {
         self.prks.suite()
     }
 
+    /// Names all keys of the generation.
+    #[cfg(test)]
     pub(crate) const fn kcv(&self) -> &Kcv {
         &self.kcv
     }
@@ -110,7 +115,7 @@ impl GenerationKeys {
         self.head(place, self.prks.inner().fresh_nonce(now))
     }
 
-    /// Encrypts `data` in place, under a head that no other data was sealed under. The tag is for the caller to store.
+    /// Encrypts `data` in place, under a head that no other data was sealed under. The tags are for the caller to store.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or [`MAX_AAD`], with `data` untouched, or when
@@ -121,9 +126,12 @@ impl GenerationKeys {
         place: &Place<'_>,
         head: &Head,
         data: &mut [u8],
-    ) -> Result<Tag, Error> {
+    ) -> Result<Tags, Error> {
         place.check(data.len())?;
-        let sealed = self.with_bound(head, place, |dek, bound| self.engine.seal_in_place(dek, bound, data));
+        let inner = self.with_bound(head, place, |dek, bound| {
+            self.engine.seal_in_place(Aead::Aes256Gcm, dek, bound, data)
+        });
+        let sealed = self.cover(place, head, inner, data);
         wipe_unless_ok(sealed, data)
     }
 
@@ -138,9 +146,12 @@ impl GenerationKeys {
         head: &Head,
         plain: &[u8],
         out: &mut [u8],
-    ) -> Result<Tag, Error> {
+    ) -> Result<Tags, Error> {
         place.check(plain.len())?;
-        let sealed = self.with_bound(head, place, |dek, bound| self.engine.seal_to(dek, bound, plain, out));
+        let inner = self.with_bound(head, place, |dek, bound| {
+            self.engine.seal_to(Aead::Aes256Gcm, dek, bound, plain, out)
+        });
+        let sealed = self.cover(place, head, inner, out);
         wipe_unless_ok(sealed, out)
     }
 
@@ -151,9 +162,9 @@ impl GenerationKeys {
         place: &Place<'_>,
         r: Nonce24,
         data: &mut [u8],
-    ) -> Result<(Head, Tag), Error> {
+    ) -> Result<(Head, Tags), Error> {
         let head = self.head(place, r);
-        self.seal_in_place(place, &head, data).map(|tag| (head, tag))
+        self.seal_in_place(place, &head, data).map(|tags| (head, tags))
     }
 
     /// Verifies and decrypts `data` in place, then asks `release`.
@@ -165,15 +176,14 @@ impl GenerationKeys {
         &self,
         place: &Place<'_>,
         head: &Head,
-        tag: &Tag,
+        tags: &Tags,
         data: &mut [u8],
         release: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         place.check(data.len())?;
         self.check_head(place, head)?;
-        let opened = self
-            .with_bound(head, place, |dek, bound| self.engine.open_in_place(dek, bound, tag, data))
-            .and_then(|()| release());
+        let inner = self.uncover(place, head, tags, data);
+        let opened = inner.and_then(|tag| self.open_inner(place, head, &tag, data)).and_then(|()| release());
         wipe_unless_ok(opened, data)
     }
 
@@ -188,17 +198,55 @@ impl GenerationKeys {
         &self,
         place: &Place<'_>,
         head: &Head,
-        tag: &Tag,
+        tags: &Tags,
         sealed: &[u8],
         out: &mut [u8],
         release: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         place.check(sealed.len())?;
         self.check_head(place, head)?;
-        let opened = self
-            .with_bound(head, place, |dek, bound| self.engine.open_to(dek, bound, tag, sealed, out))
-            .and_then(|()| release());
-        wipe_unless_ok(opened, out)
+        let opened = match self.prks.outer() {
+            None => self.with_bound(head, place, |dek, bound| {
+                self.engine.open_to(Aead::Aes256Gcm, dek, bound, &tags.last, sealed, out)
+            }),
+            Some(outer) => self
+                .uncover_to(outer, place, head, tags, sealed, out)
+                .and_then(|tag| self.open_inner(place, head, &tag, out)),
+        };
+        wipe_unless_ok(opened.and_then(|()| release()), out)
+    }
+
+    /// The inner layer, in place.
+    #[inline]
+    fn open_inner(&self, place: &Place<'_>, head: &Head, tag: &Tag, data: &mut [u8]) -> Result<(), Error> {
+        self.with_bound(head, place, |dek, bound| {
+            self.engine.open_in_place(Aead::Aes256Gcm, dek, bound, tag, data)
+        })
+    }
+
+    /// What follows the inner layer: in suite 1 nothing.
+    #[inline]
+    fn cover(
+        &self,
+        place: &Place<'_>,
+        head: &Head,
+        inner: Result<Tag, Error>,
+        data: &mut [u8],
+    ) -> Result<Tags, Error> {
+        match (inner, self.prks.outer()) {
+            (Ok(tag), None) => Ok(Tags::one(tag)),
+            (Ok(tag), Some(outer)) => self.cover_with(outer, place, head, tag, data),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// What comes before the inner layer is opened, and its tag: in suite 1 nothing.
+    #[inline]
+    fn uncover(&self, place: &Place<'_>, head: &Head, tags: &Tags, data: &mut [u8]) -> Result<Tag, Error> {
+        match self.prks.outer() {
+            None => Ok(tags.last),
+            Some(outer) => self.uncover_in_place(outer, place, head, tags, data),
+        }
     }
 
     #[inline]
@@ -230,30 +278,49 @@ impl GenerationKeys {
         }
     }
 
-    /// Derives the block's DEK and puts its AAD together, on the stack.
+    /// Derives the block's inner DEK and puts its AAD together, on the stack.
     #[inline]
     fn with_bound<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(&Dek, Bound<'_>) -> T) -> T {
         let mut dek = Dek::empty();
         self.prks.inner().dek(DekUse::Inner, self.suite(), place.kind, place.id, &head.r, &mut dek);
-        if place.aad.as_bytes().len() <= SHORT_AAD {
-            self.with_aad::<{ AAD_HEAD + SHORT_AAD }, T>(head, place, |bound| call(&dek, bound))
+        self.with_aad(head, place, [], |bound| call(&dek, bound))
+    }
+
+    /// The AAD of a layer; `last` is what the outer one adds.
+    #[inline]
+    fn with_aad<const L: usize, T>(
+        &self,
+        head: &Head,
+        place: &Place<'_>,
+        last: [u8; L],
+        call: impl FnOnce(Bound<'_>) -> T,
+    ) -> T {
+        if place.aad.as_bytes().len() + L <= SHORT_AAD {
+            self.with_aad_in::<{ AAD_HEAD + SHORT_AAD }, L, T>(head, place, last, call)
         } else {
-            self.with_long_aad(head, place, |bound| call(&dek, bound))
+            self.with_long_aad(head, place, last, call)
         }
     }
 
     /// Apart, so that the usual path has no frame of 4 KiB.
     #[cold]
     #[inline(never)]
-    fn with_long_aad<T>(&self, head: &Head, place: &Place<'_>, call: impl FnOnce(Bound<'_>) -> T) -> T {
-        self.with_aad::<{ AAD_HEAD + MAX_AAD }, T>(head, place, call)
-    }
-
-    #[inline]
-    fn with_aad<const N: usize, T>(
+    fn with_long_aad<const L: usize, T>(
         &self,
         head: &Head,
         place: &Place<'_>,
+        last: [u8; L],
+        call: impl FnOnce(Bound<'_>) -> T,
+    ) -> T {
+        self.with_aad_in::<{ AAD_HEAD + MAX_AAD + Tag::LEN }, L, T>(head, place, last, call)
+    }
+
+    #[inline]
+    fn with_aad_in<const N: usize, const L: usize, T>(
+        &self,
+        head: &Head,
+        place: &Place<'_>,
+        last: [u8; L],
         call: impl FnOnce(Bound<'_>) -> T,
     ) -> T {
         let callers = place.aad.as_bytes();
@@ -262,8 +329,10 @@ impl GenerationKeys {
         aad[8..24].copy_from_slice(self.account.as_bytes());
         aad[24..40].copy_from_slice(place.id.object().as_bytes());
         aad[40..AAD_HEAD].copy_from_slice(&place.id.index().to_be_bytes());
-        aad[AAD_HEAD..AAD_HEAD + callers.len()].copy_from_slice(callers);
-        call(Bound { nonce: head.r.aead_nonce(), aad: &aad[..AAD_HEAD + callers.len()] })
+        let end = AAD_HEAD + callers.len();
+        aad[AAD_HEAD..end].copy_from_slice(callers);
+        aad[end..end + L].copy_from_slice(&last);
+        call(Bound { nonce: head.r.aead_nonce(), aad: &aad[..end + L] })
     }
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //! A lease is enough: whoever holds one holds the key that authenticates the record, and what a customer takes away must not wait
 //! for a KMS that is silent. Whatever fails or crashes on the way, the store has the old record or the new one. Runs on workers. Imports:
-//! `account`, `rotate`, `keeper`, `lease`, `provider`, `format`, `record_store`, `error`.
+//! `account`, `rotate`, `keeper`, `lease`, `format`, `record_store`, `error`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,6 @@ use crate::format::policy::RecordPolicy;
 use crate::format::record::{RecordDraft, VerifiedRecord};
 use crate::keeper::{ControlCall, Destination, Met, Pending};
 use crate::lease::Event;
-use crate::provider::Caller;
 use crate::record_store::RecordStore;
 use crate::rotate::met;
 
@@ -164,11 +163,7 @@ impl<'a> Newest<'a> {
 
     /// Has the KMS unwrap it, and believes it by what comes out.
     pub(crate) async fn unwrapped(&self) -> Result<Unwrapped, Error> {
-        let provider = self.inner.admit(&self.known, &self.newest.record)?;
-        let caller = Caller::awaiting(provider.as_ref(), self.inner.clock());
-        let wrap = self.newest.record.wrapped();
-        let unwrapped =
-            self.inner.unwrap_wrap(self.inner.clock(), caller, wrap, &self.known, &self.newest).await;
+        let unwrapped = self.inner.unwrap_newest(self.inner.clock(), &self.known, &self.newest).await;
         unwrapped.map_err(Refreshed::into_failure)
     }
 

@@ -12,7 +12,7 @@ use crate::block::{GenerationKeys, Place};
 use crate::derive::{Kind, Nonce24, Secrets};
 use crate::engine::Engine;
 use crate::evidence::{count, report};
-use crate::format::frame;
+use crate::format::frame::{self, Tags};
 use crate::id::{Aad, AccountId, BlockId, Generation, ObjectId};
 use crate::python::PYTHON;
 use crate::secret::MemoryLock;
@@ -98,6 +98,8 @@ fn feed(mut random: Random, cases: u64, to_third: &mut BufWriter<ChildStdin>) ->
 struct Owner {
     account: [u8; 16],
     secret: [u8; 32],
+    /// The second secret, of suite 2: one account of two has it.
+    outer: Option<[u8; 32]>,
     generation: Generation,
     portable: GenerationKeys,
     fastest: GenerationKeys,
@@ -106,17 +108,23 @@ struct Owner {
 impl Owner {
     fn generate(random: &mut Random) -> Self {
         let (account, secret) = (random.bytes(), random.bytes());
+        let outer = (random.below(2) == 0).then(|| random.bytes());
         // Mostly small, as they are in service, but every byte of the number has its turn.
         let number = u32::try_from((random.next() >> 32) >> random.below(32)).expect("32 bits");
         let generation = Generation::new(number.max(1)).expect("not zero");
         let id = AccountId::from_bytes(account);
         let keys = |engine| {
-            GenerationKeys::new(id, generation, Secrets::single(&secret), MemoryLock::BestEffort)
-                .expect("two slots of memory")
-                .with_engine(engine)
+            GenerationKeys::new(
+                id,
+                generation,
+                Secrets { inner: &secret, outer: outer.as_ref() },
+                MemoryLock::BestEffort,
+            )
+            .expect("a few slots of memory")
+            .with_engine(engine)
         };
         let (portable, fastest) = (keys(Engine::Portable), keys(Engine::Fastest));
-        Self { account, secret, generation, portable, fastest }
+        Self { account, secret, outer, generation, portable, fastest }
     }
 }
 
@@ -161,10 +169,12 @@ impl Case {
         let mut sealed = vec![0; at];
         sealed.extend(&self.plain);
         let r = Nonce24::from_bytes(self.r);
-        let (head, tag) =
+        let (head, tags) =
             keys.seal_with_for_tests(&self.place(), r, &mut sealed[at..]).expect("within limits");
         head.write(&mut sealed[..at]);
-        sealed.extend(tag.0);
+        let end = sealed.len();
+        sealed.resize(end + Tags::len(keys.suite()), 0);
+        tags.write(&mut sealed[end..]);
         sealed
     }
 
@@ -177,9 +187,11 @@ impl Case {
     /// As the head of third.py has it.
     fn send(&self, owner: &Owner, sealed: &[u8], to: &mut impl Write) {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_be_bytes();
-        let parts: [&[u8]; 13] = [
+        let parts: [&[u8]; 15] = [
             &owner.account,
             &owner.secret,
+            &[owner.fastest.suite().number()],
+            &owner.outer.unwrap_or_default(),
             &owner.generation.number().to_be_bytes(),
             &[self.kind.number()],
             &[u8::from(self.last)],

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
 use crate::id::{AccountId, Generation};
-use crate::provider::KeyProvider;
+use crate::provider::{KekUri, KeyProvider};
 
 /// The account, the KEKs that may wrap its AEK, and what else the embedder knows.
 ///
@@ -31,6 +31,7 @@ use crate::provider::KeyProvider;
 pub struct Expect {
     account: AccountId,
     keks: Vec<AllowedKek>,
+    outer_keks: Vec<AllowedKek>,
     generation: Option<Generation>,
     fingerprint: Option<KeyFingerprint>,
     least_sequence: Option<Sequence>,
@@ -49,6 +50,7 @@ impl Expect {
         Self {
             account,
             keks: Vec::new(),
+            outer_keks: Vec::new(),
             generation: None,
             fingerprint: None,
             least_sequence: None,
@@ -68,14 +70,24 @@ impl Expect {
         self
     }
 
+    /// The account is under double encryption, and its second AEK is wrapped by the KEK called `name` at `provider`. Call it again
+    /// to allow another one.
+    ///
+    /// Without it a record of double encryption is not admitted; with it no other one is. So whoever can use the first KEK, and
+    /// can replace the record, cannot have new data sealed under that one alone (contract A6).
+    pub fn outer_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.outer_keks.push(AllowedKek { provider, name: name.into() });
+        self
+    }
+
     /// The newest generation is exactly this one.
     pub const fn generation(mut self, generation: Generation) -> Self {
         self.generation = Some(generation);
         self
     }
 
-    /// The AEK of the newest generation, or of one before it, is exactly the one of this fingerprint: whoever made a newer one
-    /// held that one. Note the newest again before the one that is noted is destroyed.
+    /// The AEK of the newest generation, or of one before it, is exactly the one of this fingerprint, under double encryption both: whoever made a
+    /// newer one held that one. Note the newest again before the one that is noted is destroyed.
     pub const fn fingerprint(mut self, fingerprint: KeyFingerprint) -> Self {
         self.fingerprint = Some(fingerprint);
         self
@@ -108,19 +120,20 @@ impl Expect {
         self
     }
 
-    /// Which provider to ask to unwrap what `record` carries, if the record is as expected. Asks no KMS.
+    /// Which providers to ask to unwrap what `record` carries, if the record is as expected: that of the AEK, and then, under double
+    /// encryption, that of the second one. Asks no KMS.
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] when the record is of another account, KEK, generation or key, or too old; the message
-    /// says what differs. [`ErrorKind::Misuse`] when this names no KEK, or when the provider's wraps prove
+    /// says what differs. [`ErrorKind::Misuse`] when this names no KEK, or when a provider's wraps prove
     /// nothing and neither a fingerprint nor [`Self::trust_record_store_with_public_wrap`] was given.
-    pub fn admit(&self, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
-        let provider = self.admit_next(record)?;
+    pub fn admit(&self, record: &AccountRecord) -> Result<Vec<Arc<dyn KeyProvider>>, Error> {
+        let providers = self.admit_next(record)?;
         match self.fingerprint.filter(|fingerprint| !record.names(*fingerprint)) {
             Some(fingerprint) => {
                 Err(self.untrusted("the record is of another key", record.fingerprint(), fingerprint))
             }
-            None => Ok(provider),
+            None => Ok(providers),
         }
     }
 
@@ -129,10 +142,11 @@ impl Expect {
     ///
     /// # Errors
     /// As [`Self::admit`], but for the fingerprint.
-    pub(crate) fn admit_next(&self, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
+    pub(crate) fn admit_next(&self, record: &AccountRecord) -> Result<Vec<Arc<dyn KeyProvider>>, Error> {
         let Self {
             account,
             keks,
+            outer_keks,
             generation,
             fingerprint,
             least_sequence,
@@ -141,7 +155,20 @@ impl Expect {
         if record.account() != *account {
             return Err(self.untrusted("the record is of another account", record.account(), account));
         }
-        let provider = self.provider_for(record, keks)?;
+        if keks.is_empty() {
+            return Err(self.misuse("Expect names no KEK: call Expect::kek"));
+        }
+        let mut providers = vec![self.provider_for(record.kek(), keks)?];
+        match record.outer_kek() {
+            Some(_) if outer_keks.is_empty() => {
+                return Err(self.untrusted("the record is of double encryption", "two KEKs", "one"));
+            }
+            Some(outer) => providers.push(self.provider_for(outer, outer_keks)?),
+            None if outer_keks.is_empty() => {}
+            None => {
+                return Err(self.untrusted("the record is not of double encryption", "one KEK", "two"));
+            }
+        }
         if let Some(least) = least_sequence.filter(|least| record.sequence() < *least) {
             return Err(self.untrusted("the record is older than expected", record.sequence(), least));
         }
@@ -152,31 +179,24 @@ impl Expect {
                 generation,
             ));
         }
-        let proven = provider.wrap_is_authentic() || fingerprint.is_some();
+        let proven = providers.iter().all(|provider| provider.wrap_is_authentic()) || fingerprint.is_some();
         if !proven && !trust_record_store_with_public_wrap {
             return Err(self.misuse(
                 "anyone can make a wrap for this provider: expect the key's fingerprint, or call \
                  trust_record_store_with_public_wrap",
             ));
         }
-        Ok(provider)
+        Ok(providers)
     }
 
-    fn provider_for(
-        &self,
-        record: &AccountRecord,
-        keks: &[AllowedKek],
-    ) -> Result<Arc<dyn KeyProvider>, Error> {
-        if keks.is_empty() {
-            return Err(self.misuse("Expect names no KEK: call Expect::kek"));
-        }
+    fn provider_for(&self, kek: &KekUri, keks: &[AllowedKek]) -> Result<Arc<dyn KeyProvider>, Error> {
         let mut allowed = String::new();
         for AllowedKek { provider, name } in keks {
             let uri = provider
                 .authority()
                 .uri_of(name)
                 .map_err(|error| error.into_error().with_account(self.account))?;
-            if uri == *record.kek() {
+            if uri == *kek {
                 return Ok(Arc::clone(provider));
             }
             if !allowed.is_empty() {
@@ -184,7 +204,7 @@ impl Expect {
             }
             allowed.push_str(uri.as_str());
         }
-        Err(self.untrusted("the record names another KEK", record.kek(), &allowed))
+        Err(self.untrusted("the record names another KEK", kek, &allowed))
     }
 
     fn untrusted(
@@ -208,15 +228,18 @@ impl fmt::Debug for Expect {
         let Self {
             account,
             keks,
+            outer_keks,
             generation,
             fingerprint,
             least_sequence,
             trust_record_store_with_public_wrap,
         } = self;
-        let names: Vec<&str> = keks.iter().map(|kek| kek.name.as_str()).collect();
+        let names =
+            |keks: &[AllowedKek]| -> Vec<String> { keks.iter().map(|kek| kek.name.clone()).collect() };
         f.debug_struct("Expect")
             .field("account", account)
-            .field("keks", &names)
+            .field("keks", &names(keks))
+            .field("outer_keks", &names(outer_keks))
             .field("generation", generation)
             .field("fingerprint", fingerprint)
             .field("least_sequence", least_sequence)
@@ -229,7 +252,7 @@ impl fmt::Debug for Expect {
 mod tests {
     use super::*;
     use crate::format::record::sealed_by;
-    use crate::provider::{Authority, Kek, KekInfo, KekUri, ProviderError, WrapContext, WrapInput, Wrapped};
+    use crate::provider::{Authority, Kek, KekInfo, ProviderError, WrapContext, WrapInput, Wrapped};
 
     const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
 
@@ -284,11 +307,12 @@ mod tests {
 
     #[test]
     fn a8_the_expected_record_is_admitted_and_names_its_provider() {
-        let provider = expecting().admit(&record()).unwrap();
-        assert_eq!(provider.authority(), Authority::new("local", "abc"));
+        let providers = expecting().admit(&record()).unwrap();
+        assert_eq!(providers.len(), 1);
+        assert_eq!(providers[0].authority(), Authority::new("local", "abc"));
         let either =
             Expect::account(ACCOUNT).kek(kms("vault", "abc"), "orders").kek(kms("local", "abc"), "orders");
-        assert_eq!(either.admit(&record()).unwrap().authority().provider(), "local");
+        assert_eq!(either.admit(&record()).unwrap()[0].authority().provider(), "local");
         let pinned = expecting()
             .generation(record().generation())
             .fingerprint(record().fingerprint())

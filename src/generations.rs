@@ -22,13 +22,13 @@ use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, KeyFingerprint, MAX_OLDER, OlderGeneration, OlderGenerations,
-    RecordDraft, RecordState, Slot, Timestamp,
+    AccountRecord, GenerationEntry, MAX_OLDER, OlderGeneration, OlderGenerations, RecordDraft, RecordState,
+    Slot, Timestamp,
 };
 use crate::id::Generation;
 use crate::keeper::{ControlCall, Pending};
 use crate::lease::Event;
-use crate::provider::{Caller, Kek, KeyProvider, ProviderError, WrapContext, WrapInput, WrapRole, Wrapped};
+use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
 use crate::random;
 use crate::rotate::{SEEN_BY_ALL, met};
 
@@ -169,27 +169,20 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
     let number = record.generation().number().checked_add(1).and_then(Generation::new);
     let number = number.ok_or_else(|| misuse("an account has no more than 2^32 - 1 generations"))?;
 
-    let context = WrapContext::new(inner.id(), number, record.suite(), WrapRole::Inner);
-    // On the heap, where it is wiped: a move would leave a copy on the stack.
-    let mut secret = Box::new(Zeroizing::new([0; 32]));
-    random::fill(&mut **secret);
-    let slot = wrap(inner, &unwrapped, &context, &context.input(&secret)).await?;
-    let keys =
-        GenerationKeys::new(inner.id(), number, Secrets::single(&secret), inner.settings().memory_lock)?
-            .with_engine(inner.settings().engine);
+    let fresh = Fresh::drawn(record, number);
+    let slots = fresh.wrapped(inner, &unwrapped).await?;
+    let keys = GenerationKeys::new(inner.id(), number, fresh.secrets()?, inner.settings().memory_lock)?
+        .with_engine(inner.settings().engine);
 
     let created = Timestamp::from_wall_nanos(now.wall_nanos());
-    let newest = GenerationEntry {
-        number,
-        suite: record.suite(),
-        created,
-        active_from: Timestamp::from_wall_nanos(now.plus(ACTIVE_AFTER).wall_nanos()),
-        fingerprint: KeyFingerprint::of(&keys.prks().kcv()),
-    };
+    let active_from = Timestamp::from_wall_nanos(now.plus(ACTIVE_AFTER).wall_nanos());
+    let newest = GenerationEntry { number, active_from, ..GenerationEntry::first(keys.prks(), created) };
     let list = sealed_under(&keys, &unwrapped)?;
     let older = OlderGenerations::linked(inner.id(), &newest, list, unwrapped.keys.prks());
-    let draft =
-        RecordDraft { custody: Custody::Single(slot), newest, older, ..unwrapped.verified.successor()? };
+    let mut draft = RecordDraft { newest, older, ..unwrapped.verified.successor()? };
+    for (at, slot) in slots.into_iter().enumerate() {
+        draft.replace_slot(at, slot);
+    }
     put_into_force(inner, &work, draft, &keys)?;
     Ok(AekRotation { generation: number, active_from: newest.active_from.into() })
 }
@@ -236,58 +229,88 @@ fn require_active(unwrapped: &Unwrapped) -> Result<(), Error> {
     }
 }
 
-/// Wraps the AEK under the version that the policy says, and where there is a standby under that one too. Nothing is persisted that
-/// does not come back as it went.
-async fn wrap(
-    inner: &AccountInner,
-    unwrapped: &Unwrapped,
-    context: &WrapContext,
-    input: &WrapInput,
-) -> Result<Slot, Error> {
-    let record = unwrapped.verified.record();
-    let provider = inner.expect().admit_next(record)?;
-    let name = provider.authority().name_of(record.kek()).map_err(ProviderError::into_error)?.to_owned();
-    let kek = match unwrapped.verified.policy().version_policy() {
-        VersionPolicy::Latest => Kek::latest(name.as_str()),
-        VersionPolicy::Pinned => Kek::pinned(name.as_str(), record.kek_version().clone()),
-    };
-    let wrapped = wrap_once(inner, provider.as_ref(), record, &kek, context, input).await?;
-    let standby = match record.standby_version().filter(|version| *version != wrapped.version()) {
-        Some(version) => {
-            let kek = Kek::pinned(name.as_str(), version.clone());
-            Some(wrap_once(inner, provider.as_ref(), record, &kek, context, input).await?)
+/// The secrets of a new generation, as a KMS wraps them, in the order of [`AccountRecord::held`].
+struct Fresh(Vec<(WrapContext, WrapInput)>);
+
+impl Fresh {
+    fn drawn(record: &AccountRecord, number: Generation) -> Self {
+        let contexts = record.held().into_iter().map(|held| held.context.of_generation(number));
+        let draw = |context: WrapContext| {
+            // On the heap, where it is wiped: a move would leave a copy on the stack.
+            let mut secret = Box::new(Zeroizing::new([0; 32]));
+            random::fill(&mut **secret);
+            (context, context.input(&secret))
+        };
+        Self(contexts.map(draw).collect())
+    }
+
+    fn secrets(&self) -> Result<Secrets<'_>, Error> {
+        let mut secrets = self.0.iter().map(|(context, input)| input.secret_for(context));
+        let inner = secrets.next().flatten().ok_or_else(Error::corrupt)?;
+        Ok(Secrets { inner, outer: secrets.next().flatten() })
+    }
+
+    /// Each wrapped under the version that the policy says, and where there is a standby under that one too.
+    async fn wrapped(&self, inner: &AccountInner, unwrapped: &Unwrapped) -> Result<Vec<Slot>, Error> {
+        let record = unwrapped.verified.record();
+        let providers = inner.expect().admit_next(record)?;
+        let mut slots = Vec::with_capacity(self.0.len());
+        for ((held, provider), (context, input)) in record.held().into_iter().zip(&providers).zip(&self.0) {
+            let Slot { wrapped: current, standby } = held.slot;
+            let wrapping = Wrapping { inner, provider: provider.as_ref(), current, context, input };
+            let pinned = unwrapped.verified.policy().version_policy() == VersionPolicy::Pinned;
+            let wrapped = wrapping.under(pinned.then(|| current.version())).await?;
+            let version = standby.as_ref().map(Wrapped::version);
+            let standby = match version.filter(|version| *version != wrapped.version()) {
+                Some(version) => Some(wrapping.under(Some(version)).await?),
+                None => None,
+            };
+            slots.push(Slot { wrapped, standby });
         }
-        None => None,
-    };
-    Ok(Slot { wrapped, standby })
+        Ok(slots)
+    }
 }
 
-async fn wrap_once(
-    inner: &AccountInner,
-    provider: &dyn KeyProvider,
-    record: &AccountRecord,
-    kek: &Kek,
-    context: &WrapContext,
-    input: &WrapInput,
-) -> Result<Wrapped, Error> {
-    let caller = Caller::awaiting(provider, inner.clock());
-    let wrapped = caller.wrap(kek, context, input).await.map_err(ProviderError::into_error)?;
-    let again = caller.unwrap(&wrapped, context).await.map_err(ProviderError::into_error)?;
-    let same = bool::from(again.expose().ct_eq(input.expose()));
-    let other_version = kek.version().is_some_and(|version| version != wrapped.version());
-    if !same || other_version || wrapped.kek() != record.kek() {
-        let error = Error::new(ErrorKind::Untrusted, "the KMS did not wrap what and as it was asked to");
-        return Err(error.with_account(record.account()));
+/// One new secret at one KMS.
+struct Wrapping<'a> {
+    inner: &'a AccountInner,
+    provider: &'a dyn KeyProvider,
+    /// The wrap of the secret before, which tells the KEK.
+    current: &'a Wrapped,
+    context: &'a WrapContext,
+    input: &'a WrapInput,
+}
+
+impl Wrapping<'_> {
+    /// Wraps under `version`, or under the latest. Nothing is persisted that does not come back as it went.
+    async fn under(&self, version: Option<&KekVersion>) -> Result<Wrapped, Error> {
+        let authority = self.provider.authority();
+        let name = authority.name_of(self.current.kek()).map_err(ProviderError::into_error)?;
+        let kek = match version {
+            Some(version) => Kek::pinned(name, version.clone()),
+            None => Kek::latest(name),
+        };
+        let caller = Caller::awaiting(self.provider, self.inner.clock());
+        let wrapped = caller.wrap(&kek, self.context, self.input).await.map_err(ProviderError::into_error)?;
+        let again = caller.unwrap(&wrapped, self.context).await.map_err(ProviderError::into_error)?;
+        let same = bool::from(again.expose().ct_eq(self.input.expose()));
+        let other_version = version.is_some_and(|version| version != wrapped.version());
+        if !same || other_version || wrapped.kek() != self.current.kek() {
+            let error = Error::new(ErrorKind::Untrusted, "the KMS did not wrap what and as it was asked to");
+            return Err(error.with_account(self.inner.id()));
+        }
+        Ok(wrapped)
     }
-    Ok(wrapped)
 }
 
 /// Every generation that `unwrapped` opens, sealed under `keys`.
 fn sealed_under(keys: &GenerationKeys, unwrapped: &Unwrapped) -> Result<Vec<OlderGeneration>, Error> {
     let record = unwrapped.verified.record();
-    let secret = unwrapped.input.secret_for(&record.wrap_context()).ok_or_else(Error::corrupt)?;
+    let mut secrets = record.held().into_iter().zip(&unwrapped.inputs);
+    let mut secret = || secrets.next().and_then(|(held, input)| input.secret_for(&held.context));
+    let current = Secrets { inner: secret().ok_or_else(Error::corrupt)?, outer: secret() };
     let mut list = Vec::with_capacity(record.older().list.len() + 1);
-    let sealed = keys.seal_older(record.generation(), Secrets::single(secret))?;
+    let sealed = keys.seal_older(record.generation(), current)?;
     list.push(OlderGeneration { entry: *record.newest(), sealed });
     for OlderGeneration { entry, sealed } in &record.older().list {
         let secrets = unwrapped.keys.open_older(entry.number, sealed)?;
@@ -331,8 +354,8 @@ fn destroyable_from(
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// How long after it was made a generation is used.
 const ACTIVE_AFTER: Duration = Duration::from_secs(SEEN_BY_ALL.as_secs() + CLOCKS_DIFFER.as_secs());
-/// A load, an unwrap, two wraps, two unwraps, a swap, what is kept, and one to spare.
-const CALLS: u32 = 9;
+/// A load, an unwrap, two wraps and two unwraps, of two secrets where there are, a swap, what is kept, and one to spare.
+const CALLS: u32 = 14;
 
 #[cfg(test)]
 mod tests;

@@ -223,6 +223,7 @@ impl Suite {
     pub(crate) const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Aes256Gcm),
+            2 => Some(Self::Double),
             _ => None,
         }
     }

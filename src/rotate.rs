@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use subtle::ConstantTimeEq;
 
-use crate::account::unwrap::Unwrapped;
+use crate::account::unwrap::{Asked, Unwrapped};
 use crate::account::{Account, AccountInner, Known, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
-use crate::format::record::{AccountRecord, Custody, Slot, VerifiedRecord};
+use crate::format::record::{Held, Slot};
 use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
-use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, Wrapped};
+use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, WrapInput, Wrapped};
 
 /// Where a rotation leads. [`Retire`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,20 +88,34 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_rotate_kek(&self, to: RotateTo) -> Pending<Retire> {
-        begin_rotation(self.inner(), to)
+        begin_rotation(self.inner(), AEK, to)
+    }
+
+    /// Under double encryption, wraps the second AEK under another version of its KEK. Each KEK is rotated by itself: they may be
+    /// at providers that have nothing to do with each other.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_kek`]; [`ErrorKind::Misuse`] for an account that has no second AEK.
+    pub fn rotate_outer_kek(&self, to: RotateTo) -> Result<Retire, Error> {
+        self.begin_rotate_outer_kek(to).wait()
+    }
+
+    /// The same, as a future.
+    pub fn begin_rotate_outer_kek(&self, to: RotateTo) -> Pending<Retire> {
+        begin_rotation(self.inner(), SECOND_AEK, to)
     }
 }
 
-/// The same, of an account that may be in use nowhere here.
-pub(crate) fn begin_rotation(inner: &Arc<AccountInner>, to: RotateTo) -> Pending<Retire> {
+/// The same, of an account that may be in use nowhere here; `at` is the number of the secret, of those that a record holds.
+pub(crate) fn begin_rotation(inner: &Arc<AccountInner>, at: usize, to: RotateTo) -> Pending<Retire> {
     let (pending, completer) = Pending::new();
     let abandon = completer.abandoner();
     let inner = Arc::clone(inner);
     let keeper = inner.keeper().clone();
     let destination = inner.destination().clone();
-    let deadline = inner.settings().policy.call_deadline() * CALLS;
+    let deadline = deadline_of(&inner);
     let run = Box::pin(async move {
-        let result = rotate(&inner, inner.clock(), &to).await;
+        let result = rotate(&inner, inner.clock(), at, &to).await;
         let met = met(&result);
         completer.complete(result);
         met
@@ -120,7 +134,7 @@ impl AccountInner {
                 None => Met::Answers,
             }
         });
-        let deadline = self.settings().policy.call_deadline() * CALLS;
+        let deadline = deadline_of(self);
         let destination = self.destination().clone();
         let call = ControlCall { destination, patience: deadline, deadline, run, abandon: Box::new(drop) };
         self.keeper().send(crate::keeper::Message::VersionCheck(call));
@@ -130,56 +144,54 @@ impl AccountInner {
 async fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
     let known = inner.known();
     let Some(verified) = &known.verified else { return Ok(()) };
-    let (provider, kek) = provider_and_kek(inner, &known, &known.record)?;
-    let caller = Caller::awaiting(provider.as_ref(), clock);
-    let latest = caller.describe(&kek).await.map_err(ProviderError::into_error)?.version;
-    let record = &known.record;
-    if latest == *record.kek_version() || record.standby_version() == Some(&latest) {
-        inner.announce_newer_version(false);
-        return Ok(());
+    let providers = inner.admit(&known, &known.record)?;
+    let mut newer = false;
+    for (at, (held, provider)) in known.record.held().into_iter().zip(&providers).enumerate() {
+        let Slot { wrapped, standby } = held.slot;
+        let caller = Caller::awaiting(provider.as_ref(), clock);
+        let latest =
+            caller.describe(&latest_of(provider, wrapped)?).await.map_err(ProviderError::into_error)?.version;
+        if latest == *wrapped.version()
+            || standby.as_ref().is_some_and(|standby| *standby.version() == latest)
+        {
+            continue;
+        }
+        // Without a store nobody here can persist a new record: tell those who can.
+        if inner.store().is_none() {
+            newer = true;
+            continue;
+        }
+        match verified.policy().version_policy() {
+            VersionPolicy::Latest => rotate(inner, clock, at, &RotateTo::Latest).await.map(drop)?,
+            VersionPolicy::Pinned => add_standby(inner, clock, at, &latest).await?,
+        }
     }
-    // Without a store nobody here can persist a new record: tell those who can.
-    if inner.store().is_none() {
-        inner.announce_newer_version(true);
-        return Ok(());
-    }
-    match verified.policy().version_policy() {
-        VersionPolicy::Latest => rotate(inner, clock, &RotateTo::Latest).await.map(drop),
-        VersionPolicy::Pinned => add_standby(inner, clock, &latest).await,
-    }
+    inner.announce_newer_version(newer);
+    Ok(())
 }
 
-async fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Retire, Error> {
-    let work = Rewrap::begin(inner, clock)?;
+async fn rotate(inner: &AccountInner, clock: &Clock, at: usize, to: &RotateTo) -> Result<Retire, Error> {
+    let work = Rewrap::begin(inner, clock, at)?;
     let target = match to {
         RotateTo::Version(version) => version.clone(),
         RotateTo::Latest => work.latest().await?,
     };
-    if target == *work.newest.record.kek_version() {
+    let Slot { wrapped: current, standby } = work.slot()?.clone();
+    if target == *current.version() {
         // What nobody has authenticated yet may claim any version.
         if work.newest.verified.is_none() {
-            work.unwrap(work.newest.record.wrapped()).await.map_err(Refreshed::into_failure)?;
+            work.unwrap(&current).await.map_err(Refreshed::into_failure)?;
         }
         return Ok(Retire::AlreadyCurrent);
     }
-    let standby = work.newest.record.standby().filter(|wrap| *wrap.version() == target).cloned();
-    let current = work.newest.record.wrapped().clone();
-    let unwrapped = match (work.unwrap(&current).await, &standby) {
-        // The pinned version is disabled: what was wrapped under the newer one while it worked is what saves the
-        // account (E2).
-        (Err(Refreshed::Refused(..)), Some(standby)) => work.unwrap(standby).await,
-        (unwrapped, _) => unwrapped,
-    }
-    .map_err(Refreshed::into_failure)?;
+    let standby = standby.filter(|wrap| *wrap.version() == target);
+    let unwrapped = work.unwrap_somehow(&current, standby.as_ref()).await.map_err(Refreshed::into_failure)?;
     let wrapped = match standby {
         Some(standby) => standby,
         None => work.wrap(&target, &unwrapped).await?,
     };
     work.compare(&wrapped, &unwrapped).await?;
-    let mut draft = unwrapped.verified.successor()?;
-    draft.custody = Custody::Single(Slot { wrapped, standby: None });
-    let record = draft.seal(unwrapped.keys.prks())?;
-    work.persist(record)?;
+    work.persist(&unwrapped, Slot { wrapped, standby: None })?;
     inner.announce_newer_version(false);
     Ok(if inner.store().is_some() {
         Retire::SafeAfter(wall(clock.now()) + SEEN_BY_ALL)
@@ -189,24 +201,28 @@ async fn rotate(inner: &AccountInner, clock: &Clock, to: &RotateTo) -> Result<Re
 }
 
 /// While the pinned version still works, wraps the AEK under the newer one too.
-async fn add_standby(inner: &AccountInner, clock: &Clock, version: &KekVersion) -> Result<(), Error> {
-    let work = Rewrap::begin(inner, clock)?;
-    let current = work.newest.record.wrapped().clone();
-    let unwrapped = work.unwrap(&current).await.map_err(Refreshed::into_failure)?;
+async fn add_standby(
+    inner: &AccountInner,
+    clock: &Clock,
+    at: usize,
+    version: &KekVersion,
+) -> Result<(), Error> {
+    let work = Rewrap::begin(inner, clock, at)?;
+    let wrapped = work.slot()?.wrapped.clone();
+    let unwrapped = work.unwrap(&wrapped).await.map_err(Refreshed::into_failure)?;
     let standby = work.wrap(version, &unwrapped).await?;
     work.compare(&standby, &unwrapped).await?;
-    let mut draft = unwrapped.verified.successor()?;
-    draft.custody = Custody::Single(Slot { wrapped: current, standby: Some(standby) });
-    let record = draft.seal(unwrapped.keys.prks())?;
-    work.persist(record)
+    work.persist(&unwrapped, Slot { wrapped, standby: Some(standby) })
 }
 
-/// One change of a record's wraps, under way.
+/// One change of the wraps of one of a record's secrets, under way.
 struct Rewrap<'a> {
     inner: &'a AccountInner,
     clock: &'a Clock,
-    provider: Arc<dyn KeyProvider>,
-    kek: Kek,
+    /// Of all the record's secrets.
+    providers: Vec<Arc<dyn KeyProvider>>,
+    /// Which secret it is about, of [`AccountRecord::held`](crate::AccountRecord).
+    at: usize,
     /// What this process went by.
     known: Known,
     /// What the store has now.
@@ -214,31 +230,83 @@ struct Rewrap<'a> {
 }
 
 impl<'a> Rewrap<'a> {
-    fn begin(inner: &'a AccountInner, clock: &'a Clock) -> Result<Self, Error> {
+    fn begin(inner: &'a AccountInner, clock: &'a Clock, at: usize) -> Result<Self, Error> {
         let known = inner.known();
         let newest = inner.newest(&known).map_err(Refreshed::into_failure)?;
-        let (provider, kek) = provider_and_kek(inner, &known, &newest.record)?;
-        Ok(Self { inner, clock, provider, kek, known, newest })
+        let providers = inner.admit(&known, &newest.record)?;
+        Ok(Self { inner, clock, providers, at, known, newest })
     }
 
-    fn caller(&self) -> Caller<'_> {
-        Caller::awaiting(self.provider.as_ref(), self.clock)
+    fn held(&self) -> Result<Held<'_>, Error> {
+        self.newest.record.held().get(self.at).copied().ok_or_else(|| self.no_second())
+    }
+
+    fn slot(&self) -> Result<&Slot, Error> {
+        self.held().map(|held| held.slot)
+    }
+
+    fn provider(&self) -> Result<&Arc<dyn KeyProvider>, Error> {
+        self.providers.get(self.at).ok_or_else(|| self.no_second())
+    }
+
+    fn caller(&self) -> Result<Caller<'_>, Error> {
+        self.provider().map(|provider| Caller::awaiting(provider.as_ref(), self.clock))
     }
 
     async fn latest(&self) -> Result<KekVersion, Error> {
-        Ok(self.caller().describe(&self.kek).await.map_err(ProviderError::into_error)?.version)
+        let kek = latest_of(self.provider()?, &self.slot()?.wrapped)?;
+        Ok(self.caller()?.describe(&kek).await.map_err(ProviderError::into_error)?.version)
     }
 
+    /// Where the pinned version of a KEK is disabled, what was wrapped under the newer one while it worked is what saves the account
+    /// (E2).
+    async fn unwrap_somehow(
+        &self,
+        current: &Wrapped,
+        standby: Option<&Wrapped>,
+    ) -> Result<Unwrapped, Refreshed> {
+        let (record, mut first) = (&self.newest.record, None);
+        for others in [record.wraps(), record.standbys()] {
+            for wrap in std::iter::once(current).chain(standby) {
+                match self.unwrap_among(wrap, others.clone()).await {
+                    Err(refused @ Refreshed::Refused(..)) => drop(first.get_or_insert(refused)),
+                    unwrapped => return unwrapped,
+                }
+            }
+            // Of one secret alone all has been tried.
+            if record.wraps().len() == 1 || record.standbys() == record.wraps() {
+                break;
+            }
+        }
+        Err(first.expect("at least one was tried"))
+    }
+
+    /// Unwraps all secrets, and this one by `wrap`: only all of them together make the record believable.
     async fn unwrap(&self, wrap: &Wrapped) -> Result<Unwrapped, Refreshed> {
-        self.inner.unwrap_wrap(self.clock, self.caller(), wrap, &self.known, &self.newest).await
+        self.unwrap_among(wrap, self.newest.record.wraps()).await
+    }
+
+    async fn unwrap_among<'b>(
+        &'b self,
+        wrap: &'b Wrapped,
+        mut wraps: Vec<&'b Wrapped>,
+    ) -> Result<Unwrapped, Refreshed> {
+        if let Some(replaced) = wraps.get_mut(self.at) {
+            *replaced = wrap;
+        }
+        let asked = Asked { providers: &self.providers, wraps: &wraps, first: self.at };
+        self.inner.unwrap_wraps(self.clock, asked, &self.known, &self.newest).await
     }
 
     async fn wrap(&self, version: &KekVersion, unwrapped: &Unwrapped) -> Result<Wrapped, Error> {
-        let kek = Kek::pinned(self.kek.name(), version.clone());
-        let context = self.newest.record.wrap_context();
-        let wrapped =
-            self.caller().wrap(&kek, &context, &unwrapped.input).await.map_err(ProviderError::into_error)?;
-        if wrapped.kek() != self.newest.record.kek() || wrapped.version() != version {
+        let Held { context, slot } = self.held()?;
+        let kek = Kek::pinned(latest_of(self.provider()?, &slot.wrapped)?.name(), version.clone());
+        let wrapped = self
+            .caller()?
+            .wrap(&kek, &context, self.input(unwrapped)?)
+            .await
+            .map_err(ProviderError::into_error)?;
+        if wrapped.kek() != slot.wrapped.kek() || wrapped.version() != version {
             return Err(self.wrong("the KMS wrapped under another key or version than it was asked to"));
         }
         Ok(wrapped)
@@ -246,16 +314,23 @@ impl<'a> Rewrap<'a> {
 
     /// Nothing is persisted that was not unwrapped again and found to be the same AEK.
     async fn compare(&self, wrapped: &Wrapped, unwrapped: &Unwrapped) -> Result<(), Error> {
-        let context = self.newest.record.wrap_context();
-        let again = self.caller().unwrap(wrapped, &context).await.map_err(ProviderError::into_error)?;
-        if bool::from(again.expose().ct_eq(unwrapped.input.expose())) {
+        let context = self.held()?.context;
+        let again = self.caller()?.unwrap(wrapped, &context).await.map_err(ProviderError::into_error)?;
+        if bool::from(again.expose().ct_eq(self.input(unwrapped)?.expose())) {
             Ok(())
         } else {
             Err(self.wrong("the KMS did not give back what it wrapped"))
         }
     }
 
-    fn persist(&self, record: VerifiedRecord) -> Result<(), Error> {
+    fn input<'b>(&self, unwrapped: &'b Unwrapped) -> Result<&'b WrapInput, Error> {
+        unwrapped.inputs.get(self.at).ok_or_else(|| self.no_second())
+    }
+
+    fn persist(&self, unwrapped: &Unwrapped, slot: Slot) -> Result<(), Error> {
+        let mut draft = unwrapped.verified.successor()?;
+        draft.replace_slot(self.at, slot);
+        let record = draft.seal(unwrapped.keys.prks())?;
         let tag = match self.inner.store() {
             Some(store) => Some(store.compare_and_swap(
                 self.inner.id(),
@@ -272,19 +347,25 @@ impl<'a> Rewrap<'a> {
         Ok(())
     }
 
+    const fn no_second(&self) -> Error {
+        Error::new(ErrorKind::Misuse, "the account has no second AEK: it is not under double encryption")
+            .with_account(self.inner.id())
+    }
+
     fn wrong(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::Untrusted, message).with_account(self.inner.id())
     }
 }
 
-fn provider_and_kek(
-    inner: &AccountInner,
-    known: &Known,
-    record: &AccountRecord,
-) -> Result<(Arc<dyn KeyProvider>, Kek), Error> {
-    let provider = inner.admit(known, record)?;
-    let name = provider.authority().name_of(record.kek()).map_err(ProviderError::into_error)?.to_owned();
-    Ok((provider, Kek::latest(name)))
+/// The KEK that made a wrap, whichever version of it is the latest.
+fn latest_of(provider: &Arc<dyn KeyProvider>, wrapped: &Wrapped) -> Result<Kek, Error> {
+    let authority = provider.authority();
+    Ok(Kek::latest(authority.name_of(wrapped.kek()).map_err(ProviderError::into_error)?))
+}
+
+fn deadline_of(inner: &AccountInner) -> Duration {
+    let calls = if inner.known().record.outer_kek().is_some() { CALLS_OF_TWO } else { CALLS };
+    inner.settings().policy.call_deadline() * calls
 }
 
 /// Whether a piece of control work found its authority silent.
@@ -301,6 +382,11 @@ fn wall(now: Moment) -> SystemTime {
 
 /// Describe, unwrap twice, wrap, unwrap again, and one to spare.
 const CALLS: u32 = 6;
+/// Under double encryption each unwrapping is of both secrets, by either wrap of each.
+const CALLS_OF_TWO: u32 = 12;
+/// Which of [`AccountRecord::held`](crate::AccountRecord).
+const AEK: usize = 0;
+const SECOND_AEK: usize = 1;
 /// By when every machine has seen a record that is persisted now, whatever its refresh interval and call
 /// deadline: F of the slowest, 60 + 6 + 5 s. Each refresh reads the record before it asks the KMS; a machine that
 /// could not refresh since then reads the new record first when it can.

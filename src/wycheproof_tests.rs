@@ -1,4 +1,4 @@
-//! Project Wycheproof's vectors for AES-GCM, HKDF-SHA-256 and HMAC-SHA-256, on what this crate uses of them (goal R1).
+//! Project Wycheproof's vectors for AES-GCM, ChaCha20-Poly1305, HKDF-SHA-256 and HMAC-SHA-256, on what this crate uses of them (goal R1).
 //!
 //! Vectors of other key, nonce and tag sizes cannot even be expressed in our types; they are counted as refused, so
 //! that a set which changes shape is seen.
@@ -6,7 +6,7 @@
 use wycheproof::{TestResult, aead, hkdf, mac};
 
 use crate::derive;
-use crate::engine::{Bound, Engine, Tag};
+use crate::engine::{Aead, Bound, Engine, Tag};
 use crate::evidence::report;
 use crate::secret::Dek;
 
@@ -34,32 +34,46 @@ impl Tally {
 
 #[test]
 fn r1_aes_256_gcm_portable() {
-    aes_256_gcm(Engine::Portable);
+    aead_vectors(Engine::Portable, Aead::Aes256Gcm);
 }
 
 /// aws-lc where the feature `aws-lc` is on; the gate runs the tests with and without it.
 #[test]
 fn r1_aes_256_gcm_fastest() {
-    aes_256_gcm(Engine::Fastest);
+    aead_vectors(Engine::Fastest, Aead::Aes256Gcm);
 }
 
-fn aes_256_gcm(engine: Engine) {
-    let set = aead::TestSet::load(aead::TestName::AesGcm).expect("the set is well-formed");
+#[test]
+fn r1_chacha20_poly1305_portable() {
+    aead_vectors(Engine::Portable, Aead::ChaCha20Poly1305);
+}
+
+#[test]
+fn r1_chacha20_poly1305_fastest() {
+    aead_vectors(Engine::Fastest, Aead::ChaCha20Poly1305);
+}
+
+fn aead_vectors(engine: Engine, aead: Aead) {
+    let (name, set, expected) = match aead {
+        Aead::Aes256Gcm => ("AES-256-GCM", aead::TestName::AesGcm, GCM_TALLY),
+        Aead::ChaCha20Poly1305 => ("ChaCha20-Poly1305", aead::TestName::ChaCha20Poly1305, CHACHA_TALLY),
+    };
+    let set = aead::TestSet::load(set).expect("the set is well-formed");
     let total = set.number_of_tests;
     let mut tally = Tally::default();
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
-        match gcm_case(engine, test) {
+        match aead_case(engine, aead, test) {
             Some(()) => tally.count(test.result),
             None => tally.refused += 1,
         }
     }
     assert_eq!(tally.valid + tally.invalid + tally.refused, total, "every vector is accounted for");
-    assert_eq!(tally, GCM_TALLY);
-    tally.report(&format!("AES-256-GCM {engine:?}"), total);
+    assert_eq!(tally, expected);
+    tally.report(&format!("{name} {engine:?}"), total);
 }
 
 /// Runs one vector through all four forms; `None` where a size is not ours.
-fn gcm_case(engine: Engine, test: &aead::Test) -> Option<()> {
+fn aead_case(engine: Engine, aead: Aead, test: &aead::Test) -> Option<()> {
     let key: [u8; 32] = test.key.as_slice().try_into().ok()?;
     let nonce: [u8; 12] = test.nonce.as_slice().try_into().ok()?;
     let tag: [u8; 16] = test.tag.as_slice().try_into().ok()?;
@@ -67,9 +81,9 @@ fn gcm_case(engine: Engine, test: &aead::Test) -> Option<()> {
     let name = format!("{engine:?}, vector {}: {}", test.tc_id, test.comment);
 
     let mut opened = vec![0xEE; test.ct.len()];
-    let to = engine.open_to(&Dek::for_tests(key), bound, &Tag(tag), &test.ct, &mut opened);
+    let to = engine.open_to(aead, &Dek::for_tests(key), bound, &Tag(tag), &test.ct, &mut opened);
     let mut in_place = test.ct.to_vec();
-    let within = engine.open_in_place(&Dek::for_tests(key), bound, &Tag(tag), &mut in_place);
+    let within = engine.open_in_place(aead, &Dek::for_tests(key), bound, &Tag(tag), &mut in_place);
     if test.result == TestResult::Invalid {
         assert!(to.is_err() && within.is_err(), "{name}: opened");
         return Some(());
@@ -78,9 +92,9 @@ fn gcm_case(engine: Engine, test: &aead::Test) -> Option<()> {
     assert_eq!((&opened, &in_place), (&test.pt.to_vec(), &test.pt.to_vec()), "{name}");
 
     let mut sealed = vec![0xEE; test.pt.len()];
-    let to = engine.seal_to(&Dek::for_tests(key), bound, &test.pt, &mut sealed).expect("seals");
+    let to = engine.seal_to(aead, &Dek::for_tests(key), bound, &test.pt, &mut sealed).expect("seals");
     let mut in_place = test.pt.to_vec();
-    let within = engine.seal_in_place(&Dek::for_tests(key), bound, &mut in_place).expect("seals");
+    let within = engine.seal_in_place(aead, &Dek::for_tests(key), bound, &mut in_place).expect("seals");
     assert_eq!((to.0, within.0), (tag, tag), "{name}");
     assert_eq!((&sealed, &in_place), (&test.ct.to_vec(), &test.ct.to_vec()), "{name}");
     Some(())
@@ -136,5 +150,6 @@ fn r1_hmac_sha_256() {
 
 // As of version 0.7 of the crate `wycheproof`.
 const GCM_TALLY: Tally = Tally { valid: 39, invalid: 27, refused: 250 };
+const CHACHA_TALLY: Tally = Tally { valid: 256, invalid: 60, refused: 9 };
 const HKDF_TALLY: Tally = Tally { valid: 72, invalid: 0, refused: 14 };
 const HMAC_TALLY: Tally = Tally { valid: 27, invalid: 54, refused: 93 };

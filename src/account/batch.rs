@@ -74,7 +74,7 @@ impl<'a> OpenJob<'a> {
             Form::InPlace { detached, data } => guard.keys(detached.head.header.generation)?.open_in_place(
                 &place,
                 &detached.head,
-                &detached.tag,
+                &detached.tags,
                 data,
                 || Ok(()),
             ),
@@ -111,8 +111,8 @@ impl Permit<'_> {
         let sealed = jobs.iter_mut().enumerate().try_for_each(|(index, job)| {
             let place = Place::block(job.id, job.aad);
             let head = keys.fresh_head(&place, now);
-            let tag = keys.seal_in_place(&place, &head, job.data).map_err(|e| e.with_batch_index(index))?;
-            job.sealed = Some(Detached { head, tag });
+            let tags = keys.seal_in_place(&place, &head, job.data).map_err(|e| e.with_batch_index(index))?;
+            job.sealed = Some(Detached { head, tags });
             Ok(())
         });
         let done = sealed.and_then(|()| guard.check_epoch());

@@ -8,6 +8,7 @@
 pub(crate) mod glance;
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Bus, Transition};
@@ -36,6 +37,8 @@ pub(crate) struct AccountInner {
     key: AccountKey,
     parts: Parts,
     destination: Destination,
+    /// Counts refreshes, so that each KMS of several is asked first in its turn.
+    turn: AtomicUsize,
     control: Mutex<Control>,
 }
 
@@ -118,7 +121,7 @@ impl AccountInner {
         seed: u64,
         past: Option<Past>,
     ) -> Result<Self, Error> {
-        let provider = parts.expect.admit(&known.record)?;
+        let providers = parts.expect.admit(&known.record)?;
         let fresh = Lease::new(parts.settings.policy, clock.now(), seed);
         let control = Control {
             lease: match past {
@@ -139,7 +142,8 @@ impl AccountInner {
             state: AccountState::new(control.known.record.account(), clock, control.lease.epoch()),
             key,
             parts,
-            destination: Destination::of(provider.as_ref()),
+            destination: Destination::of_all(&providers),
+            turn: AtomicUsize::new(0),
             control: Mutex::new(control),
         })
     }
@@ -169,6 +173,10 @@ impl AccountInner {
         &self.destination
     }
 
+    pub(crate) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) const fn expect(&self) -> &Expect {
         &self.parts.expect
     }
@@ -177,7 +185,11 @@ impl AccountInner {
     ///
     /// # Errors
     /// As [`Expect::admit`].
-    pub(crate) fn admit(&self, known: &Known, record: &AccountRecord) -> Result<Arc<dyn KeyProvider>, Error> {
+    pub(crate) fn admit(
+        &self,
+        known: &Known,
+        record: &AccountRecord,
+    ) -> Result<Vec<Arc<dyn KeyProvider>>, Error> {
         match known.verified {
             Some(_) => self.expect().admit_next(record),
             None => self.expect().admit(record),

@@ -15,7 +15,7 @@ use super::state::{AccountState, Guard};
 use crate::block::{Place, wipe};
 use crate::derive::{Kind, MacUse};
 use crate::error::{Error, ErrorKind};
-use crate::format::frame::{self, Detached};
+use crate::format::frame::{self, Detached, Tags};
 use crate::id::{Aad, BlockId, Epoch, Generation, Suite};
 
 /// The right to seal and open while the account stays in one epoch.
@@ -45,7 +45,7 @@ use crate::id::{Aad, BlockId, Epoch, Generation, Suite};
 /// permit.seal_append(id, aad, &[IoSlice::new(b"head"), IoSlice::new(b"body")], &mut page)?;
 /// assert_eq!(permit.open(id, aad, &page)?, b"headbody");
 ///
-/// // In place, for page formats that keep the 64 bytes elsewhere.
+/// // In place, for page formats that keep the 64 bytes beside them elsewhere.
 /// let mut data = *b"as long sealed as plain";
 /// let detached = permit.seal_detached(id, aad, &mut data)?;
 /// permit.open_detached(id, aad, &detached, &mut data)?;
@@ -147,17 +147,20 @@ impl<'a> Permit<'a> {
         let now = guard.check_lease()?;
 
         let start = out.len();
-        out.reserve(plain_len + frame::overhead(Kind::Block));
+        let keys = guard.sealing(now);
+        let suite = keys.suite();
+        out.reserve(plain_len + frame::overhead(Kind::Block, suite));
         out.resize(start + frame::head_len(Kind::Block), 0);
         parts.iter().for_each(|part| out.extend_from_slice(part));
         let (head_bytes, data) = out[start..].split_at_mut(frame::head_len(Kind::Block));
-        let keys = guard.sealing(now);
         let head = keys.fresh_head(&place, now);
         let sealed = keys.seal_in_place(&place, &head, data);
-        match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
-            Ok(tag) => {
+        match sealed.and_then(|tags| guard.check_epoch().map(|()| tags)) {
+            Ok(tags) => {
                 head.write(head_bytes);
-                out.extend_from_slice(&tag.0);
+                let end = out.len();
+                out.resize(end + Tags::len(suite), 0);
+                tags.write(&mut out[end..]);
                 guard.tally().sealed(plain_len);
                 Ok(())
             }
@@ -180,10 +183,10 @@ impl<'a> Permit<'a> {
         let place = Place::block(id, aad);
         let keys = guard.sealing(now);
         let head = keys.fresh_head(&place, now);
-        let tag = keys.seal_in_place(&place, &head, data)?;
+        let tags = keys.seal_in_place(&place, &head, data)?;
         guard.check_epoch().inspect_err(|_| wipe(data))?;
         guard.tally().sealed(data.len());
-        Ok(Detached { head, tag })
+        Ok(Detached { head, tags })
     }
 
     /// Opens a block into a new buffer.
@@ -192,10 +195,10 @@ impl<'a> Permit<'a> {
     /// As [`Permit`].
     pub fn open(&self, id: BlockId, aad: Aad<'_>, frame: &[u8]) -> Result<Vec<u8>, Error> {
         let guard = self.enter()?;
-        let (head, sealed, tag) = frame::split(Kind::Block, frame)?;
+        let (head, sealed, tags) = frame::split(Kind::Block, frame)?;
         let keys = guard.keys(head.header.generation)?;
         let mut out = vec![0; sealed.len()];
-        keys.open_to(&Place::block(id, aad), &head, &tag, sealed, &mut out, || guard.release())?;
+        keys.open_to(&Place::block(id, aad), &head, &tags, sealed, &mut out, || guard.release())?;
         guard.tally().opened(out.len());
         Ok(out)
     }
@@ -224,10 +227,10 @@ impl<'a> Permit<'a> {
             Err(shared) => return self.open(id, aad, &shared).map(Bytes::from),
         };
         let guard = self.enter()?;
-        let (head, data, tag) = frame::split_mut(Kind::Block, &mut unique)?;
+        let (head, data, tags) = frame::split_mut(Kind::Block, &mut unique)?;
         let plain_len = data.len();
         let keys = guard.keys(head.header.generation)?;
-        keys.open_in_place(&place, &head, &tag, data, || guard.release())?;
+        keys.open_in_place(&place, &head, &tags, data, || guard.release())?;
         guard.tally().opened(plain_len);
         drop(guard);
         unique.advance(frame::head_len(Kind::Block));
@@ -248,7 +251,7 @@ impl<'a> Permit<'a> {
     ) -> Result<(), Error> {
         let guard = self.enter()?;
         let keys = guard.keys(detached.head.header.generation)?;
-        keys.open_in_place(&Place::block(id, aad), &detached.head, &detached.tag, data, || guard.release())?;
+        keys.open_in_place(&Place::block(id, aad), &detached.head, &detached.tags, data, || guard.release())?;
         guard.tally().opened(data.len());
         Ok(())
     }
@@ -265,7 +268,7 @@ impl<'a> Permit<'a> {
         self.seal_frame(&Place::object_frame(id, last), Some(generation), plain, out)
     }
 
-    /// Opens one frame of an object whose header named `generation`. `out` is 48 bytes shorter than `frame`.
+    /// Opens one frame of an object whose header named `generation`. `out` is as long as its plaintext.
     pub(crate) fn open_object_frame(
         &self,
         generation: Generation,
@@ -383,20 +386,21 @@ impl<'a> Permit<'a> {
 
         let start = out.len();
         let head_len = frame::head_len(place.kind);
+        let sealed_len = plain.len() + frame::overhead(place.kind, keys.suite());
         if out.capacity() == 0 {
             // Zeroed memory is often free when it is new.
-            *out = vec![0; plain.len() + frame::overhead(place.kind)];
+            *out = vec![0; sealed_len];
         } else {
-            out.resize(start + plain.len() + frame::overhead(place.kind), 0);
+            out.resize(start + sealed_len, 0);
         }
         let (head_bytes, rest) = out[start..].split_at_mut(head_len);
-        let (data, tag_bytes) = rest.split_at_mut(plain.len());
+        let (data, tags_bytes) = rest.split_at_mut(plain.len());
         let head = keys.fresh_head(place, now);
         let sealed = keys.seal_to(place, &head, plain, data);
-        match sealed.and_then(|tag| guard.check_epoch().map(|()| tag)) {
-            Ok(tag) => {
+        match sealed.and_then(|tags| guard.check_epoch().map(|()| tags)) {
+            Ok(tags) => {
                 head.write(head_bytes);
-                tag_bytes.copy_from_slice(&tag.0);
+                tags.write(tags_bytes);
                 guard.tally().sealed(plain.len());
                 Ok(())
             }
@@ -424,11 +428,16 @@ pub(super) fn open_apart(
     out: &mut [u8],
     release: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (head, sealed, tag) = frame::split(place.kind, frame)?;
+    let (head, sealed, tags) = frame::split(place.kind, frame)?;
+    let keys = guard.keys(head.header.generation)?;
     if out.len() != sealed.len() {
+        // How long a plaintext is in a frame of another suite than the account's is not the caller's business.
+        if head.header.suite != keys.suite() {
+            return Err(Error::corrupt());
+        }
         return Err(Error::new(ErrorKind::Misuse, "the output has to be exactly as long as the plaintext"));
     }
-    guard.keys(head.header.generation)?.open_to(place, &head, &tag, sealed, out, release)
+    keys.open_to(place, &head, &tags, sealed, out, release)
 }
 
 const OBJECT_MAC_NAME: &[u8] = b"object header";

@@ -3,20 +3,19 @@
 //! ```text
 //! store.load ─► Expect::admit ─► provider.unwrap ─► AEK ─► PRK ─► KCV and record MAC verified ─► keys
 //! ```
-//! Exactly one provider call, unless it is refused and the record has changed meanwhile (contract D12).
+//! Exactly one provider call for each of the account's secrets, unless it is refused and the record has changed meanwhile (contract D12).
 //! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
-use super::unwrap::{Unwrapped, older_keys, unwrap_keys};
+use super::unwrap::{Asked, Raw, Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
 use crate::format::tombstone::Tombstone;
-use crate::provider::{Caller, Wrapped};
 use crate::record_store::{Loaded, RecordTag};
 
 /// What came of a refresh.
@@ -83,7 +82,7 @@ impl AccountInner {
                 pending(refusal);
                 // Another machine may have re-wrapped under a version that this one does not know yet.
                 match self.newest(&newest) {
-                    Ok(again) if again.record.wrapped() != newest.record.wrapped() => {
+                    Ok(again) if again.record.wraps() != newest.record.wraps() => {
                         let unwrapped = self.unwrap_newest(clock, &known, &again).await?;
                         return Ok(self.adopt(unwrapped, again.tag));
                     }
@@ -133,34 +132,35 @@ impl AccountInner {
         }
     }
 
-    async fn unwrap_newest(
+    /// Unwraps `newest`, by the wraps in use, and believes it by what comes out.
+    pub(crate) async fn unwrap_newest(
         &self,
         clock: &Clock,
         known: &Known,
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
-        let provider = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
-        let caller = Caller::awaiting(provider.as_ref(), clock);
-        self.unwrap_wrap(clock, caller, newest.record.wrapped(), known, newest).await
+        let providers = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
+        // In turns: where one KMS is silent and holds the thread, a refusal by the other is heard by the attempt that follows.
+        let asked = Asked { providers: &providers, wraps: &newest.record.wraps(), first: self.next_turn() };
+        self.unwrap_wraps(clock, asked, known, newest).await
     }
 
-    /// Unwraps `wrap`, one of `newest`'s, and believes `newest` by what comes out. `known` is what this process went by so far.
-    pub(crate) async fn unwrap_wrap(
+    /// Unwraps wraps of `newest`'s, one for each secret, and believes `newest` by what comes out. `known` is what this process went by so far.
+    pub(crate) async fn unwrap_wraps(
         &self,
         clock: &Clock,
-        provider: Caller<'_>,
-        wrap: &Wrapped,
+        asked: Asked<'_>,
         known: &Known,
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
         let record = &newest.record;
-        let (started, input, keys) = unwrap_keys(clock, self.settings(), provider, wrap, record).await?;
+        let Raw { started, inputs, keys } = unwrap_keys(clock, self.settings(), asked, record).await?;
         let verified = believe(known, newest, &keys).map_err(Refreshed::Wrong)?;
         let older = older_keys(self.settings(), &verified, &keys).map_err(Refreshed::Wrong)?;
         if let Some(store) = self.store() {
             store.authenticated(self.id(), verified.record().sequence()).map_err(Refreshed::NoRecord)?;
         }
-        Ok(Unwrapped { started, input, keys, older, verified })
+        Ok(Unwrapped { started, inputs, keys, older, verified })
     }
 
     fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {

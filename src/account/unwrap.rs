@@ -1,6 +1,11 @@
 //! From a record to its keys: the KMS unwraps, and what comes out is compared with what the record names.
 //!
-//! Imports: `refresh` (what an answer amounts to), `settings`, `block`, `derive`, `format`, `provider`, `clock`, `error`.
+//! Where a record needs more than one unwrap, all have to succeed: one refusal refuses, else one wrong answer is wrong, else one
+//! silence is silence. Imports: `refresh` (what an answer amounts to), `settings`, `block`, `derive`, `format`, `provider`, `clock`,
+//! `error`.
+
+use std::pin::Pin;
+use std::sync::Arc;
 
 use super::refresh::Refreshed;
 use super::settings::Settings;
@@ -8,13 +13,17 @@ use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
-use crate::format::record::{AccountRecord, OlderGeneration, VerifiedRecord};
-use crate::provider::{Caller, ErrorClass, ProviderError, WrapInput, Wrapped};
+use crate::format::record::{AccountRecord, Held, OlderGeneration, VerifiedRecord};
+use crate::provider::{
+    Caller, ErrorClass, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped, together,
+};
 
-/// An AEK that was unwrapped and matches its record.
+/// AEKs that were unwrapped and match their record.
 pub(crate) struct Unwrapped {
+    /// Before the first of the calls was made.
     pub(crate) started: Moment,
-    pub(crate) input: WrapInput,
+    /// What was unwrapped, in the order of [`AccountRecord::held`].
+    pub(crate) inputs: Vec<WrapInput>,
     pub(crate) keys: GenerationKeys,
     /// Of the generations before the newest, the highest number first.
     pub(crate) older: Vec<GenerationKeys>,
@@ -41,44 +50,113 @@ impl Unwrapped {
     }
 }
 
+/// What a record's secrets came out as, before the record is believed.
+pub(super) struct Raw {
+    pub(super) started: Moment,
+    pub(super) inputs: Vec<WrapInput>,
+    pub(super) keys: GenerationKeys,
+}
+
+/// Whom to ask for what.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// The provider of each secret, as [`Expect::admit`](crate::Expect::admit) tells.
+    pub(crate) providers: &'a [Arc<dyn KeyProvider>],
+    /// One wrap of each secret, in the same order.
+    pub(crate) wraps: &'a [&'a Wrapped],
+    /// Which one goes first, where they cannot be asked at the same time.
+    pub(crate) first: usize,
+}
+
 /// Unwraps `record`, which was admitted, and believes it by what comes out. Of whoever holds it already it knows nothing.
 pub(crate) async fn authenticate(
     clock: &Clock,
     settings: &Settings,
-    provider: Caller<'_>,
+    providers: &[Arc<dyn KeyProvider>],
     record: &AccountRecord,
 ) -> Result<Unwrapped, Refreshed> {
-    let (started, input, keys) = unwrap_keys(clock, settings, provider, record.wrapped(), record).await?;
+    let asked = Asked { providers, wraps: &record.wraps(), first: 0 };
+    let Raw { started, inputs, keys } = unwrap_keys(clock, settings, asked, record).await?;
     let verified = record.clone().verify(keys.prks()).map_err(Refreshed::Wrong)?;
     let older = older_keys(settings, &verified, &keys).map_err(Refreshed::Wrong)?;
-    Ok(Unwrapped { started, input, keys, older, verified })
+    Ok(Unwrapped { started, inputs, keys, older, verified })
 }
 
-/// One call of the KMS, and the keys of what it unwrapped.
+/// One call of the KMS for each secret, and the keys of what came out.
 pub(super) async fn unwrap_keys(
     clock: &Clock,
     settings: &Settings,
-    provider: Caller<'_>,
-    wrap: &Wrapped,
+    asked: Asked<'_>,
     record: &AccountRecord,
-) -> Result<(Moment, WrapInput, GenerationKeys), Refreshed> {
-    let context = record.wrap_context();
+) -> Result<Raw, Refreshed> {
+    let held = record.held();
     let started = clock.now();
-    let input = provider.unwrap(wrap, &context).await.map_err(classify)?;
-    let Some(secret) = input.secret_for(&context) else {
-        let error = Error::new(ErrorKind::Untrusted, "the KMS unwrapped the AEK of something else");
-        return Err(Refreshed::Wrong(error.with_account(record.account())));
+    let calls = held.iter().zip(asked.providers).zip(asked.wraps).map(|((held, provider), wrap)| {
+        let call = async move { unwrap_one(clock, provider.as_ref(), wrap, &held.context).await };
+        Box::pin(call) as Pin<Box<dyn Future<Output = _> + Send + '_>>
+    });
+    let refuses = |answer: &Result<WrapInput, ProviderError>| matches!(answer, Err(error) if matches!(error.class(), ErrorClass::Refused(_)));
+    let inputs = all_of(together(calls.collect(), asked.first, refuses).await)?;
+    let keys = keys_of(settings, record, &held, &inputs)?;
+    Ok(Raw { started, inputs, keys })
+}
+
+async fn unwrap_one(
+    clock: &Clock,
+    provider: &dyn KeyProvider,
+    wrap: &Wrapped,
+    context: &WrapContext,
+) -> Result<WrapInput, ProviderError> {
+    let input = Caller::awaiting(provider, clock).unwrap(wrap, context).await?;
+    match input.secret_for(context) {
+        Some(_) => Ok(input),
+        None => Err(ProviderError::integrity("the KMS unwrapped the AEK of something else")),
+    }
+}
+
+/// The gravest of what is not an answer to go on with, or all of them.
+fn all_of(answers: Vec<Option<Result<WrapInput, ProviderError>>>) -> Result<Vec<WrapInput>, Refreshed> {
+    let mut inputs = Vec::new();
+    let mut gravest: Option<Refreshed> = None;
+    let gravity = |failed: &Refreshed| match failed {
+        Refreshed::Refused(..) => 2,
+        Refreshed::Silent(_) => 0,
+        _ => 1,
     };
-    // What fails here is this machine's memory, not the KMS: it earns no grace.
-    let keys = GenerationKeys::new(
-        record.account(),
-        record.generation(),
-        Secrets::single(secret),
-        settings.memory_lock,
-    )
-    .map_err(Refreshed::Wrong)?
-    .with_engine(settings.engine);
-    Ok((started, input, keys))
+    // What was not asked, because another answer decided, says nothing.
+    for answer in answers.into_iter().flatten() {
+        match answer.map_err(classify) {
+            Ok(input) => inputs.push(input),
+            Err(failed) if gravest.as_ref().is_none_or(|known| gravity(&failed) > gravity(known)) => {
+                gravest = Some(failed);
+            }
+            Err(_) => {}
+        }
+    }
+    match gravest {
+        Some(failed) => Err(failed),
+        None => Ok(inputs),
+    }
+}
+
+fn keys_of(
+    settings: &Settings,
+    record: &AccountRecord,
+    held: &[Held<'_>],
+    inputs: &[WrapInput],
+) -> Result<GenerationKeys, Refreshed> {
+    let secret = |at: usize| {
+        let (held, input): (&Held<'_>, &WrapInput) = (held.get(at)?, inputs.get(at)?);
+        input.secret_for(&held.context)
+    };
+    let wrong = || Error::new(ErrorKind::Untrusted, "not all of the account's AEKs were unwrapped");
+    let inner = secret(0).ok_or_else(|| Refreshed::Wrong(wrong().with_account(record.account())))?;
+    // What fails here is this machine's memory, not the KMS: it earns no grace. A second AEK that is missing shows when the record
+    // is verified.
+    let secrets = Secrets { inner, outer: secret(1) };
+    GenerationKeys::new(record.account(), record.generation(), secrets, settings.memory_lock)
+        .map(|keys| keys.with_engine(settings.engine))
+        .map_err(Refreshed::Wrong)
 }
 
 /// The keys of the generations before the newest, which the record carries sealed under it.
@@ -102,7 +180,7 @@ pub(super) fn older_keys(
         let secrets = secrets.secrets().map_err(wrong)?;
         let keys = GenerationKeys::new(record.account(), entry.number, secrets, settings.memory_lock)?
             .with_engine(settings.engine);
-        if !entry.fingerprint.is_of(&keys.prks().kcv()) {
+        if !entry.is_of(keys.prks()) {
             return Err(wrong(Error::corrupt()));
         }
         older.push(keys);

@@ -10,20 +10,20 @@ use zeroize::Zeroizing;
 use super::{AekCache, Shared};
 use crate::account::{Account, Adopt, Known};
 use crate::block::{GenerationKeys, KeyRing};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::policy::{RecordPolicy, VersionPolicy};
 use crate::format::record::{
-    Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
+    AccountRecord, Custody, GenerationEntry, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
     Timestamp, VerifiedRecord,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::keeper::{ControlCall, Destination, Message, Met, Pending};
 use crate::provider::{
-    Caller, Kek, KeyProvider, PreflightReport, ProviderError, Recoverability, Verdict, WrapContext,
-    WrapInput, WrapRole, Wrapped, preflight_at,
+    Caller, Kek, KekUri, KeyProvider, PreflightReport, ProviderError, Recoverability, Verdict, WrapContext,
+    WrapRole, preflight_at,
 };
 use crate::random;
 use crate::record_store::RecordStore;
@@ -34,11 +34,18 @@ use crate::rotate::met;
 #[must_use]
 pub struct AccountSpec {
     id: AccountId,
-    provider: Arc<dyn KeyProvider>,
-    kek: Kek,
+    under: Under,
+    outer: Option<Under>,
     store: Option<Arc<dyn RecordStore>>,
     policy: RecordPolicy,
     recoverability: Recoverability,
+}
+
+/// What an AEK is to be wrapped by.
+#[derive(Clone)]
+struct Under {
+    provider: Arc<dyn KeyProvider>,
+    kek: Kek,
 }
 
 impl AccountSpec {
@@ -46,12 +53,46 @@ impl AccountSpec {
     pub fn new(id: AccountId, provider: Arc<dyn KeyProvider>, kek: Kek) -> Self {
         Self {
             id,
-            provider,
-            kek,
+            under: Under { provider, kek },
+            outer: None,
             store: None,
             policy: RecordPolicy::default(),
             recoverability: Recoverability::Required,
         }
+    }
+
+    /// Double encryption (contract A6): everything is sealed by AES-256-GCM and then by ChaCha20-Poly1305, under two independent AEKs,
+    /// of which the second one is under `kek` at `provider`: another KEK at the same provider, or one at another. For good: it cannot be
+    /// added later, nor taken away.
+    ///
+    /// Both KEKs are needed from then on: a refusal by either revokes, and the silence of either is silence. What it costs is in the
+    /// speed of ChaCha20-Poly1305, 16 bytes more for each block, and a second call of a KMS for each refresh. Attach with
+    /// [`Expect::outer_kek`].
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use strongroom::provider::{Kek, KeyOptions, LocalKms};
+    /// use strongroom::{Aad, AccountId, AccountSpec, AekCache, BlockId, ObjectId, Suite, sealed_len};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let open = |name: &str| -> Result<_, Box<dyn std::error::Error>> {
+    /// #     let kms = LocalKms::create(folder.path().join(name))?;
+    /// #     kms.create_key("orders", KeyOptions::default())?;
+    /// #     Ok(Arc::new(kms))
+    /// # };
+    /// # let (ours, theirs) = (open("ours")?, open("theirs")?);
+    /// let cache = AekCache::builder().build()?;
+    /// let spec = AccountSpec::new(AccountId::random(), ours, Kek::latest("orders"))
+    ///     .double_encryption(theirs, Kek::latest("orders"));
+    /// let account = cache.create(spec)?;
+    /// let id = BlockId::new(ObjectId::random(), 0);
+    /// let sealed = account.seal(id, Aad::EMPTY, b"twice")?;
+    /// assert_eq!(sealed.len(), sealed_len(5, Suite::Double));
+    /// assert_eq!(account.open(id, Aad::EMPTY, &sealed)?, b"twice");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn double_encryption(mut self, provider: Arc<dyn KeyProvider>, kek: Kek) -> Self {
+        self.outer = Some(Under { provider, kek });
+        self
     }
 
     /// Keeps the record in `store`, so that many machines share the account, and the library itself persists what it
@@ -77,10 +118,11 @@ impl AccountSpec {
 
 impl fmt::Debug for AccountSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, provider: _, kek, store, policy, recoverability } = self;
+        let Self { id, under, outer, store, policy, recoverability } = self;
         f.debug_struct("AccountSpec")
             .field("id", id)
-            .field("kek", kek)
+            .field("kek", &under.kek)
+            .field("outer_kek", &outer.as_ref().map(|outer| &outer.kek))
             .field("stored", &store.is_some())
             .field("policy", policy)
             .field("recoverability", recoverability)
@@ -93,8 +135,8 @@ impl AekCache {
     /// use. Where the spec names no store, persist [`Account::record`] before the first block is kept.
     ///
     /// # Errors
-    /// [`ErrorKind::Misuse`] for a KEK that could not be recovered after a deletion, and for an account that is attached
-    /// already. [`ErrorKind::Revoked`] for a missing permission or a disabled key, [`ErrorKind::Unavailable`] for a silent KMS,
+    /// [`ErrorKind::Misuse`] for a KEK that could not be recovered after a deletion, for an account that is attached
+    /// already, and for two KEKs of which one is pinned to a version and the other is not, or that are one. [`ErrorKind::Revoked`] for a missing permission or a disabled key, [`ErrorKind::Unavailable`] for a silent KMS,
     /// [`ErrorKind::Untrusted`] for an answer of it that cannot be right. [`ErrorKind::Conflict`] when the
     /// store has a record of this account.
     ///
@@ -109,8 +151,10 @@ impl AekCache {
     pub fn begin_create(&self, spec: AccountSpec) -> Pending<Account> {
         let (pending, completer) = Pending::new();
         let abandon = completer.abandoner();
-        let destination = Destination::of(spec.provider.as_ref());
-        let deadline = self.shared.settings.policy.call_deadline() * CALLS;
+        let providers: Vec<_> = spec.unders().map(|under| Arc::clone(&under.provider)).collect();
+        let destination = Destination::of_all(&providers);
+        let deadline =
+            self.shared.settings.policy.call_deadline() * CALLS * if spec.outer.is_some() { 2 } else { 1 };
         let shared = Arc::downgrade(&self.shared);
         let run = Box::pin(async move {
             let result = create(&shared, spec).await;
@@ -152,36 +196,98 @@ impl AekCache {
     }
 }
 
+impl AccountSpec {
+    /// What the AEKs are to be wrapped by, in the order in which a record names them.
+    fn unders(&self) -> impl Iterator<Item = &Under> {
+        std::iter::once(&self.under).chain(&self.outer)
+    }
+
+    const fn suite(&self) -> Suite {
+        match self.outer {
+            None => Suite::Aes256Gcm,
+            Some(_) => Suite::Double,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Some(outer) = &self.outer else { return Ok(()) };
+        let misuse = |message| Err(Error::new(ErrorKind::Misuse, message).with_account(self.id));
+        if self.under.kek.version().is_some() != outer.kek.version().is_some() {
+            return misuse("of two KEKs either both are pinned to a version or none is");
+        }
+        if self.under.uri()? == outer.uri()? {
+            return misuse("double encryption is under two KEKs, and these are one");
+        }
+        Ok(())
+    }
+}
+
+impl Under {
+    fn uri(&self) -> Result<KekUri, Error> {
+        self.provider.authority().uri_of(self.kek.name()).map_err(ProviderError::into_error)
+    }
+
+    fn caller<'a>(&'a self, clock: &'a Clock) -> Caller<'a> {
+        Caller::awaiting(self.provider.as_ref(), clock)
+    }
+
+    /// Wraps a secret. Nothing is persisted that does not come back as it went.
+    async fn wrap(
+        &self,
+        clock: &Clock,
+        context: &WrapContext,
+        secret: &[u8; 32],
+    ) -> Result<(Slot, Moment), Error> {
+        let input = context.input(secret);
+        let wrapped =
+            self.caller(clock).wrap(&self.kek, context, &input).await.map_err(ProviderError::into_error)?;
+        let started = clock.now();
+        let again = self.caller(clock).unwrap(&wrapped, context).await.map_err(ProviderError::into_error)?;
+        let same = bool::from(again.expose().ct_eq(input.expose()));
+        let pinned = self.kek.version();
+        if !same
+            || *wrapped.kek() != self.uri()?
+            || pinned.is_some_and(|version| version != wrapped.version())
+        {
+            let error = Error::new(ErrorKind::Untrusted, "the KMS did not wrap what and as it was asked to");
+            return Err(error.with_account(context.account()));
+        }
+        Ok((Slot { wrapped, standby: None }, started))
+    }
+}
+
 async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Error> {
     let gone = || Error::new(ErrorKind::Unavailable, "the cache is shut down");
     let shared = shared.upgrade().ok_or_else(gone)?;
     let clock = &shared.clock;
-    let provider = Caller::awaiting(spec.provider.as_ref(), clock);
-    let report = preflight_at(provider, &spec.kek, clock.now()).await;
-    report.require(spec.recoverability).map_err(|error| error.with_account(spec.id))?;
+    spec.check()?;
+    for under in spec.unders() {
+        let report = preflight_at(under.caller(clock), &under.kek, clock.now()).await;
+        report.require(spec.recoverability).map_err(|error| error.with_account(spec.id))?;
+    }
 
-    let context = WrapContext::new(spec.id, Generation::FIRST, Suite::Aes256Gcm, WrapRole::Inner);
-    let mut secret = Zeroizing::new([0; 32]);
-    random::fill(&mut *secret);
-    let input = context.input(&secret);
-    let wrapped = provider.wrap(&spec.kek, &context, &input).await.map_err(ProviderError::into_error)?;
-    let started = clock.now();
-    unwrap_again(clock, &spec, &context, &wrapped, &input).await?;
+    let context = |role| WrapContext::new(spec.id, Generation::FIRST, spec.suite(), role);
+    let secret = fresh_secret();
+    let (slot, started) = spec.under.wrap(clock, &context(WrapRole::Inner), &secret).await?;
+    let outer = match &spec.outer {
+        None => None,
+        Some(under) => {
+            let secret = fresh_secret();
+            let (slot, _) = under.wrap(clock, &context(WrapRole::Outer), &secret).await?;
+            Some((slot, secret))
+        }
+    };
 
     let settings = &shared.settings;
-    let keys =
-        GenerationKeys::new(spec.id, Generation::FIRST, Secrets::single(&secret), settings.memory_lock)?
-            .with_engine(settings.engine);
+    let secrets = Secrets { inner: &secret, outer: outer.as_ref().map(|(_, secret)| &***secret) };
+    let keys = GenerationKeys::new(spec.id, Generation::FIRST, secrets, settings.memory_lock)?
+        .with_engine(settings.engine);
     let created = Timestamp::from_wall_nanos(started.wall_nanos());
-    let verified = first_record(&spec, wrapped, &keys, created)?;
+    let verified = first_record(&spec, slot, outer.map(|(slot, _)| slot), &keys, created)?;
 
-    let expect = Expect::account(spec.id)
-        .kek(Arc::clone(&spec.provider), spec.kek.name())
-        // What this process wraps and unwraps itself needs no further proof.
-        .fingerprint(verified.record().fingerprint());
     let record = Arc::new(verified.record().clone());
     let draft = Known { record: Arc::clone(&record), tag: None, verified: None };
-    let inner = shared.inner(draft, expect, spec.store.clone(), None)?;
+    let inner = shared.inner(draft, expected(&spec, verified.record()), spec.store.clone(), None)?;
     shared.register(&inner)?;
     let tag = match &spec.store {
         Some(store) => Some(store.compare_and_swap(spec.id, None, &record.to_bytes())?),
@@ -194,52 +300,46 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     Ok(Account::new(inner, Arc::clone(&shared.keeper)))
 }
 
-/// Nothing is persisted that does not come back as it went.
-async fn unwrap_again(
-    clock: &Clock,
-    spec: &AccountSpec,
-    context: &WrapContext,
-    wrapped: &Wrapped,
-    input: &WrapInput,
-) -> Result<(), Error> {
-    let uri = spec.provider.authority().uri_of(spec.kek.name()).map_err(ProviderError::into_error)?;
-    let pinned = spec.kek.version();
-    let provider = Caller::awaiting(spec.provider.as_ref(), clock);
-    let again = provider.unwrap(wrapped, context).await.map_err(ProviderError::into_error)?;
-    let same = bool::from(again.expose().ct_eq(input.expose()));
-    if !same || *wrapped.kek() != uri || pinned.is_some_and(|version| version != wrapped.version()) {
-        let error = Error::new(ErrorKind::Untrusted, "the KMS did not wrap what and as it was asked to");
-        return Err(error.with_account(spec.id));
+/// 32 random bytes, where they are wiped: on the heap, because a move would leave a copy on the stack.
+fn fresh_secret() -> Box<Zeroizing<[u8; 32]>> {
+    let mut secret = Box::new(Zeroizing::new([0; 32]));
+    random::fill(&mut **secret);
+    secret
+}
+
+fn expected(spec: &AccountSpec, record: &AccountRecord) -> Expect {
+    let expect = Expect::account(spec.id)
+        .kek(Arc::clone(&spec.under.provider), spec.under.kek.name())
+        // What this process wraps and unwraps itself needs no further proof.
+        .fingerprint(record.fingerprint());
+    match &spec.outer {
+        None => expect,
+        Some(outer) => expect.outer_kek(Arc::clone(&outer.provider), outer.kek.name()),
     }
-    Ok(())
 }
 
 fn first_record(
     spec: &AccountSpec,
-    wrapped: Wrapped,
+    slot: Slot,
+    outer: Option<Slot>,
     keys: &GenerationKeys,
     created: Timestamp,
 ) -> Result<VerifiedRecord, Error> {
     let version_policy =
-        if spec.kek.version().is_some() { VersionPolicy::Pinned } else { VersionPolicy::Latest };
+        if spec.under.kek.version().is_some() { VersionPolicy::Pinned } else { VersionPolicy::Latest };
     let draft = RecordDraft {
         account: spec.id,
         sequence: Sequence::FIRST,
         created,
         state: RecordState::Active,
         policy: spec.policy.with_version_policy(version_policy),
-        custody: Custody::Single(Slot { wrapped, standby: None }),
-        newest: GenerationEntry {
-            number: Generation::FIRST,
-            suite: Suite::Aes256Gcm,
-            created,
-            active_from: created,
-            fingerprint: KeyFingerprint::of(keys.kcv()),
-        },
+        custody: Custody::Single(slot),
+        newest: GenerationEntry::first(keys.prks(), created),
+        outer: outer.map(Custody::Single),
         older: OlderGenerations::default(),
     };
     draft.seal(keys.prks())
 }
 
-/// Preflight's three, wrap, unwrap, and the store's share.
+/// Of each KEK: preflight's three, wrap, unwrap, and the store's share.
 const CALLS: u32 = 6;

@@ -17,7 +17,6 @@ use crate::format::record::AccountRecord;
 use crate::format::tombstone::{Tombstone, purged};
 use crate::id::AccountId;
 use crate::keeper::{ControlCall, Destination, Pending};
-use crate::provider::Caller;
 use crate::record_store::{Loaded, RecordStore, RecordTag};
 use crate::rotate::met;
 
@@ -30,18 +29,17 @@ impl AekCache {
         expect: &Expect,
         then: impl FnOnce(&Unwrapped) -> Result<T, Error> + Send + 'static,
     ) -> Pending<T> {
-        let provider = match expect.admit(&record) {
-            Ok(provider) => provider,
+        let providers = match expect.admit(&record) {
+            Ok(providers) => providers,
             Err(error) => return Pending::ready(Err(error)),
         };
         let (pending, completer) = Pending::new();
         let abandon = completer.abandoner();
-        let destination = Destination::of(provider.as_ref());
+        let destination = Destination::of_all(&providers);
         let deadline = self.shared.settings.policy.call_deadline() * CALLS;
         let (clock, settings) = (self.shared.clock.clone(), self.shared.settings);
         let run = Box::pin(async move {
-            let unwrapped =
-                authenticate(&clock, &settings, Caller::awaiting(provider.as_ref(), &clock), &record).await;
+            let unwrapped = authenticate(&clock, &settings, &providers, &record).await;
             let result = unwrapped.map_err(Refreshed::into_failure);
             let met = met(&result);
             completer.complete(result.and_then(|unwrapped| then(&unwrapped)));

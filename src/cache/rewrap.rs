@@ -177,18 +177,25 @@ fn rewrap(bulk: &Bulk<'_>, account: AccountId) -> Result<Rewrapped, Error> {
     if inner.known().record.policy().version_policy() == VersionPolicy::Pinned {
         return Ok(Rewrapped::Pinned);
     }
-    let rotation = match begin_rotation(&inner, RotateTo::Latest).wait() {
-        // Whoever came first may have done the same: the record as it is now tells.
-        Err(error) if error.kind() == ErrorKind::Conflict => begin_rotation(&inner, RotateTo::Latest).wait(),
-        rotation => rotation,
-    };
-    match rotation? {
-        Retire::AlreadyCurrent => Ok(Rewrapped::Before),
-        Retire::SafeAfter(_) | Retire::AfterPersisting(_) => {
-            bulk.tell_changed(account);
-            Ok(Rewrapped::Now)
+    let mut rewrapped = Rewrapped::Before;
+    // The second AEK of an account under double encryption too.
+    for at in 0..inner.known().record.held().len() {
+        let rotation = match begin_rotation(&inner, at, RotateTo::Latest).wait() {
+            // Whoever came first may have done the same: the record as it is now tells.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                begin_rotation(&inner, at, RotateTo::Latest).wait()
+            }
+            rotation => rotation,
+        };
+        match rotation? {
+            Retire::AlreadyCurrent => {}
+            Retire::SafeAfter(_) | Retire::AfterPersisting(_) => {
+                bulk.tell_changed(account);
+                rewrapped = Rewrapped::Now;
+            }
         }
     }
+    Ok(rewrapped)
 }
 
 #[derive(PartialEq, Eq)]

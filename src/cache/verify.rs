@@ -97,6 +97,8 @@ pub struct CheckedRecord {
     pub kek: KekUri,
     /// The versions of it that the record needs: the one in use, and that of the standby wrap.
     pub versions: Vec<KekVersion>,
+    /// The KEK that wraps the second AEK, under double encryption, and the versions of it that the record needs.
+    pub outer: Option<(KekUri, Vec<KekVersion>)>,
     /// When the account was created.
     pub account_created: SystemTime,
     /// When its AEK was made.
@@ -330,12 +332,18 @@ impl RecordCheck {
 
 impl CheckedRecord {
     fn of(record: &AccountRecord) -> Self {
-        let mut versions = vec![record.kek_version().clone()];
-        versions.extend(record.standby_version().cloned());
+        let mut needed = record.held().into_iter().map(|held| {
+            let mut versions = vec![held.slot.wrapped.version().clone()];
+            versions.extend(held.slot.standby.as_ref().map(|standby| standby.version().clone()));
+            (held.slot.wrapped.kek().clone(), versions)
+        });
+        let (kek, versions) = needed.next().expect("a record has an AEK");
+        let outer = needed.next();
         Self {
             sequence: record.sequence(),
-            kek: record.kek().clone(),
+            kek,
             versions,
+            outer,
             account_created: record.created(),
             aek_created: record.generation_created(),
         }

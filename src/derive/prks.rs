@@ -26,6 +26,8 @@ pub(crate) struct Secrets<'a> {
 }
 
 impl<'a> Secrets<'a> {
+    /// Those of suite 1.
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn single(inner: &'a [u8; 32]) -> Self {
         Self { inner, outer: None }
     }

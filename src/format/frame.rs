@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! header8            ver1 | suite1 | kind1 | flags1 (bit 0: last of its object; the rest zero) | generation_be4
-//! standalone block   header8 | R24 | KCV[..16] | ciphertext | tag16      64 bytes over the plaintext
-//! object frame       header8 | R24 | ciphertext | tag16                  48 bytes over the plaintext
+//! standalone block   header8 | R24 | KCV[..16] | ciphertext | tags       64 bytes over the plaintext
+//! object frame       header8 | R24 | ciphertext | tags                   48 bytes over the plaintext
+//! tags               suite 1: tag16        suite 2: the inner tag, masked16 | tag16, so 16 bytes more
 //! ```
 //! An unknown version, suite, kind or flag is an error, and so is a length that no frame of the kind can have (contract
 //! F1, F2). Nothing here is authenticated yet: that is `block`'s. Imports: `derive`, `engine`, `id`, `error`.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use crate::derive::{Kcv, Kind, Nonce24};
 use crate::engine::Tag;
@@ -19,13 +20,10 @@ use crate::id::{Generation, Suite};
 /// The longest plaintext of one block, in bytes: 16 MiB.
 pub const MAX_BLOCK: usize = 16 * 1024 * 1024;
 
-/// How long a standalone block is, sealed: 64 bytes more than its plaintext.
+/// How long a standalone block is, sealed: 64 bytes more than its plaintext, 80 under double encryption.
 #[must_use]
 pub const fn sealed_len(plain_len: usize, suite: Suite) -> usize {
-    match suite {
-        Suite::Aes256Gcm => plain_len.saturating_add(overhead(Kind::Block)),
-        Suite::Double => plain_len.saturating_add(overhead(Kind::Block) + Tag::LEN),
-    }
+    plain_len.saturating_add(overhead(Kind::Block, suite))
 }
 
 /// What a frame says of itself, before anything of it is verified. For routing and reports.
@@ -152,17 +150,63 @@ impl Head {
     }
 }
 
-/// Takes a frame of `kind` apart: head, ciphertext, tag.
+/// What stands after the ciphertext.
+#[derive(Clone, Copy)]
+pub(crate) struct Tags {
+    /// The tag of AES-256-GCM, masked: in suite 2, and only there.
+    pub(crate) masked: Option<[u8; Tag::LEN]>,
+    /// The tag that ends the frame: that of the algorithm that was applied last.
+    pub(crate) last: Tag,
+}
+
+impl Tags {
+    /// Those of suite 1.
+    #[inline]
+    pub(crate) const fn one(tag: Tag) -> Self {
+        Self { masked: None, last: tag }
+    }
+
+    /// How many bytes they take.
+    #[inline]
+    pub(crate) const fn len(suite: Suite) -> usize {
+        match suite {
+            Suite::Aes256Gcm => Tag::LEN,
+            Suite::Double => 2 * Tag::LEN,
+        }
+    }
+
+    /// Writes them to `out`, which is exactly as long.
+    #[inline]
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        match &self.masked {
+            None => out.copy_from_slice(&self.last.0),
+            Some(masked) => {
+                let (first, last) = out.split_at_mut(Tag::LEN);
+                first.copy_from_slice(masked);
+                last.copy_from_slice(&self.last.0);
+            }
+        }
+    }
+}
+
+/// Takes a frame of `kind` apart: head, ciphertext, tags.
 ///
 /// # Errors
 /// [`ErrorKind::Format`], and [`ErrorKind::Limit`] beyond [`MAX_BLOCK`].
 #[inline]
-pub(crate) fn split(kind: Kind, frame: &[u8]) -> Result<(Head, &[u8], Tag), Error> {
+pub(crate) fn split(kind: Kind, frame: &[u8]) -> Result<(Head, &[u8], Tags), Error> {
     let head = Head::parse(kind, frame)?;
-    let (sealed, tag) =
+    let (rest, last) =
         frame.get(head_len(kind)..).and_then(|rest| rest.split_last_chunk()).ok_or_else(truncated)?;
+    let (sealed, masked) = match head.header.suite {
+        Suite::Aes256Gcm => (rest, None),
+        Suite::Double => {
+            let (sealed, masked) = rest.split_last_chunk().ok_or_else(truncated)?;
+            (sealed, Some(*masked))
+        }
+    };
     check_len(sealed.len())?;
-    Ok((head, sealed, Tag(*tag)))
+    Ok((head, sealed, Tags { masked, last: Tag(*last) }))
 }
 
 /// As [`split`], with the ciphertext to decrypt in place.
@@ -170,12 +214,10 @@ pub(crate) fn split(kind: Kind, frame: &[u8]) -> Result<(Head, &[u8], Tag), Erro
 /// # Errors
 /// As [`split`].
 #[inline]
-pub(crate) fn split_mut(kind: Kind, frame: &mut [u8]) -> Result<(Head, &mut [u8], Tag), Error> {
-    let head = Head::parse(kind, frame)?;
-    let (sealed, tag) =
-        frame.get_mut(head_len(kind)..).and_then(|rest| rest.split_last_chunk_mut()).ok_or_else(truncated)?;
-    check_len(sealed.len())?;
-    Ok((head, sealed, Tag(*tag)))
+pub(crate) fn split_mut(kind: Kind, frame: &mut [u8]) -> Result<(Head, &mut [u8], Tags), Error> {
+    let (head, sealed, tags) = split(kind, frame)?;
+    let end = head_len(kind) + sealed.len();
+    Ok((head, &mut frame[head_len(kind)..end], tags))
 }
 
 /// # Errors
@@ -197,42 +239,80 @@ pub(crate) const fn head_len(kind: Kind) -> usize {
 }
 
 /// Bytes that a frame is longer than its plaintext.
-pub(crate) const fn overhead(kind: Kind) -> usize {
-    head_len(kind) + Tag::LEN
+pub(crate) const fn overhead(kind: Kind, suite: Suite) -> usize {
+    head_len(kind) + Tags::len(suite)
 }
 
 /// The part of a standalone block that is not ciphertext, for page formats that keep the ciphertext in a place of its
-/// own: always [`Self::LEN`] bytes, whatever the block's size.
+/// own: [`Self::len_of`] the account's suite, whatever the block's size.
 ///
-/// It is public: it may be stored next to the ciphertext. Its first 48 bytes are a standalone block's head, the last
-/// 16 its tag.
+/// It is public: it may be stored next to the ciphertext. Its first 48 bytes are a standalone block's head, the rest
+/// its tags.
 #[derive(Clone, Copy)]
 pub struct Detached {
     pub(crate) head: Head,
-    pub(crate) tag: Tag,
+    pub(crate) tags: Tags,
 }
 
 impl Detached {
-    /// Its length in bytes.
-    pub const LEN: usize = overhead(Kind::Block);
+    /// Its length in bytes: 64, or 80 under double encryption.
+    #[must_use]
+    pub const fn len_of(suite: Suite) -> usize {
+        overhead(Kind::Block, suite)
+    }
 
     /// The bytes to store.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut out = [0; Self::LEN];
-        let (head, tag) = out.split_at_mut(head_len(Kind::Block));
+    pub fn to_bytes(&self) -> DetachedBytes {
+        let mut bytes = [0; DetachedBytes::MAX_LEN];
+        let len = Self::len_of(self.head.header.suite);
+        let (head, tags) = bytes[..len].split_at_mut(head_len(Kind::Block));
         self.head.write(head);
-        tag.copy_from_slice(&self.tag.0);
-        out
+        self.tags.write(tags);
+        DetachedBytes { bytes, len }
     }
 
     /// Reads what [`Self::to_bytes`] wrote. Authenticity shows when the block is opened.
     ///
     /// # Errors
-    /// [`ErrorKind::Format`] when the bytes are not of a version, suite and kind known here.
-    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, Error> {
-        let (head, _, tag) = split(Kind::Block, bytes)?;
-        Ok(Self { head, tag })
+    /// [`ErrorKind::Format`] when the bytes are not of a version, suite and kind known here, or not as many as their suite has.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        match split(Kind::Block, bytes)? {
+            (head, [], tags) => Ok(Self { head, tags }),
+            _ => Err(Error::new(ErrorKind::Format, "too long for the head and the tags of a block")),
+        }
+    }
+}
+
+/// The bytes of a [`Detached`]: a slice that needs no heap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DetachedBytes {
+    bytes: [u8; Self::MAX_LEN],
+    len: usize,
+}
+
+impl DetachedBytes {
+    /// The most that any suite has, in bytes.
+    pub const MAX_LEN: usize = Detached::len_of(Suite::Double);
+}
+
+impl Deref for DetachedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for DetachedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for DetachedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DetachedBytes({} bytes)", self.len)
     }
 }
 
@@ -253,7 +333,10 @@ const FLAG_LAST: u8 = 1;
 const HEAD_HEADER: Range<usize> = 0..Header::LEN;
 const HEAD_R: Range<usize> = HEAD_HEADER.end..HEAD_HEADER.end + Nonce24::LEN;
 const HEAD_COMMITMENT: Range<usize> = HEAD_R.end..HEAD_R.end + Kcv::PREFIX_LEN;
-const _: () = assert!(overhead(Kind::Block) == 64 && overhead(Kind::ObjectFrame) == 48, "as documented");
+const _: () =
+    assert!(overhead(Kind::Block, Suite::Aes256Gcm) == 64 && overhead(Kind::Block, Suite::Double) == 80);
+const _: () = assert!(overhead(Kind::ObjectFrame, Suite::Aes256Gcm) == 48);
+const _: () = assert!(overhead(Kind::ObjectFrame, Suite::Double) == 64, "as documented");
 
 #[cfg(test)]
 mod tests {
@@ -261,19 +344,18 @@ mod tests {
 
     use super::*;
 
-    fn header(kind: Kind, last: bool) -> Header {
-        Header {
-            suite: Suite::Aes256Gcm,
-            kind,
-            last,
-            generation: Generation::new(0x0102_0304).expect("not zero"),
-        }
+    const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::Double];
+
+    fn header(suite: Suite, kind: Kind, last: bool) -> Header {
+        Header { suite, kind, last, generation: Generation::new(0x0102_0304).expect("not zero") }
     }
 
     #[test]
     fn f1_headers_are_as_documented() {
-        assert_eq!(header(Kind::Block, false).to_bytes(), [1, 1, 1, 0, 1, 2, 3, 4]);
-        assert_eq!(header(Kind::ObjectFrame, true).to_bytes(), [1, 1, 2, 1, 1, 2, 3, 4]);
+        for (suite, number) in SUITES.into_iter().zip(1..) {
+            assert_eq!(header(suite, Kind::Block, false).to_bytes(), [1, number, 1, 0, 1, 2, 3, 4]);
+            assert_eq!(header(suite, Kind::ObjectFrame, true).to_bytes(), [1, number, 2, 1, 1, 2, 3, 4]);
+        }
     }
 
     #[test]
@@ -284,7 +366,7 @@ mod tests {
             &[(0, 0)],
             &[(0, 2)],
             &[(1, 0)],
-            &[(1, 2)],
+            &[(1, 3)],
             &[(2, 0)],
             &[(2, 3)],
             &[(2, 4)],
@@ -306,7 +388,7 @@ mod tests {
         #[test]
         fn f1_a_header_that_parses_writes_the_same_bytes(bytes: [u8; 8]) {
             // Most random bytes are no header; steer half of the cases towards one.
-            for bytes in [bytes, [1, 1, 1 + bytes[2] % 2, bytes[3] % 3, bytes[4], bytes[5], bytes[6], bytes[7]]] {
+            for bytes in [bytes, [1, 1 + bytes[1] % 2, 1 + bytes[2] % 2, bytes[3] % 3, bytes[4], bytes[5], bytes[6], bytes[7]]] {
                 if let Ok(header) = Header::parse(&bytes) {
                     prop_assert_eq!(header.to_bytes(), bytes);
                 }
@@ -321,9 +403,11 @@ mod tests {
 
     #[test]
     fn f2_lengths_are_bounded_on_both_sides() {
-        for (kind, overhead) in [(Kind::Block, 64), (Kind::ObjectFrame, 48)] {
+        let one = [(Suite::Aes256Gcm, Kind::Block, 64), (Suite::Aes256Gcm, Kind::ObjectFrame, 48)];
+        let both = [(Suite::Double, Kind::Block, 80), (Suite::Double, Kind::ObjectFrame, 64)];
+        for (suite, kind, overhead) in one.into_iter().chain(both) {
             let mut frame = vec![0; overhead + MAX_BLOCK + 1];
-            frame[..8].copy_from_slice(&header(kind, false).to_bytes());
+            frame[..8].copy_from_slice(&header(suite, kind, false).to_bytes());
             assert_eq!(peek(&frame).expect_err("too long").kind(), ErrorKind::Limit);
             assert_eq!(peek(&frame[..frame.len() - 1]).expect("fits").plain_len(), MAX_BLOCK);
             assert_eq!(peek(&frame[..overhead]).expect("an empty block").plain_len(), 0);
@@ -331,20 +415,34 @@ mod tests {
                 assert_eq!(peek(&frame[..short]).expect_err("too short").kind(), ErrorKind::Format);
             }
         }
-        assert_eq!(sealed_len(4096, Suite::Aes256Gcm), 4160);
+        assert_eq!((sealed_len(4096, Suite::Aes256Gcm), sealed_len(4096, Suite::Double)), (4160, 4176));
         assert_eq!(sealed_len(usize::MAX, Suite::Aes256Gcm), usize::MAX);
     }
 
     #[test]
     fn a_detached_head_reads_back() {
-        let head = Head {
-            header: header(Kind::Block, false),
-            r: Nonce24::from_bytes([7; 24]),
-            commitment: Some([8; 16]),
-        };
-        let detached = Detached { head, tag: Tag([9; 16]) };
-        let bytes = detached.to_bytes();
-        assert_eq!((&bytes[8..32], &bytes[32..48], &bytes[48..]), (&[7; 24][..], &[8; 16][..], &[9; 16][..]));
-        assert_eq!(Detached::from_bytes(&bytes).expect("ours").to_bytes(), bytes);
+        for (suite, masked) in SUITES.into_iter().zip([None, Some([10; 16])]) {
+            let head = Head {
+                header: header(suite, Kind::Block, false),
+                r: Nonce24::from_bytes([7; 24]),
+                commitment: Some([8; 16]),
+            };
+            let bytes = Detached { head, tags: Tags { masked, last: Tag([9; 16]) } }.to_bytes();
+            let end = bytes.len() - 16;
+            assert_eq!(
+                (&bytes[8..32], &bytes[32..48], &bytes[end..]),
+                (&[7; 24][..], &[8; 16][..], &[9; 16][..])
+            );
+            assert_eq!(&bytes[48..end], masked.as_ref().map_or(&[][..], |masked| &masked[..]));
+            assert_eq!(Detached::from_bytes(&bytes).expect("ours").to_bytes(), bytes);
+            let longer = [&bytes[..], &[0]].concat();
+            for wrong in [&bytes[..end], &bytes[1..], &longer] {
+                assert_eq!(
+                    Detached::from_bytes(wrong).expect_err("another length").kind(),
+                    ErrorKind::Format
+                );
+            }
+            assert_eq!(format!("{bytes:?}"), format!("DetachedBytes({} bytes)", end + 16));
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! object = header80 | frame 0 | frame 1 | ... | frame n-1
 //! MAC32  = HMAC(Expand(PRK, "SRH1"), name || 0 || header48 || SHA-256(context))
-//! frame  = header8 | R24 | ciphertext | tag16                    48 bytes over its plaintext
+//! frame  = header8 | R24 | ciphertext | tags                     48 bytes over its plaintext, 64 in suite 2
 //! ```
 //! All frames but the last carry exactly one block; the last carries 1 byte to one block and the
 //! final flag. An empty object is exactly one empty final frame. Everything else is
@@ -22,7 +22,7 @@ use crate::id::{AccountId, Generation, ObjectId, Suite};
 /// How many bytes of plaintext one frame of a sealed object carries: a power of two from 4 KiB to 16 MiB.
 ///
 /// The unit of random access: reading one byte costs one block. Small blocks suit point reads and
-/// cost more per byte (48 bytes and about 0.25 microseconds each); large ones suit scans.
+/// cost more per byte (48 bytes and about 0.25 microseconds each; 64 and 0.6 under double encryption); large ones suit scans.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockSize {
     log2: u8,
@@ -94,6 +94,41 @@ pub struct ObjectInfo {
     pub object: ObjectId,
     /// The size of its blocks.
     pub block_size: BlockSize,
+}
+
+impl ObjectInfo {
+    pub(crate) const fn layout(&self) -> Layout {
+        Layout { block_size: self.block_size, suite: self.suite }
+    }
+}
+
+/// How plaintext is cut into frames: what the arithmetic of lengths needs to know of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) block_size: BlockSize,
+    pub(crate) suite: Suite,
+}
+
+impl Layout {
+    /// Plaintext of a full frame, in bytes.
+    pub(crate) const fn block_len(self) -> usize {
+        self.block_size.bytes()
+    }
+
+    /// What a frame adds to its plaintext: header, R and tags.
+    pub(crate) const fn overhead(self) -> usize {
+        frame::overhead(Kind::ObjectFrame, self.suite)
+    }
+
+    /// How long the frame of a block of `plain_len` bytes is.
+    pub(crate) const fn frame_len(self, plain_len: usize) -> usize {
+        plain_len + self.overhead()
+    }
+
+    /// Where frame `index` starts in the stored object.
+    pub(crate) const fn frame_at(self, index: u64) -> u64 {
+        HEADER_LEN as u64 + index * self.frame_len(self.block_len()) as u64
+    }
 }
 
 /// Where an object belongs, in the caller's terms: which store, which path, which version of it.
@@ -197,32 +232,32 @@ pub(crate) fn header_bytes(info: &ObjectInfo) -> [u8; MAC_AT] {
     bytes
 }
 
-/// Where every block of an object lies, given its block size and one of its two lengths.
+/// Where every block of an object lies, given its layout and one of its two lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectGeometry {
-    block_size: BlockSize,
+    layout: Layout,
     plain_len: u64,
 }
 
 impl ObjectGeometry {
     /// # Errors
     /// [`ErrorKind::Limit`] above [`MAX_PLAIN_LEN`].
-    pub(crate) const fn of_plain(plain_len: u64, block_size: BlockSize) -> Result<Self, Error> {
+    pub(crate) const fn of_plain(plain_len: u64, layout: Layout) -> Result<Self, Error> {
         if plain_len > MAX_PLAIN_LEN {
             return Err(Error::new(ErrorKind::Limit, "an object holds at most 2^60 bytes"));
         }
-        Ok(Self { block_size, plain_len })
+        Ok(Self { layout, plain_len })
     }
 
     /// # Errors
-    /// [`ErrorKind::Format`] for a length that no object of this block size has.
-    pub(crate) const fn of_stored(stored_len: u64, block_size: BlockSize) -> Result<Self, Error> {
+    /// [`ErrorKind::Format`] for a length that no object of this layout has.
+    pub(crate) const fn of_stored(stored_len: u64, layout: Layout) -> Result<Self, Error> {
         let Some(body) = stored_len.checked_sub(HEADER_LEN as u64) else {
             return Err(Error::new(ErrorKind::Format, "shorter than a sealed object's header"));
         };
-        let full = frame_len(block_size.bytes()) as u64;
+        let full = layout.frame_len(layout.block_len()) as u64;
         let (full_frames, rest) = (body / full, body % full);
-        let tail = match rest.checked_sub(FRAME_OVERHEAD as u64) {
+        let tail = match rest.checked_sub(layout.overhead() as u64) {
             // An empty frame is the whole object or does not exist.
             Some(0) if full_frames > 0 => None,
             None if rest > 0 || full_frames == 0 => None,
@@ -236,15 +271,15 @@ impl ObjectGeometry {
             ));
         };
         // OK because `full` exceeds the block size: the plain length is below the stored one.
-        let plain_len = full_frames * block_size.bytes() as u64 + tail;
+        let plain_len = full_frames * layout.block_len() as u64 + tail;
         if plain_len > MAX_PLAIN_LEN {
             return Err(Error::new(ErrorKind::Format, "longer than any sealed object"));
         }
-        Ok(Self { block_size, plain_len })
+        Ok(Self { layout, plain_len })
     }
 
-    pub(crate) const fn block_size(&self) -> BlockSize {
-        self.block_size
+    pub(crate) const fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(crate) const fn plain_len(&self) -> u64 {
@@ -253,40 +288,40 @@ impl ObjectGeometry {
 
     pub(crate) const fn stored_len(&self) -> u64 {
         let frames = self.last_index() + 1;
-        // OK because 2^60 bytes of plaintext and 48 for each 4 KiB of them stay far below 2^64.
-        HEADER_LEN as u64 + self.plain_len + frames * FRAME_OVERHEAD as u64
+        // OK because 2^60 bytes of plaintext and 64 for each 4 KiB of them stay far below 2^64.
+        HEADER_LEN as u64 + self.plain_len + frames * self.layout.overhead() as u64
     }
 
     /// The index of the frame that carries the final flag.
     pub(crate) const fn last_index(&self) -> u64 {
-        self.block_size.index_of(self.plain_len.saturating_sub(1))
+        self.layout.block_size.index_of(self.plain_len.saturating_sub(1))
     }
 
     /// Which block holds plaintext byte `offset`, and where in it.
     pub(crate) const fn locate(&self, offset: u64) -> (u64, usize) {
-        let within = offset & (self.block_size.bytes() as u64 - 1);
+        let within = offset & (self.layout.block_len() as u64 - 1);
         #[expect(clippy::cast_possible_truncation, reason = "below the block size")]
-        (self.block_size.index_of(offset), within as usize)
+        (self.layout.block_size.index_of(offset), within as usize)
     }
 
     /// How many bytes of plaintext block `index` holds.
     pub(crate) const fn block_len(&self, index: u64) -> usize {
-        let start = index << self.block_size.log2;
+        let start = index << self.layout.block_size.log2;
         let left = self.plain_len.saturating_sub(start);
-        let full = self.block_size.bytes();
+        let full = self.layout.block_len();
         #[expect(clippy::cast_possible_truncation, reason = "below the block size")]
         if left < full as u64 { left as usize } else { full }
     }
 
     /// Where frame `index` starts in the stored object.
     pub(crate) const fn frame_at(&self, index: u64) -> u64 {
-        HEADER_LEN as u64 + index * frame_len(self.block_size.bytes()) as u64
+        self.layout.frame_at(index)
     }
-}
 
-/// How long the frame of a block of `plain_len` bytes is.
-pub(crate) const fn frame_len(plain_len: usize) -> usize {
-    plain_len + FRAME_OVERHEAD
+    /// How long frame `index` is.
+    pub(crate) const fn frame_len(&self, index: u64) -> usize {
+        self.layout.frame_len(self.block_len(index))
+    }
 }
 
 fn field<const AT: usize, const LEN: usize>(bytes: &[u8; HEADER_LEN]) -> [u8; LEN] {
@@ -315,9 +350,6 @@ const MAC_AT: usize = OBJECT_AT + 16;
 /// The length of an object's header.
 pub(crate) const HEADER_LEN: usize = MAC_AT + 32;
 
-/// What a frame adds to its plaintext: header, R and tag.
-pub(crate) const FRAME_OVERHEAD: usize = frame::overhead(Kind::ObjectFrame);
-
 /// The most that one object holds: 1 EiB, the limit of a generation.
 pub(crate) const MAX_PLAIN_LEN: u64 = 1 << 60;
 
@@ -326,7 +358,6 @@ const MAGIC: [u8; 8] = *b"\x89SRO\r\n\x1a\n";
 const VERSION: u8 = 1;
 
 const _: () = assert!(MAC_AT == 48 && HEADER_LEN == 80, "docs/FORMAT.md says so");
-const _: () = assert!(FRAME_OVERHEAD == 48, "docs/FORMAT.md says so");
 const _: () =
     assert!(BlockSize::MAX.bytes() == MAX_BLOCK, "every block fits one frame, and no larger one does");
 
@@ -334,7 +365,7 @@ const _: () =
 mod tests {
     use super::*;
 
-    const FRAME: u64 = FRAME_OVERHEAD as u64;
+    const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::Double];
     const HEADER: u64 = HEADER_LEN as u64;
 
     fn info() -> ObjectInfo {
@@ -376,7 +407,7 @@ mod tests {
         }
         for value in 0..=u8::MAX {
             for (at, valid) in
-                [(VERSION_AT, 1..=1), (SUITE_AT, 1..=1), (BLOCK_SIZE_AT, 12..=24), (RESERVED_AT, 0..=0)]
+                [(VERSION_AT, 1..=1), (SUITE_AT, 1..=2), (BLOCK_SIZE_AT, 12..=24), (RESERVED_AT, 0..=0)]
             {
                 let mut bytes = sample();
                 bytes[at] = value;
@@ -398,59 +429,74 @@ mod tests {
         }
     }
 
-    #[test]
-    fn f3_every_stored_length_is_one_object_or_none() {
-        let size = BlockSize::MIN;
-        let full = frame_len(size.bytes()) as u64;
-        let mut objects = 0;
-        for stored in 0..HEADER + 3 * full + 100 {
-            match ObjectGeometry::of_stored(stored, size) {
-                Ok(geometry) => {
-                    assert_eq!(geometry.stored_len(), stored);
-                    assert_eq!(ObjectGeometry::of_plain(geometry.plain_len(), size).ok(), Some(geometry));
-                    assert_eq!(geometry.plain_len(), objects, "each plain length once, in order");
-                    objects += 1;
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Format),
-            }
+    fn each_layout(block_size: BlockSize, test: impl Fn(Layout, u64)) {
+        for (suite, overhead) in SUITES.into_iter().zip([48, 64]) {
+            test(Layout { block_size, suite }, overhead);
         }
-        let in_the_fourth_frame = 100 - FRAME - 1;
-        assert_eq!(objects, 1 + 3 * size.bytes() as u64 + in_the_fourth_frame);
     }
 
     #[test]
-    fn f3_geometry_at_the_boundaries() {
-        let size = BlockSize::DEFAULT;
-        let block = size.bytes() as u64;
-        for (plain, last, last_len) in [
-            (0, 0, 0),
-            (1, 0, 1),
-            (block - 1, 0, block - 1),
-            (block, 0, block),
-            (block + 1, 1, 1),
-            (2 * block, 1, block),
-        ] {
-            let geometry = ObjectGeometry::of_plain(plain, size).expect("small");
-            assert_eq!(geometry.last_index(), last);
-            assert_eq!(geometry.block_len(last) as u64, last_len);
-            assert_eq!(geometry.stored_len(), geometry.frame_at(last) + last_len + FRAME);
-        }
-        let geometry = ObjectGeometry::of_plain(3 * block, size).expect("small");
-        assert_eq!(geometry.locate(2 * block + 5), (2, 5));
+    fn f3_a6_every_stored_length_is_one_object_or_none() {
+        each_layout(BlockSize::MIN, |layout, overhead| {
+            let block = layout.block_len() as u64;
+            let full = block + overhead;
+            let mut objects = 0;
+            for stored in 0..HEADER + 3 * full + 100 {
+                match ObjectGeometry::of_stored(stored, layout) {
+                    Ok(geometry) => {
+                        assert_eq!(geometry.stored_len(), stored);
+                        assert_eq!(
+                            ObjectGeometry::of_plain(geometry.plain_len(), layout).ok(),
+                            Some(geometry)
+                        );
+                        assert_eq!(geometry.plain_len(), objects, "each plain length once, in order");
+                        objects += 1;
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Format),
+                }
+            }
+            let in_the_fourth_frame = 100 - overhead - 1;
+            assert_eq!(objects, 1 + 3 * block + in_the_fourth_frame);
+        });
+    }
+
+    #[test]
+    fn f3_a6_geometry_at_the_boundaries() {
+        each_layout(BlockSize::DEFAULT, |layout, overhead| {
+            let block = layout.block_len() as u64;
+            for (plain, last, last_len) in [
+                (0, 0, 0),
+                (1, 0, 1),
+                (block - 1, 0, block - 1),
+                (block, 0, block),
+                (block + 1, 1, 1),
+                (2 * block, 1, block),
+            ] {
+                let geometry = ObjectGeometry::of_plain(plain, layout).expect("small");
+                assert_eq!(geometry.last_index(), last);
+                assert_eq!(geometry.block_len(last) as u64, last_len);
+                assert_eq!(geometry.frame_len(last) as u64, last_len + overhead);
+                assert_eq!(geometry.stored_len(), geometry.frame_at(last) + last_len + overhead);
+            }
+            let geometry = ObjectGeometry::of_plain(3 * block, layout).expect("small");
+            assert_eq!(geometry.locate(2 * block + 5), (2, 5));
+        });
     }
 
     #[test]
     fn f2_lengths_have_a_limit() {
-        let most = ObjectGeometry::of_plain(MAX_PLAIN_LEN, BlockSize::MIN).expect("the most");
-        assert_eq!(ObjectGeometry::of_stored(most.stored_len(), BlockSize::MIN).ok(), Some(most));
-        let more = ObjectGeometry::of_plain(MAX_PLAIN_LEN + 1, BlockSize::MIN).expect_err("too long");
-        assert_eq!(more.kind(), ErrorKind::Limit);
-        for stored in [most.stored_len() + 1, u64::MAX] {
-            assert_eq!(
-                ObjectGeometry::of_stored(stored, BlockSize::MIN).expect_err("too long").kind(),
-                ErrorKind::Format
-            );
-        }
+        each_layout(BlockSize::MIN, |layout, _| {
+            let most = ObjectGeometry::of_plain(MAX_PLAIN_LEN, layout).expect("the most");
+            assert_eq!(ObjectGeometry::of_stored(most.stored_len(), layout).ok(), Some(most));
+            let more = ObjectGeometry::of_plain(MAX_PLAIN_LEN + 1, layout).expect_err("too long");
+            assert_eq!(more.kind(), ErrorKind::Limit);
+            for stored in [most.stored_len() + 1, u64::MAX] {
+                assert_eq!(
+                    ObjectGeometry::of_stored(stored, layout).expect_err("too long").kind(),
+                    ErrorKind::Format
+                );
+            }
+        });
     }
 
     #[test]

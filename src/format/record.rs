@@ -62,6 +62,16 @@ pub(crate) struct RecordDraft {
     pub(crate) custody: Custody,
     pub(crate) newest: GenerationEntry,
     pub(crate) older: OlderGenerations,
+    /// Who holds its second AEK: in suite 2, and only there.
+    pub(crate) outer: Option<Custody>,
+}
+
+/// One secret that has to be unwrapped, and what wraps it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a> {
+    /// What its wraps are bound to.
+    pub(crate) context: WrapContext,
+    pub(crate) slot: &'a Slot,
 }
 
 /// Whether the account may be used.
@@ -133,6 +143,24 @@ impl AccountRecord {
         self.standby().map(Wrapped::version)
     }
 
+    /// The KEK that wraps the second AEK, under double encryption.
+    #[must_use]
+    pub fn outer_kek(&self) -> Option<&KekUri> {
+        self.outer_slot().map(|slot| slot.wrapped.kek())
+    }
+
+    /// The exact version of it.
+    #[must_use]
+    pub fn outer_kek_version(&self) -> Option<&KekVersion> {
+        self.outer_slot().map(|slot| slot.wrapped.version())
+    }
+
+    /// The other version of it that wraps the second AEK too, if any.
+    #[must_use]
+    pub fn outer_standby_version(&self) -> Option<&KekVersion> {
+        self.outer_slot().and_then(|slot| slot.standby.as_ref()).map(Wrapped::version)
+    }
+
     /// The newest generation.
     #[must_use]
     pub const fn generation(&self) -> Generation {
@@ -145,10 +173,10 @@ impl AccountRecord {
         self.draft.newest.suite
     }
 
-    /// Names the newest generation's AEK.
+    /// Names the newest generation's AEK; under double encryption both of them.
     #[must_use]
-    pub const fn fingerprint(&self) -> KeyFingerprint {
-        self.draft.newest.fingerprint
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        self.draft.newest.fingerprint_of_all()
     }
 
     /// From when new data is sealed under the newest generation.
@@ -174,7 +202,9 @@ impl AccountRecord {
     /// Whether the newest generation's AEK, or that of one before it, is the one of `fingerprint`. A hint, like all that a record tells.
     pub(crate) fn names(&self, fingerprint: KeyFingerprint) -> bool {
         let older = self.draft.older.list.iter().map(|older| &older.entry);
-        std::iter::once(&self.draft.newest).chain(older).any(|entry| entry.fingerprint == fingerprint)
+        std::iter::once(&self.draft.newest)
+            .chain(older)
+            .any(|entry| entry.fingerprint_of_all() == fingerprint)
     }
 
     /// When the account was created.
@@ -209,19 +239,47 @@ impl AccountRecord {
         }
     }
 
+    fn outer_slot(&self) -> Option<&Slot> {
+        self.draft.outer.as_ref().map(|Custody::Single(slot)| slot)
+    }
+
+    /// Everything that has to be unwrapped to verify the record and to open under its newest generation: the AEK first, then
+    /// the second one.
+    pub(crate) fn held(&self) -> Vec<Held<'_>> {
+        let outer = self.outer_slot().map(|slot| Held { context: self.context(WrapRole::Outer), slot });
+        let mut held = vec![Held { context: self.wrap_context(), slot: self.slot() }];
+        held.extend(outer);
+        held
+    }
+
+    /// The wraps to ask for, in the order of [`Self::held`].
+    pub(crate) fn wraps(&self) -> Vec<&Wrapped> {
+        self.held().into_iter().map(|held| &held.slot.wrapped).collect()
+    }
+
+    /// The same, but of those that have a standby wrap that one.
+    pub(crate) fn standbys(&self) -> Vec<&Wrapped> {
+        let held = self.held().into_iter();
+        held.map(|held| held.slot.standby.as_ref().unwrap_or(&held.slot.wrapped)).collect()
+    }
+
+    const fn context(&self, role: WrapRole) -> WrapContext {
+        WrapContext::new(self.account(), self.generation(), self.suite(), role)
+    }
+
     /// What to unwrap, to be able to verify the record.
     pub(crate) const fn wrapped(&self) -> &Wrapped {
         &self.slot().wrapped
     }
 
     /// The same AEK under another KEK version.
-    pub(crate) const fn standby(&self) -> Option<&Wrapped> {
+    const fn standby(&self) -> Option<&Wrapped> {
         self.slot().standby.as_ref()
     }
 
-    /// What the wraps are bound to.
+    /// What the AEK's wraps are bound to.
     pub(crate) const fn wrap_context(&self) -> WrapContext {
-        WrapContext::new(self.account(), self.generation(), self.suite(), WrapRole::Inner)
+        self.context(WrapRole::Inner)
     }
 
     /// Believes the record, if `prks` come from the AEK that it names and has authenticated it.
@@ -229,7 +287,7 @@ impl AccountRecord {
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise.
     pub(crate) fn verify(self, prks: &Prks) -> Result<VerifiedRecord, Error> {
-        if !self.fingerprint().is_of(&prks.kcv()) {
+        if !self.draft.newest.is_of(prks) {
             return Err(self.untrusted("the AEK that was unwrapped is not the one that the record names"));
         }
         let (content, mac) = self.bytes.split_last_chunk().expect("what was parsed or sealed ends in a MAC");
@@ -245,7 +303,7 @@ impl AccountRecord {
 
 impl fmt::Debug for AccountRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecordDraft { account, sequence, created: _, state, policy, custody, newest, older } =
+        let RecordDraft { account, sequence, created: _, state, policy, custody, newest, outer, older } =
             &self.draft;
         f.debug_struct("AccountRecord")
             .field("account", account)
@@ -254,6 +312,7 @@ impl fmt::Debug for AccountRecord {
             .field("policy", policy)
             .field("custody", custody)
             .field("newest", newest)
+            .field("outer", outer)
             .field("older", &older.list.len())
             .field("len", &self.bytes.len())
             .finish_non_exhaustive()
@@ -327,13 +386,21 @@ impl RecordDraft {
             && entries.any(|entry| *entry == before.newest)
     }
 
+    /// Changes the slot that is number `at` of [`AccountRecord::held`].
+    pub(crate) fn replace_slot(&mut self, at: usize, slot: Slot) {
+        match (at, &mut self.outer) {
+            (0, _) => self.custody = Custody::Single(slot),
+            (_, outer) => *outer = Some(Custody::Single(slot)),
+        }
+    }
+
     /// Authenticates this under `prks`, which are those of the newest generation.
     ///
     /// # Errors
     /// [`ErrorKind::Misuse`] when `prks` are of another generation, or when the draft says what no record may: a standby of
     /// another KEK or of the same version, a KEK's URI without a provider, an end before its beginning.
     pub(crate) fn seal(self, prks: &Prks) -> Result<VerifiedRecord, Error> {
-        if !self.newest.fingerprint.is_of(&prks.kcv()) {
+        if !self.newest.is_of(prks) {
             return Err(Error::new(ErrorKind::Misuse, "a record is sealed under another generation's key"));
         }
         let mut writer = self.write();
@@ -348,7 +415,7 @@ impl RecordDraft {
     }
 
     fn write(&self) -> Writer {
-        let Self { account, sequence, created, state, policy, custody, newest, older } = self;
+        let Self { account, sequence, created, state, policy, custody, newest, outer, older } = self;
         let mut writer = Writer::default();
         writer.put(&MAGIC);
         writer.u8(VERSION);
@@ -366,6 +433,9 @@ impl RecordDraft {
         policy.write(&mut writer);
         custody.write(&mut writer);
         newest.write(&mut writer);
+        if let Some(outer) = outer {
+            outer.write(&mut writer);
+        }
         older.write(&mut writer);
         writer
     }
@@ -385,8 +455,12 @@ impl RecordDraft {
         let policy = RecordPolicy::parse(reader)?;
         let custody = Custody::parse(reader)?;
         let newest = GenerationEntry::parse(reader)?;
+        let outer = match newest.suite {
+            Suite::Aes256Gcm => None,
+            Suite::Double => Some(Custody::parse(reader)?),
+        };
         let older = OlderGenerations::parse(&newest, reader)?;
-        Ok(Self { account, sequence, created, state, policy, custody, newest, older })
+        Ok(Self { account, sequence, created, state, policy, custody, newest, outer, older })
     }
 }
 

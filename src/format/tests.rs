@@ -126,8 +126,8 @@ fn f1_b2_format_md_s_local_kms_file_unwraps() {
 
     let record = AccountRecord::parse(&example("record")).unwrap();
     let kms = Arc::new(LocalKms::open(&path).unwrap());
-    let provider = Expect::account(account()).kek(kms, "orders").admit(&record).unwrap();
-    let input = provider.unwrap(record.wrapped(), &record.wrap_context()).unwrap();
+    let providers = Expect::account(account()).kek(kms, "orders").admit(&record).unwrap();
+    let input = providers[0].unwrap(record.wrapped(), &record.wrap_context()).unwrap();
     assert_eq!(input.secret_for(&record.wrap_context()), Some(&fixed("secret")));
 }
 

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use super::{Input, account};
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{BlockSize, Context, FRAME_OVERHEAD, HEADER_LEN};
+use crate::format::object::{BlockSize, Context, HEADER_LEN, Layout};
+use crate::id::Suite;
 use crate::object::{ObjectOptions, SealedObject};
 
 /// The first byte chooses: the rest is an object, or a list of changes to one of three blocks.
@@ -42,7 +43,7 @@ fn changed(changes: &[u8]) {
 fn change(object: &mut Vec<u8>, input: &mut Input<'_>) {
     let (how, at, value) = (input.u8(), usize::from(input.u16()), input.u8());
     let at = at % (object.len() + 1);
-    let frame = BlockSize::MIN.bytes() + FRAME_OVERHEAD;
+    let frame = LAYOUT.frame_len(LAYOUT.block_len());
     let frame_at = |index: u8| HEADER_LEN + usize::from(index) % 4 * frame;
     match how % 8 {
         0 => object.insert(at, value),
@@ -93,3 +94,5 @@ static SEALED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     writer.write_all(&plaintext()).expect("memory takes everything");
     writer.finish().expect("has a lease").0
 });
+
+const LAYOUT: Layout = Layout { block_size: BlockSize::MIN, suite: Suite::Aes256Gcm };

@@ -7,8 +7,8 @@ use crate::derive::{Prks, Secrets};
 use crate::error::ErrorKind;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, KeyFingerprint, OlderGenerations, RecordDraft, RecordState,
-    Sequence, Slot, Timestamp,
+    AccountRecord, Custody, GenerationEntry, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
+    Timestamp,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::provider::{Authority, KekVersion, WrapAlgorithm, Wrapped};
@@ -74,13 +74,8 @@ pub(super) static SEALED: LazyLock<(Prks, Vec<u8>)> = LazyLock::new(|| {
         state: RecordState::Active,
         policy: RecordPolicy::default(),
         custody: Custody::Single(Slot { wrapped: wrapped("1"), standby: Some(wrapped("2")) }),
-        newest: GenerationEntry {
-            number: Generation::FIRST,
-            suite: Suite::Aes256Gcm,
-            created,
-            active_from: created,
-            fingerprint: KeyFingerprint::of(&prk.kcv()),
-        },
+        newest: GenerationEntry::first(&prk, created),
+        outer: None,
         older: OlderGenerations::default(),
     };
     let sealed = draft.seal(&prk).expect("consistent").record().to_bytes();

@@ -5,7 +5,7 @@ use crate::cache::AekCache;
 use crate::clock::Moment;
 use crate::expect::Expect;
 use crate::format::policy::RecordPolicy;
-use crate::format::record::{Sequence, VerifiedRecord};
+use crate::format::record::{Custody, Sequence, VerifiedRecord};
 use crate::id::{Aad, AccountId, BlockId, ObjectId};
 use crate::record_store::{Loaded, MemoryRecordStore, RecordStore};
 use crate::secret::MemoryLock;
@@ -27,8 +27,7 @@ fn made(account: AccountId, number: u32) -> Made {
     let keys =
         GenerationKeys::new(account, number, Secrets::single(&secret), MemoryLock::BestEffort).unwrap();
     let created = Timestamp::from_wall_nanos(CREATED);
-    let fingerprint = KeyFingerprint::of(&keys.prks().kcv());
-    let entry = GenerationEntry { number, suite: keys.suite(), created, active_from: created, fingerprint };
+    let entry = GenerationEntry { number, ..GenerationEntry::first(keys.prks(), created) };
     Made { secret, keys, entry }
 }
 
@@ -55,6 +54,7 @@ fn record(kms: &ScriptedProvider, all: &[Made], sequence: u64) -> RecordDraft {
         policy: RecordPolicy::default(),
         custody: Custody::Single(Slot { wrapped, standby: None }),
         newest: newest.entry,
+        outer: None,
         older: OlderGenerations::linked(ACCOUNT, &newest.entry, list.collect(), before),
     }
 }
@@ -101,11 +101,11 @@ fn block(made: &Made) -> (BlockId, Vec<u8>) {
     let place = Place::block(id, Aad::EMPTY);
     let mut data = *b"sealed once";
     let head = made.keys.fresh_head(&place, Moment::from_nanos(0, 0));
-    let tag = made.keys.seal_in_place(&place, &head, &mut data).unwrap();
+    let tags = made.keys.seal_in_place(&place, &head, &mut data).unwrap();
     let mut out = vec![0; frame::head_len(crate::derive::Kind::Block)];
     head.write(&mut out);
     out.extend_from_slice(&data);
-    out.extend_from_slice(&tag.0);
+    out.extend_from_slice(&tags.last.0);
     (id, out)
 }
 

@@ -26,6 +26,13 @@ pub(crate) enum Destination {
         /// Whether a call holds a thread until it is answered.
         holds_threads: bool,
     },
+    /// Several authorities that are asked together. One of them that is silent makes these calls silent, and no other account's:
+    /// what each of them does for other accounts is told by those.
+    Together {
+        authorities: Vec<Authority>,
+        /// Whether any of them does.
+        holds_threads: bool,
+    },
     /// A record store, named by its place in memory: whatever is on its way there keeps it in place.
     Records(usize),
 }
@@ -35,13 +42,25 @@ impl Destination {
         Self::Kms { authority: provider.authority(), holds_threads: provider.asynchronous().is_none() }
     }
 
+    /// For calls that ask all of `providers`, of which there is at least one.
+    pub(crate) fn of_all(providers: &[Arc<dyn KeyProvider>]) -> Self {
+        let mut authorities: Vec<_> = providers.iter().map(|provider| provider.authority()).collect();
+        authorities.sort_unstable();
+        authorities.dedup();
+        let holds_threads = providers.iter().any(|provider| provider.asynchronous().is_none());
+        match <[Authority; 1]>::try_from(authorities) {
+            Ok([authority]) => Self::Kms { authority, holds_threads },
+            Err(authorities) => Self::Together { authorities, holds_threads },
+        }
+    }
+
     pub(crate) fn of_records(store: &Arc<dyn RecordStore>) -> Self {
         Self::Records(Arc::as_ptr(store).addr())
     }
 
     pub(crate) const fn holds_threads(&self) -> bool {
         match self {
-            Self::Kms { holds_threads, .. } => *holds_threads,
+            Self::Kms { holds_threads, .. } | Self::Together { holds_threads, .. } => *holds_threads,
             Self::Records(_) => true,
         }
     }

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::Account;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{Context, HEADER_LEN, ObjectGeometry, ObjectInfo, frame_len};
+use crate::format::object::{Context, HEADER_LEN, ObjectGeometry, ObjectInfo};
 use crate::id::Epoch;
 use crate::object::proven::Proven;
 use crate::object::source::{ReadAt, ended_early, read_exact_at};
@@ -60,7 +60,7 @@ impl<S: ReadAt> ObjectReader<S> {
         let mut header = [0; HEADER_LEN];
         read_exact_at(&source, &mut header, 0)?;
         let proven = Proven::new(&account, &context, header)?;
-        let geometry = ObjectGeometry::of_stored(stored_len, proven.info().block_size)?;
+        let geometry = ObjectGeometry::of_stored(stored_len, proven.info().layout())?;
         let reader = Self { account, source, proven, geometry, position: 0, idle: Mutex::new(None) };
         // An object that was cut at a block's edge has a possible length; only its last frame shows it.
         let mut scratch = Scratch::default();
@@ -171,7 +171,7 @@ impl<S: ReadAt> ObjectReader<S> {
             let within = if index == run.first { within } else { 0 };
             let rest = &mut buf[filled..];
             let block_len = self.geometry.block_len(index);
-            let (frame, next) = frames.split_at(frame_len(block_len));
+            let (frame, next) = frames.split_at(self.geometry.frame_len(index));
             frames = next;
             if within == 0 && rest.len() >= block_len && block_len > 0 {
                 self.open_frame(index, frame, &mut rest[..block_len])?;
@@ -194,14 +194,15 @@ impl<S: ReadAt> ObjectReader<S> {
 
     /// The frames to fetch at once for the `span` bytes from the start of block `first` on.
     fn run(&self, first: u64, span: usize) -> Run {
-        let block = self.geometry.block_size().bytes();
-        let wanted = span.div_ceil(block).max(1);
-        let at_once = (FETCH_AT_MOST / frame_len(block)).max(1);
+        let layout = self.geometry.layout();
+        let full = layout.frame_len(layout.block_len());
+        let wanted = span.div_ceil(layout.block_len()).max(1);
+        let at_once = (FETCH_AT_MOST / full).max(1);
         // OK because both are small, or `first` is the last block and one is wanted.
         let last = first + (wanted.min(at_once) as u64 - 1);
         let start = self.geometry.frame_at(first);
-        let before_last = (wanted.min(at_once) - 1) * frame_len(block);
-        Run { first, last, start, len: before_last + frame_len(self.geometry.block_len(last)) }
+        let before_last = (wanted.min(at_once) - 1) * full;
+        Run { first, last, start, len: before_last + self.geometry.frame_len(last) }
     }
 
     fn fetch<'a>(&'a self, sealed: &'a mut Vec<u8>, run: &Run) -> Result<&'a [u8], Error> {

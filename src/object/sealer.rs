@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::account::Account;
 use crate::account::permit::Permit;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{BlockSize, Context, ObjectGeometry, ObjectInfo, frame_len, header_bytes};
+use crate::format::object::{BlockSize, Context, ObjectGeometry, ObjectInfo, header_bytes};
 use crate::id::{BlockId, Epoch, ObjectId};
 
 /// Seals one object, within one epoch of its account or not at all.
@@ -74,7 +74,7 @@ impl Sealer {
     pub(crate) fn admit(&self, more: usize) -> Result<(), Error> {
         self.check_lease()?;
         let plain_len = self.plain_len.saturating_add(more as u64);
-        ObjectGeometry::of_plain(plain_len, self.info.block_size).map(drop)
+        ObjectGeometry::of_plain(plain_len, self.info.layout()).map(drop)
     }
 
     /// Takes bytes that were admitted from the front of `bytes`, and appends at most one frame to `out`. Whether there is
@@ -114,7 +114,7 @@ impl Sealer {
         self.check_lease()?;
         let held = std::mem::take(&mut self.held);
         self.seal(&held, Last::Yes, out)?;
-        let geometry = ObjectGeometry::of_plain(self.plain_len, self.info.block_size)?;
+        let geometry = ObjectGeometry::of_plain(self.plain_len, self.info.layout())?;
         Ok(ObjectLen { plain: geometry.plain_len(), stored: geometry.stored_len() })
     }
 
@@ -137,7 +137,7 @@ impl Sealer {
     }
 
     fn seal(&mut self, plain: &[u8], last: Last, out: &mut Vec<u8>) -> Result<(), Error> {
-        out.reserve(frame_len(plain.len()));
+        out.reserve(self.info.layout().frame_len(plain.len()));
         let id = BlockId::new(self.info.object, self.sealed);
         let permit = permit_of(&self.account, self.epoch)?;
         permit.seal_object_frame(self.info.generation, id, last == Last::Yes, plain, out)?;

@@ -5,7 +5,7 @@
 //! told of. Imports: `provider`, `clock`, `id`.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -122,6 +122,39 @@ impl<'a> Caller<'a> {
     ) -> Result<T, ProviderError> {
         call.await
     }
+}
+
+/// Awaits all `calls`, and begins with the one numbered `first`, so that whoever asks again can let each have its turn. What is
+/// asynchronous is under way at the same time; what blocks a thread is called one after the other. Ends before all have answered
+/// once an answer `decides`: what is not answered by then is given up, or was not asked.
+pub(crate) async fn together<T>(
+    calls: Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>,
+    first: usize,
+    decides: impl Fn(&T) -> bool,
+) -> Vec<Option<T>> {
+    let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
+    let mut calls: Vec<_> = calls.into_iter().enumerate().collect();
+    let turn = first % calls.len().max(1);
+    calls.rotate_left(turn);
+    poll_fn(|context| {
+        let mut decided = false;
+        calls.retain_mut(|(at, call)| {
+            if decided {
+                return true;
+            }
+            match call.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(answer) => {
+                    decided = decides(&answer);
+                    answers[*at] = Some(answer);
+                    false
+                }
+            }
+        });
+        if decided || calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    answers
 }
 
 /// Polls on this thread until `future` is ready, and waits in between.

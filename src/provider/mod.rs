@@ -29,7 +29,7 @@ use std::fmt;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncKeyProvider, OnTokio};
 pub use call::Asynchronous;
-pub(crate) use call::{Caller, block_on};
+pub(crate) use call::{Caller, block_on, together};
 pub use error::{ErrorClass, ProviderError};
 pub(crate) use gate::{Gate, Gated};
 pub use kek::{Authority, Kek, KekInfo, KekUri, KekVersion};

@@ -25,6 +25,8 @@ pub struct WrapContext {
 pub enum WrapRole {
     /// The AEK.
     Inner,
+    /// The second AEK, of an account under double encryption.
+    Outer,
     /// A throw-away value that [`preflight`](super::preflight()) wraps and unwraps; never an AEK.
     Preflight,
 }
@@ -33,6 +35,7 @@ impl WrapRole {
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Inner => 1,
+            Self::Outer => 2,
             Self::Preflight => 255,
         }
     }
@@ -49,6 +52,11 @@ impl WrapContext {
         role: WrapRole,
     ) -> Self {
         Self { account, generation, suite, role, share: 0 }
+    }
+
+    /// The same of another generation.
+    pub(crate) const fn of_generation(self, generation: Generation) -> Self {
+        Self { generation, ..self }
     }
 
     /// A context for tests of a provider.
@@ -283,6 +291,8 @@ mod tests {
             WrapContext::for_tests(AccountId::from_bytes([8; 16]), Generation::FIRST),
             WrapContext::for_tests(account, Generation::new(2).expect("not zero")),
             WrapContext::new(account, Generation::FIRST, Suite::Aes256Gcm, WrapRole::Preflight),
+            WrapContext::new(account, Generation::FIRST, Suite::Aes256Gcm, WrapRole::Outer),
+            WrapContext::new(account, Generation::FIRST, Suite::Double, WrapRole::Inner),
         ];
         for other in elsewhere {
             assert_eq!(input.secret_for(&other), None);

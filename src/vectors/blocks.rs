@@ -10,8 +10,8 @@ use super::{
 use crate::block::Place;
 use crate::derive::{Kind, Nonce24};
 use crate::error::ErrorKind;
-use crate::format::frame::{self, Detached};
-use crate::id::{Aad, BlockId, ObjectId};
+use crate::format::frame::{self, Detached, Tags, peek};
+use crate::id::{Aad, BlockId, ObjectId, Suite};
 
 /// Everything that makes one block or frame.
 #[derive(Clone)]
@@ -27,9 +27,9 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    fn usual(kind: Kind) -> Self {
+    fn usual(suite: Suite, kind: Kind) -> Self {
         Self {
-            owner: Owner::usual(),
+            owner: Owner::usual_of(suite),
             kind,
             last: false,
             object: bytes("object"),
@@ -46,11 +46,13 @@ impl Recipe {
         let place = Place { kind: *kind, last: *last, id, aad: Aad::new(aad) };
         let mut data = plain.clone();
         let r = Nonce24::from_bytes(*r);
-        let (head, tag) = owner.keys().seal_with_for_tests(&place, r, &mut data).unwrap();
+        let (head, tags) = owner.keys().seal_with_for_tests(&place, r, &mut data).unwrap();
         let mut out = vec![0; frame::head_len(*kind)];
         head.write(&mut out);
         out.extend(data);
-        out.extend(tag.0);
+        let end = out.len();
+        out.resize(end + Tags::len(owner.suite()), 0);
+        tags.write(&mut out[end..]);
         out
     }
 
@@ -78,10 +80,10 @@ impl Recipe {
     }
 }
 
-pub(super) fn blocks() -> File {
-    let mut file = File::new("block");
-    valid(&mut file, Kind::Block);
-    let usual = Recipe::usual(Kind::Block);
+pub(super) fn blocks(suite: Suite) -> File {
+    let mut file = File::of(suite, "block");
+    valid(&mut file, suite, Kind::Block);
+    let usual = Recipe::usual(suite, Kind::Block);
     for len in [0, 1, 31, 32, 33, 47, 48, 79, 80, 81, 127, 128, 129, 200, 4095, 4096] {
         Recipe { aad: vec![0xA5; len], ..usual.clone() }.valid(&mut file, format!("AAD of {len} bytes"));
     }
@@ -96,7 +98,7 @@ pub(super) fn blocks() -> File {
         let fields = merge(merge(recipe.place(), apart), other);
         file.push(format!("detached, {len} bytes, another AAD"), &recipe.owner, fields);
     }
-    invalid(&mut file, Kind::Block);
+    invalid(&mut file, suite, Kind::Block);
 
     let sealed = usual.sealed();
     for at in 32..48 {
@@ -111,15 +113,15 @@ pub(super) fn blocks() -> File {
     file
 }
 
-pub(super) fn frames() -> File {
-    let mut file = File::new("frame");
-    valid(&mut file, Kind::ObjectFrame);
-    let usual = Recipe::usual(Kind::ObjectFrame);
+pub(super) fn frames(suite: Suite) -> File {
+    let mut file = File::of(suite, "frame");
+    valid(&mut file, suite, Kind::ObjectFrame);
+    let usual = Recipe::usual(suite, Kind::ObjectFrame);
     for len in [0, 1, 16, 4096] {
         let recipe = Recipe { plain: stream("plain", len), last: true, ..usual.clone() };
         recipe.valid(&mut file, format!("last, {len} bytes"));
     }
-    invalid(&mut file, Kind::ObjectFrame);
+    invalid(&mut file, suite, Kind::ObjectFrame);
     let last = Recipe { last: true, ..usual.clone() };
     usual.invalid(&mut file, "the last one in the middle", &last.sealed(), ErrorKind::Corrupt);
     last.invalid(&mut file, "one of the middle at the end", &usual.sealed(), ErrorKind::Corrupt);
@@ -130,8 +132,8 @@ pub(super) fn frames() -> File {
     file
 }
 
-fn valid(file: &mut File, kind: Kind) {
-    let usual = Recipe::usual(kind);
+fn valid(file: &mut File, suite: Suite, kind: Kind) {
+    let usual = Recipe::usual(suite, kind);
     for len in [0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000] {
         Recipe { plain: stream("plain", len), ..usual.clone() }.valid(file, format!("{len} bytes"));
     }
@@ -139,31 +141,32 @@ fn valid(file: &mut File, kind: Kind) {
         Recipe { index, ..usual.clone() }.valid(file, format!("index {index}"));
     }
     for generation in GENERATIONS {
-        let owner = Owner::of_generation(generation);
+        let owner = Owner { generation, ..usual.owner.clone() };
         Recipe { owner, ..usual.clone() }.valid(file, format!("generation {generation}"));
     }
     for byte in [0, 0xFF] {
         Recipe { object: [byte; 16], ..usual.clone() }.valid(file, format!("object {byte:02x}.."));
         Recipe { r: [byte; 24], ..usual.clone() }.valid(file, format!("R {byte:02x}.."));
         Recipe { plain: vec![byte; 32], ..usual.clone() }.valid(file, format!("plaintext {byte:02x}.."));
-        let owner = Owner { account: [byte; 16], ..Owner::usual() };
+        let owner = Owner { account: [byte; 16], ..usual.owner.clone() };
         Recipe { owner, ..usual.clone() }.valid(file, format!("account {byte:02x}.."));
-        let owner = Owner { secret: [byte; 32], ..Owner::usual() };
+        let owner = Owner { secret: [byte; 32], ..usual.owner.clone() };
         Recipe { owner, ..usual.clone() }.valid(file, format!("secret {byte:02x}.."));
     }
 }
 
-fn invalid(file: &mut File, of: Kind) {
-    let usual = Recipe::usual(of);
+fn invalid(file: &mut File, suite: Suite, of: Kind) {
+    let usual = Recipe::usual(suite, of);
     let sealed = usual.sealed();
-    let overhead = frame::overhead(of);
+    let overhead = frame::overhead(of, suite);
+    let other_suite = 3 - suite.number();
     let (other_kind, own_kind) = match of {
         Kind::Block => (2, 1),
         Kind::ObjectFrame => (1, 2),
     };
     for (at, field, values) in [
         (0, "version", &[0, 2, 0x81, 0xFF][..]),
-        (1, "suite", &[0, 2, 0x81, 0xFF]),
+        (1, "suite", &[0, 3, 0x81, 0xFF]),
         (2, "kind", &[0, other_kind, 3, 4, 0x80 | own_kind, 0xFF]),
         (3, "flags", &[2, 3, 4, 0x80, 0xFF]),
     ] {
@@ -172,6 +175,14 @@ fn invalid(file: &mut File, of: Kind) {
             usual.invalid(file, format!("{field} {value}"), &changed, ErrorKind::Format);
         }
     }
+    let other = set(&sealed, 1, &[other_suite]);
+    usual.invalid(file, "the other suite", &other, ErrorKind::Corrupt);
+    let tags = sealed.len() - Tags::len(suite);
+    let (name, other) = match suite {
+        Suite::Aes256Gcm => ("the other suite, with two tags", [&other[..], &[0; 16]].concat()),
+        Suite::Double => ("the other suite, with one tag", [&other[..tags], &other[tags + 16..]].concat()),
+    };
+    usual.invalid(file, name, &other, ErrorKind::Corrupt);
     usual.invalid(file, "generation 0", &set(&sealed, 4, &[0; 4]), ErrorKind::Format);
     for generation in [2_u32, 0x0100_0001, u32::MAX] {
         let changed = set(&sealed, 4, &generation.to_be_bytes());
@@ -213,10 +224,31 @@ fn invalid(file: &mut File, of: Kind) {
     elsewhere("another object", Recipe { object: bytes("object 2"), ..usual.clone() }, ErrorKind::Corrupt);
     elsewhere("the next index", Recipe { index: 8, ..usual.clone() }, ErrorKind::Corrupt);
     elsewhere("index in another byte", Recipe { index: 7 << 56, ..usual.clone() }, ErrorKind::Corrupt);
-    let owner = Owner { account: bytes("account 2"), ..Owner::usual() };
+    let owner = Owner { account: bytes("account 2"), ..usual.owner.clone() };
     elsewhere("another account, the same secret", Recipe { owner, ..usual.clone() }, foreign);
-    let owner = Owner { secret: bytes("secret 2"), ..Owner::usual() };
+    let owner = Owner { secret: bytes("secret 2"), ..usual.owner.clone() };
     elsewhere("another secret", Recipe { owner, ..usual.clone() }, foreign);
+    if suite == Suite::Double {
+        let owner = Owner { outer: Some(bytes("outer secret 2")), ..usual.owner.clone() };
+        elsewhere("another outer secret", Recipe { owner, ..usual.clone() }, foreign);
+        let owner =
+            Owner { secret: bytes("outer secret"), outer: Some(bytes("secret")), ..usual.owner.clone() };
+        elsewhere("the secrets exchanged", Recipe { owner, ..usual.clone() }, foreign);
+        // Two versions of one block.
+        let twin = Recipe { r: bytes("r 2"), ..usual.clone() }.sealed();
+        let end = sealed.len();
+        for (name, piece) in [
+            ("the ciphertext of its twin", frame::head_len(of)..end - 32),
+            ("the masked tag of its twin", end - 32..end - 16),
+            ("the outer tag of its twin", end - 16..end),
+            ("both tags of its twin", end - 32..end),
+        ] {
+            let mixed = set(&sealed, piece.start, &twin[piece]);
+            usual.invalid(file, name, &mixed, ErrorKind::Corrupt);
+        }
+        let swapped = [&sealed[..end - 32], &sealed[end - 16..], &sealed[end - 32..end - 16]].concat();
+        usual.invalid(file, "its tags exchanged", &swapped, ErrorKind::Corrupt);
+    }
 }
 
 /// Every public way to open a block has the same outcome.
@@ -233,7 +265,6 @@ pub(super) fn check_block(world: &mut World, vector: &Value) -> Outcome {
     let aad = Aad::new(&aad);
     let detached = |head: &[u8], ciphertext: &[u8]| {
         let mut data = ciphertext.to_vec();
-        let head = head.try_into().expect("64 bytes");
         let opened = Detached::from_bytes(head)
             .and_then(|head| account.permit().unwrap().open_detached(id, aad, &head, &mut data));
         opened.map(|()| data).map_err(kind)
@@ -245,15 +276,16 @@ pub(super) fn check_block(world: &mut World, vector: &Value) -> Outcome {
     let sealed = unhex(vector, "sealed");
     let permit = account.permit().unwrap();
     let opened = permit.open(id, aad, &sealed).map_err(kind);
-    let mut out = vec![0; sealed.len().saturating_sub(Detached::LEN)];
+    let info = peek(&sealed);
+    let mut out = vec![0; info.as_ref().map_or(0, |info| info.plain_len())];
     let into = permit.open_into(id, aad, &sealed, &mut out).map(|()| out).map_err(kind);
     let of_bytes =
         permit.open_bytes(id, aad, sealed.clone().into()).map(|plain| plain.to_vec()).map_err(kind);
     assert_eq!((&opened, &opened), (&into, &of_bytes), "{}", vector["name"]);
-    if sealed.len() >= Detached::LEN {
+    if let Some(info) = info.ok().filter(|info| info.kind() == Kind::Block) {
         let (head, rest) = sealed.split_at(48);
-        let (ciphertext, tag) = rest.split_at(rest.len() - 16);
-        let apart = detached(&[head, tag].concat(), ciphertext);
+        let (ciphertext, tags) = rest.split_at(info.plain_len());
+        let apart = detached(&[head, tags].concat(), ciphertext);
         assert_eq!(opened, apart, "{}", vector["name"]);
     }
     assert_plain(vector, &opened?);
@@ -266,7 +298,7 @@ pub(super) fn check_frame(world: &mut World, vector: &Value) -> Outcome {
     let id = BlockId::new(ObjectId::from_bytes(unhex_array(vector, "object")), number(vector, "index"));
     let (last, sealed) = (vector["last"].as_bool().unwrap(), unhex(vector, "sealed"));
     let generation = Owner::read(vector).generation();
-    let mut out = vec![0; sealed.len().saturating_sub(48)];
+    let mut out = vec![0; peek(&sealed).map_or(0, |info| info.plain_len())];
     permit.open_object_frame(generation, id, last, &sealed, &mut out).map_err(kind)?;
     assert_plain(vector, &out);
     Ok(())

@@ -9,7 +9,7 @@ use super::derivations::GENERATIONS;
 use super::{
     File, Outcome, Owner, World, bytes, flipped, hex, kind, merge, number, set, stream, text, unhex,
 };
-use crate::engine::{Bound, Engine};
+use crate::engine::{Aead, Bound, Engine};
 use crate::id::Suite;
 use crate::provider::{
     Authority, Kek, KekInfo, KekUri, KekVersion, KeyProvider, LocalKms, ProviderError, WrapAlgorithm,
@@ -51,7 +51,7 @@ pub(super) fn wraps() -> File {
     let mut file = File::new("wrap");
     let mut owners: Vec<Owner> = GENERATIONS.map(Owner::of_generation).into();
     for byte in [0, 0xFF] {
-        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1 });
+        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1, outer: None });
     }
     for (i, owner) in owners.iter().enumerate() {
         for role in [WrapRole::Inner, WrapRole::Preflight] {
@@ -156,7 +156,7 @@ fn wrapped(owner: &Owner, material: &str) -> Vec<u8> {
     let mut input = *context.input(&owner.secret).expose();
     let key = Dek::new(zerocopy::transmute!(bytes::<32>(material)));
     let bound = Bound { nonce: &nonce, aad: &context.to_bytes() };
-    let tag = Engine::Portable.seal_in_place(&key, bound, &mut input).unwrap();
+    let tag = Engine::Portable.seal_in_place(Aead::Aes256Gcm, &key, bound, &mut input).unwrap();
     [&nonce[..], &input, &tag.0].concat()
 }
 

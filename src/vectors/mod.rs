@@ -18,7 +18,7 @@ use crate::derive::Secrets;
 use crate::engine::Engine;
 use crate::evidence::report;
 use crate::expect::Expect;
-use crate::id::{AccountId, Generation};
+use crate::id::{AccountId, Generation, Suite};
 use crate::secret::MemoryLock;
 use crate::testing::ManualClock;
 
@@ -37,11 +37,22 @@ struct Owner {
     account: [u8; 16],
     generation: u32,
     secret: [u8; 32],
+    /// The second secret, in suite 2.
+    outer: Option<[u8; 32]>,
 }
 
 impl Owner {
     fn usual() -> Self {
-        Self { account: bytes("account"), generation: 1, secret: bytes("secret") }
+        Self { account: bytes("account"), generation: 1, secret: bytes("secret"), outer: None }
+    }
+
+    fn usual_of(suite: Suite) -> Self {
+        let outer = (suite == Suite::Double).then(|| bytes("outer secret"));
+        Self { outer, ..Self::usual() }
+    }
+
+    const fn suite(&self) -> Suite {
+        if self.outer.is_some() { Suite::Double } else { Suite::Aes256Gcm }
     }
 
     fn of_generation(generation: u32) -> Self {
@@ -58,19 +69,37 @@ impl Owner {
 
     fn keys(&self) -> GenerationKeys {
         let lock = MemoryLock::BestEffort;
-        GenerationKeys::new(self.account(), self.generation(), Secrets::single(&self.secret), lock).unwrap()
+        let secrets = Secrets { inner: &self.secret, outer: self.outer.as_ref() };
+        GenerationKeys::new(self.account(), self.generation(), secrets, lock).unwrap()
+    }
+
+    /// The check value of each secret.
+    fn kcvs(&self) -> ([u8; 32], Option<[u8; 32]>) {
+        let keys = self.keys();
+        let of = |prk: &crate::derive::Prk| *prk.kcv().as_bytes();
+        (of(keys.prks().inner()), keys.prks().outer().map(of))
     }
 
     fn fields(&self) -> Map<String, Value> {
         let owner = json!({
             "account": hex(&self.account), "generation": self.generation, "secret": hex(&self.secret),
         });
-        owner.as_object().expect("is one").clone()
+        let mut fields = owner.as_object().expect("is one").clone();
+        if let Some(outer) = &self.outer {
+            fields.insert("outer_secret".to_owned(), Value::String(hex(outer)));
+        }
+        fields
     }
 
     fn read(vector: &Value) -> Self {
         let generation = u32::try_from(number(vector, "generation")).unwrap();
-        Self { account: unhex_array(vector, "account"), generation, secret: unhex_array(vector, "secret") }
+        let outer = vector.get("outer_secret").map(|_| unhex_array(vector, "outer_secret"));
+        Self {
+            account: unhex_array(vector, "account"),
+            generation,
+            secret: unhex_array(vector, "secret"),
+            outer,
+        }
     }
 }
 
@@ -83,6 +112,18 @@ struct File {
 impl File {
     const fn new(format: &'static str) -> Self {
         Self { format, vectors: Vec::new() }
+    }
+
+    /// Of both suites: that of suite 2 has a file of its own.
+    fn of(suite: Suite, format: &'static str) -> Self {
+        let double = match format {
+            "block" => "double_block",
+            "frame" => "double_frame",
+            "object" => "double_object",
+            "record" => "double_record",
+            other => panic!("{other}"),
+        };
+        Self::new(if suite == Suite::Double { double } else { format })
     }
 
     fn push(&mut self, name: impl Into<String>, owner: &Owner, more: Value) {
@@ -107,14 +148,19 @@ impl File {
 }
 
 fn files() -> Vec<File> {
+    let (single, double) = (Suite::Aes256Gcm, Suite::Double);
     vec![
         derivations::file(),
         kms::wraps(),
         kms::local_kms(),
-        blocks::blocks(),
-        blocks::frames(),
-        objects::file(),
+        blocks::blocks(single),
+        blocks::blocks(double),
+        blocks::frames(single),
+        blocks::frames(double),
+        objects::file(single),
+        objects::file(double),
         records::file(),
+        records::double(),
         scopes::file(),
         #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
         takeovers::file(),
@@ -148,10 +194,10 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
                 "derivation" => derivations::check,
                 "wrap" => kms::check_wrap,
                 "local_kms" => kms::check_local_kms,
-                "block" => blocks::check_block,
-                "frame" => blocks::check_frame,
-                "object" => objects::check,
-                "record" => records::check,
+                "block" | "double_block" => blocks::check_block,
+                "frame" | "double_frame" => blocks::check_frame,
+                "object" | "double_object" => objects::check,
+                "record" | "double_record" => records::check,
                 "scope" => scopes::check,
                 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
                 "takeover" => takeovers::check,
@@ -196,6 +242,10 @@ impl World {
             let cache = AekCache::builder().engine(engine).manual(&ManualClock::new()).build().unwrap();
             let kms = Arc::new(kms::KnownSecret(owner.secret));
             let expect = Expect::account(owner.account()).kek(kms, "orders");
+            let expect = match owner.outer {
+                None => expect,
+                Some(outer) => expect.outer_kek(Arc::new(kms::KnownSecret(outer)), "second"),
+            };
             let account = cache.attach(records::plain_record(&owner), expect).unwrap();
             account.ready().wait().unwrap();
             (cache, account)

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::derive::Kind;
 use crate::error::{Error, ErrorKind};
+use crate::format::frame;
 use crate::format::object::{BlockSize, Context, ObjectInfo, header_bytes};
 use crate::id::{ObjectId, Suite};
 use crate::object::SealedObject;
@@ -27,16 +28,22 @@ struct Whole {
 }
 
 impl Whole {
-    fn usual(len: usize) -> Self {
+    fn usual(suite: Suite, len: usize) -> Self {
         let parts = vec![b"bucket".to_vec(), b"path".to_vec()];
-        Self { owner: Owner::usual(), object: bytes("object"), log2: 12, parts, plain: stream("plain", len) }
+        Self {
+            owner: Owner::usual_of(suite),
+            object: bytes("object"),
+            log2: 12,
+            parts,
+            plain: stream("plain", len),
+        }
     }
 
     fn header(&self) -> Vec<u8> {
         let info = ObjectInfo {
             account: self.owner.account(),
             generation: self.owner.generation(),
-            suite: Suite::Aes256Gcm,
+            suite: self.owner.suite(),
             object: ObjectId::from_bytes(self.object),
             block_size: BlockSize::new(1 << self.log2).unwrap(),
         };
@@ -91,34 +98,35 @@ impl Whole {
     }
 }
 
-pub(super) fn file() -> File {
-    let mut file = File::new("object");
+pub(super) fn file(suite: Suite) -> File {
+    let mut file = File::of(suite, "object");
     for len in [0, 1, 15, 16, 17, 48, 49, 100, 1000, 4047, 4048, 4095, 4096, 4097, 8191, 8192, 8193, 12289] {
-        Whole::usual(len).valid(&mut file, format!("{len} bytes"));
+        Whole::usual(suite, len).valid(&mut file, format!("{len} bytes"));
     }
     for log2 in 13..=24 {
-        Whole { log2, ..Whole::usual(20) }.valid(&mut file, format!("blocks of 2^{log2}"));
+        Whole { log2, ..Whole::usual(suite, 20) }.valid(&mut file, format!("blocks of 2^{log2}"));
     }
-    Whole { log2: 13, ..Whole::usual(8193) }.valid(&mut file, "blocks of 2^13, two of them");
+    Whole { log2: 13, ..Whole::usual(suite, 8193) }.valid(&mut file, "blocks of 2^13, two of them");
     for (i, parts) in contexts().into_iter().enumerate() {
-        Whole { parts, ..Whole::usual(20) }.valid(&mut file, format!("context {i}"));
+        Whole { parts, ..Whole::usual(suite, 20) }.valid(&mut file, format!("context {i}"));
     }
     for generation in GENERATIONS {
-        let owner = Owner::of_generation(generation);
-        Whole { owner, ..Whole::usual(20) }.valid(&mut file, format!("generation {generation}"));
+        let owner = Owner { generation, ..Owner::usual_of(suite) };
+        Whole { owner, ..Whole::usual(suite, 20) }.valid(&mut file, format!("generation {generation}"));
     }
     for byte in [0, 0xFF] {
-        Whole { object: [byte; 16], ..Whole::usual(20) }.valid(&mut file, format!("object {byte:02x}.."));
+        Whole { object: [byte; 16], ..Whole::usual(suite, 20) }
+            .valid(&mut file, format!("object {byte:02x}.."));
     }
-    header(&mut file);
-    contexts_and_owners(&mut file);
-    lengths(&mut file);
-    order(&mut file);
+    header(&mut file, suite);
+    contexts_and_owners(&mut file, suite);
+    lengths(&mut file, suite);
+    order(&mut file, suite);
     file
 }
 
-fn header(file: &mut File) {
-    let usual = Whole::usual(20);
+fn header(file: &mut File, suite: Suite) {
+    let usual = Whole::usual(suite, 20);
     let sealed = usual.sealed();
     let remade = |header: &[u8]| [usual.with_mac(header), sealed[80..].to_vec()].concat();
     for at in 0..8 {
@@ -127,7 +135,7 @@ fn header(file: &mut File) {
     }
     for (at, field, values) in [
         (8, "version", &[0, 2, 0x81, 0xFF][..]),
-        (9, "suite", &[0, 2, 0x81, 0xFF]),
+        (9, "suite", &[0, 3, 0x81, 0xFF]),
         (10, "block size 2^", &[0, 11, 25, 0xFF]),
         (11, "reserved byte", &[1, 0x80, 0xFF]),
     ] {
@@ -136,6 +144,10 @@ fn header(file: &mut File) {
             usual.invalid(file, format!("{field} {value}"), &remade(&changed), ErrorKind::Format);
         }
     }
+    // The MAC is right, the frame is of the object's own suite.
+    let other = set(&sealed[..48], 9, &[3 - suite.number()]);
+    usual.invalid(file, "the other suite, MAC made anew", &remade(&other), ErrorKind::Corrupt);
+    usual.invalid(file, "the other suite", &set(&sealed, 9, &[3 - suite.number()]), ErrorKind::Corrupt);
     usual.invalid(file, "generation 0", &remade(&set(&sealed[..48], 12, &[0; 4])), ErrorKind::Format);
     let other = set(&sealed[..48], 12, &[0, 0, 0, 2]);
     usual.invalid(file, "generation 2, which is not known", &remade(&other), ErrorKind::UnknownGeneration);
@@ -153,8 +165,8 @@ fn header(file: &mut File) {
     }
 }
 
-fn contexts_and_owners(file: &mut File) {
-    let usual = Whole::usual(20);
+fn contexts_and_owners(file: &mut File, suite: Suite) {
+    let usual = Whole::usual(suite, 20);
     let sealed = usual.sealed();
     let part = |text: &str| text.as_bytes().to_vec();
     let others = [
@@ -170,57 +182,72 @@ fn contexts_and_owners(file: &mut File) {
         let elsewhere = Whole { parts, ..usual.clone() };
         elsewhere.invalid(file, format!("other context {i}"), &sealed, ErrorKind::Corrupt);
     }
-    let owner = Owner { account: bytes("account 2"), ..Owner::usual() };
+    let owner = Owner { account: bytes("account 2"), ..usual.owner.clone() };
     Whole { owner, ..usual.clone() }.invalid(file, "of another account", &sealed, ErrorKind::Corrupt);
-    let owner = Owner { secret: bytes("secret 2"), ..Owner::usual() };
+    let owner = Owner { secret: bytes("secret 2"), ..usual.owner.clone() };
     Whole { owner, ..usual.clone() }.invalid(file, "of another secret", &sealed, ErrorKind::Corrupt);
-    let owner = Owner::of_generation(2);
+    if suite == Suite::Double {
+        let owner = Owner { outer: Some(bytes("outer secret 2")), ..usual.owner.clone() };
+        let elsewhere = Whole { owner, ..usual.clone() };
+        elsewhere.invalid(file, "of another outer secret", &sealed, ErrorKind::Corrupt);
+        let single = Whole { owner: Owner::usual(), ..usual.clone() };
+        let header = [&sealed[..48], &object_mac(&single.owner, &sealed[..48], &usual.parts)].concat();
+        let forged = [&header, &sealed[80..]].concat();
+        usual.invalid(file, "MAC under the first key alone", &forged, ErrorKind::Corrupt);
+        usual.invalid(file, "of the account before it was double", &single.sealed(), ErrorKind::Corrupt);
+    } else {
+        let double = Whole { owner: Owner::usual_of(Suite::Double), ..usual.clone() };
+        usual.invalid(file, "of the account under double encryption", &double.sealed(), ErrorKind::Corrupt);
+    }
+    let owner = Owner { generation: 2, ..usual.owner.clone() };
     let newer = Whole { owner, ..usual };
     newer.invalid(file, "of an older generation", &sealed, ErrorKind::UnknownGeneration);
 }
 
-fn lengths(file: &mut File) {
-    let small = Whole::usual(20);
+fn lengths(file: &mut File, suite: Suite) {
+    let overhead = frame::overhead(Kind::ObjectFrame, suite);
+    let small = Whole::usual(suite, 20);
     let sealed = small.sealed();
-    for len in [0, 1, 8, 47, 48, 79, 80, 81, 127] {
+    let least = 80 + overhead;
+    for len in [0, 1, 8, 47, 48, 79, 80, 81, least - 1] {
         small.invalid(file, format!("cut to {len} bytes"), &sealed[..len], ErrorKind::Format);
     }
-    for len in [128, 129, sealed.len() - 1] {
+    for len in [least, least + 1, sealed.len() - 1] {
         small.invalid(file, format!("cut to {len} bytes"), &sealed[..len], ErrorKind::Corrupt);
     }
     for more in [1, 48, 49] {
         let longer = [&sealed[..], &vec![0; more]].concat();
         small.invalid(file, format!("{more} bytes more"), &longer, ErrorKind::Corrupt);
     }
-    let full = Whole::usual(4096);
+    let full = Whole::usual(suite, 4096);
     let sealed = full.sealed();
-    for more in [1, 47, 48] {
+    for more in [1, overhead - 1, overhead] {
         let longer = [&sealed[..], &vec![0; more]].concat();
         full.invalid(file, format!("full block, {more} bytes more"), &longer, ErrorKind::Format);
     }
-    let longer = [&sealed[..], &[0; 49]].concat();
+    let longer = [&sealed[..], &vec![0; overhead + 1]].concat();
     // A possible length, but no frame begins with zeros.
-    full.invalid(file, "full block, 49 bytes more", &longer, ErrorKind::Format);
+    full.invalid(file, format!("full block, {} bytes more", overhead + 1), &longer, ErrorKind::Format);
     full.invalid(file, "full block, a byte less", &sealed[..sealed.len() - 1], ErrorKind::Corrupt);
-    let two = Whole::usual(4097);
+    let two = Whole::usual(suite, 4097);
     let sealed = two.sealed();
-    two.invalid(file, "cut at the edge of a frame", &sealed[..80 + 4144], ErrorKind::Corrupt);
+    two.invalid(file, "cut at the edge of a frame", &sealed[..80 + 4096 + overhead], ErrorKind::Corrupt);
     two.invalid(file, "cut within the head of a frame", &sealed[..sealed.len() - 2], ErrorKind::Format);
     two.invalid(
         file,
         "without its first frame",
-        &[&sealed[..80], &sealed[80 + 4144..]].concat(),
+        &[&sealed[..80], &sealed[80 + 4096 + overhead..]].concat(),
         ErrorKind::Corrupt,
     );
-    let empty = Whole::usual(0);
+    let empty = Whole::usual(suite, 0);
     let twice = [empty.header(), empty.frame(0, false, &[]), empty.frame(1, true, &[])].concat();
     empty.invalid(file, "two empty frames", &twice, ErrorKind::Corrupt);
     let after = [full.header(), full.frame(0, false, &full.plain), full.frame(1, true, &[])].concat();
     full.invalid(file, "an empty frame after a full one", &after, ErrorKind::Format);
 }
 
-fn order(file: &mut File) {
-    let whole = Whole::usual(8193);
+fn order(file: &mut File, suite: Suite) {
+    let whole = Whole::usual(suite, 8193);
     let [first, second, last] = <[Vec<u8>; 3]>::try_from(whole.frames()).expect("three frames");
     let of = |frames: &[&[u8]]| [whole.header(), frames.concat()].concat();
     let mut refused = |name: &str, frames: &[&[u8]], error| whole.invalid(file, name, &of(frames), error);
@@ -237,11 +264,13 @@ fn order(file: &mut File) {
     refused("first frame sealed as the last", &[&marked, &second, &last], ErrorKind::Corrupt);
     let other = Whole { object: bytes("object 2"), ..whole.clone() }.frames();
     refused("second frame of another object", &[&first, &other[1], &last], ErrorKind::Corrupt);
-    let small = Whole::usual(20);
+    let small = Whole::usual(suite, 20);
     let frame = small.frames().concat();
     for (at, field, value, error) in [
         (0, "version", 2, ErrorKind::Format),
-        (1, "suite", 2, ErrorKind::Format),
+        (1, "suite", 0, ErrorKind::Format),
+        (1, "suite", 3, ErrorKind::Format),
+        (1, "suite", 3 - suite.number(), ErrorKind::Corrupt),
         (2, "kind", 1, ErrorKind::Format),
         (2, "kind", 3, ErrorKind::Format),
         (3, "flags", 0, ErrorKind::Corrupt),
@@ -253,7 +282,7 @@ fn order(file: &mut File) {
         let sealed = [small.header(), set(&frame, at, &[value])].concat();
         small.invalid(file, format!("frame's {field} {value}"), &sealed, error);
     }
-    for at in [8, 31, 32, 51, 52, 67] {
+    for at in [8, 31, 32, 51, 52, frame.len() - 1] {
         let sealed = [small.header(), flipped(&frame, at)].concat();
         small.invalid(file, format!("frame's byte {at} is changed"), &sealed, ErrorKind::Corrupt);
     }

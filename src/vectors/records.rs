@@ -7,6 +7,7 @@ use super::{File, Outcome, Owner, World, bytes, flipped, hex, kind, merge, strea
 use crate::derive::MacUse;
 use crate::error::ErrorKind;
 use crate::format::record::AccountRecord;
+use crate::id::Suite;
 
 /// The fields in their order: name and bytes. `None` in a pair of a text's parts does not occur: a length and its
 /// bytes are two fields, so that either can be wrong.
@@ -29,6 +30,15 @@ struct Said {
     standby: Option<Wrap>,
     born: u64,
     active: u64,
+    /// Where the owner has a second secret.
+    outer: Option<OuterWraps>,
+}
+
+/// The custody of the second AEK.
+#[derive(Clone)]
+struct OuterWraps {
+    wrap: Wrap,
+    standby: Option<Wrap>,
 }
 
 #[derive(Clone)]
@@ -66,7 +76,15 @@ impl Said {
             standby: None,
             born: 1_790_000_000,
             active: 1_790_000_000,
+            outer: None,
         }
+    }
+
+    /// The usual one under double encryption.
+    fn double() -> Self {
+        let wrap = Wrap { wrapped: stream("outer wrapped", 40), ..Wrap::usual("7") };
+        let outer = Some(OuterWraps { wrap, standby: None });
+        Self { owner: Owner::usual_of(Suite::Double), outer, ..Self::usual() }
     }
 
     fn content(&self) -> Fields {
@@ -110,12 +128,29 @@ impl Said {
         }
         fields.extend([
             ("generation", self.owner.generation.to_be_bytes().to_vec()),
-            ("suite", vec![1]),
+            ("suite", vec![self.owner.suite().number()]),
             ("generation created", self.born.to_be_bytes().to_vec()),
             ("active from", self.active.to_be_bytes().to_vec()),
-            ("KCV", self.owner.keys().kcv().as_bytes().to_vec()),
-            ("older generations", vec![0, 0]),
+            ("KCV", self.owner.kcvs().0.to_vec()),
         ]);
+        if let Some(OuterWraps { wrap, standby }) = &self.outer {
+            fields.push(("outer KCV", self.owner.kcvs().1.expect("has a second secret").to_vec()));
+            fields.push(("outer custody", vec![1]));
+            string(&mut fields, ["outer provider's length", "outer provider"], b"vectors");
+            string(&mut fields, ["outer KEK's length", "outer KEK"], OUTER_KEK.as_bytes());
+            string(&mut fields, ["outer version's length", "outer version"], wrap.version.as_bytes());
+            string(&mut fields, ["outer algorithm's length", "outer algorithm"], wrap.algorithm.as_bytes());
+            string(&mut fields, ["outer wrap's length", "outer wrap"], &wrap.wrapped);
+            fields.push(("outer standby flag", vec![u8::from(standby.is_some())]));
+            if let Some(standby) = standby {
+                let lengths = ["outer standby's version's length", "outer standby's version"];
+                string(&mut fields, lengths, standby.version.as_bytes());
+                let lengths = ["outer standby's algorithm's length", "outer standby's algorithm"];
+                string(&mut fields, lengths, standby.algorithm.as_bytes());
+                string(&mut fields, ["outer standby's length", "outer standby"], &standby.wrapped);
+            }
+        }
+        fields.push(("older generations", vec![0, 0]));
         fields
     }
 
@@ -138,8 +173,19 @@ impl Said {
             "provider": self.provider, "kek": self.kek, "wrap": self.wrap.fields(),
             "standby": self.standby.as_ref().map(Wrap::fields), "generation": self.owner.generation,
             "generation_created": self.born, "active_from": self.active,
-            "kcv": hex(self.owner.keys().kcv().as_bytes()),
+            "kcv": hex(&self.owner.kcvs().0),
         });
+        let fields = match &self.outer {
+            None => fields,
+            Some(OuterWraps { wrap, standby }) => {
+                let outer = json!({
+                    "outer_kek": OUTER_KEK, "outer_wrap": wrap.fields(),
+                    "outer_standby": standby.as_ref().map(Wrap::fields),
+                    "outer_kcv": hex(&self.owner.kcvs().1.expect("has a second secret")),
+                });
+                merge(fields, outer)
+            }
+        };
         match self.deleted {
             None => fields,
             Some((at, until)) => merge(fields, json!({ "deleted": at, "recoverable_until": until })),
@@ -168,7 +214,8 @@ fn joined(fields: &Fields) -> Vec<u8> {
 
 /// For accounts that are attached: the KMS there gives out the owner's secret for any wrap.
 pub(super) fn plain_record(owner: &Owner) -> AccountRecord {
-    let said = Said { owner: owner.clone(), created: 0, born: 0, active: 0, ..Said::usual() };
+    let usual = if owner.outer.is_some() { Said::double() } else { Said::usual() };
+    let said = Said { owner: owner.clone(), created: 0, born: 0, active: 0, ..usual };
     AccountRecord::parse(&said.sealed()).unwrap()
 }
 
@@ -181,6 +228,97 @@ pub(super) fn file() -> File {
     untrusted(&mut file);
     file
 }
+
+/// What is different under double encryption.
+pub(super) fn double() -> File {
+    let mut file = File::of(Suite::Double, "record");
+    let usual = Said::double();
+    usual.valid(&mut file, "usual");
+    for generation in GENERATIONS {
+        let owner = Owner { generation, ..usual.owner.clone() };
+        Said { owner, ..usual.clone() }.valid(&mut file, format!("generation {generation}"));
+    }
+    for byte in [0, 0xFF] {
+        let owner = Owner { outer: Some([byte; 32]), ..usual.owner.clone() };
+        Said { owner, ..usual.clone() }.valid(&mut file, format!("outer secret {byte:02x}.."));
+    }
+    let wraps = usual.outer.clone().expect("has one");
+    let longest = Wrap { wrapped: stream("outer wrapped", 4096), ..wraps.wrap.clone() };
+    let outer = Some(OuterWraps { wrap: longest, ..wraps.clone() });
+    Said { outer, ..usual.clone() }.valid(&mut file, "longest wrap");
+    let outer = Some(OuterWraps { standby: Some(Wrap::usual("8")), ..wraps.clone() });
+    Said { outer: outer.clone(), ..usual.clone() }.valid(&mut file, "standby");
+    let full = Said { outer, standby: Some(Wrap::usual("2")), deleted: Some((5, 9)), ..usual.clone() };
+    full.valid(&mut file, "everything");
+
+    for (field, values) in [
+        ("suite", &[0, 1, 3, 0xFF][..]),
+        ("custody", &[0, 4, 0xFF]),
+        ("outer custody", &[0, 4, 0xFF]),
+        ("outer standby flag", &[2, 0xFF]),
+    ] {
+        for value in values {
+            refuse(&mut file, &full, field, &[*value]);
+        }
+    }
+    for field in
+        ["outer provider's length", "outer KEK's length", "outer version's length", "outer wrap's length"]
+    {
+        refuse(&mut file, &full, field, &[0, 0]);
+        refuse(&mut file, &full, field, &[0xFF, 0xFF]);
+    }
+    refuse(&mut file, &full, "outer provider", b"vectorz");
+    refuse(&mut file, &full, "outer standby's version", b"7");
+    let content = joined(&full.content());
+    let mut end = 0;
+    for (field, bytes) in full.content() {
+        end += bytes.len();
+        if end < content.len() && field.starts_with("outer") {
+            let name = format!("ends after its {field}");
+            full.invalid(&mut file, name, &full.with_mac(&content[..end]), ErrorKind::Format);
+        }
+    }
+    let single = Said { outer: None, ..full.clone() }.content();
+    full.invalid(&mut file, "no second custody", &full.with_mac(&joined(&single)), ErrorKind::Format);
+
+    let sealed = full.sealed();
+    for field in ["KCV", "outer KCV", "outer wrap", "outer version", "outer standby"] {
+        let mut fields = full.content();
+        let found = fields.iter_mut().find(|(name, _)| *name == field).expect("is a field");
+        *found.1.last_mut().expect("not empty") ^= 4;
+        let changed = [joined(&fields), sealed[sealed.len() - 32..].to_vec()].concat();
+        full.invalid(&mut file, format!("{field} is changed"), &changed, ErrorKind::Untrusted);
+    }
+    for at in (sealed.len() - 32..sealed.len()).step_by(3) {
+        let name = format!("byte {} of the MAC is changed", at + 32 - sealed.len());
+        full.invalid(&mut file, name, &flipped(&sealed, at), ErrorKind::Untrusted);
+    }
+    // Whoever has one of the two secrets, and gives out another one beside it.
+    let stranger: [u8; 32] = bytes("secret 2");
+    for (name, owner) in [
+        ("sealed under another first secret", Owner { secret: stranger, ..usual.owner.clone() }),
+        ("sealed under another second secret", Owner { outer: Some(stranger), ..usual.owner.clone() }),
+        (
+            "sealed under the secrets exchanged",
+            Owner { secret: bytes("outer secret"), outer: Some(bytes("secret")), ..usual.owner.clone() },
+        ),
+    ] {
+        full.invalid(&mut file, name, &Said { owner, ..full.clone() }.sealed(), ErrorKind::Untrusted);
+    }
+    let mac = Owner::usual().keys().mac(MacUse::Record, b"account record", &[&content]);
+    let forged = [&content[..], &mac].concat();
+    full.invalid(&mut file, "MAC under the first key alone", &forged, ErrorKind::Untrusted);
+    full.invalid(
+        &mut file,
+        "of the account before it was double",
+        &Said::usual().sealed(),
+        ErrorKind::Untrusted,
+    );
+    Said::usual().invalid(&mut file, "of the account under double encryption", &sealed, ErrorKind::Untrusted);
+    file
+}
+
+const OUTER_KEK: &str = "vectors://v/second";
 
 fn valid(file: &mut File) {
     let usual = Said::usual();
@@ -274,7 +412,7 @@ fn malformed(file: &mut File) {
         ("version policy", &[0, 3, 0xFF]),
         ("custody", &[0, 2, 3, 0xFF]),
         ("standby flag", &[2, 0xFF]),
-        ("suite", &[0, 2, 0xFF]),
+        ("suite", &[0, 2, 3, 0xFF]),
     ] {
         for value in values {
             refuse(file, &full, field, &[*value]);
@@ -441,6 +579,12 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
     assert_eq!(json!(record.kek_version().as_str()), fields["wrap"]["version"]);
     assert_eq!(json!(hex(record.wrapped().bytes())), fields["wrap"]["wrapped"]);
     assert_eq!(json!(record.generation().number()), fields["generation"]);
+    assert_eq!(json!(record.outer_kek().map(crate::provider::KekUri::as_str)), fields["outer_kek"]);
+    if let Some(held) = record.held().get(1) {
+        assert_eq!(json!(hex(held.slot.wrapped.bytes())), fields["outer_wrap"]["wrapped"]);
+        let standby = held.slot.standby.as_ref().map(|standby| hex(standby.bytes()));
+        assert_eq!(json!(standby), fields["outer_standby"].get("wrapped").cloned().unwrap_or_default());
+    }
     assert_eq!(json!(verified.policy().max_grace().map(|grace| grace.as_secs())), fields["max_grace"]);
     assert_eq!(json!(verified.policy().limits().seals()), fields["limit_seals"]);
     Ok(())

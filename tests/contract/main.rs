@@ -10,6 +10,7 @@ mod calls;
 mod common;
 mod deletion;
 mod directory;
+mod double;
 mod events;
 #[path = "../evidence/report.rs"]
 mod evidence;

@@ -26,17 +26,23 @@ struct Fixture {
     state: AccountState,
     clock: ManualClock,
     engine: Engine,
+    suite: Suite,
     generation: u32,
 }
 
 impl Fixture {
     fn new(account: u8, generation: u32, engine: Engine) -> Self {
+        Self::of(account, generation, engine, Suite::Aes256Gcm)
+    }
+
+    fn of(account: u8, generation: u32, engine: Engine, suite: Suite) -> Self {
         let clock = ManualClock::new();
         let id = AccountId::from_bytes([account; 16]);
         let this = Self {
             state: AccountState::new(id, Clock::Manual(clock.clone()), Epoch::FIRST),
             clock,
             engine,
+            suite,
             generation,
         };
         this.unwrapped();
@@ -49,7 +55,7 @@ impl Fixture {
         let keys = GenerationKeys::new(
             self.state.id(),
             generation,
-            Secrets::single(&[0xAE; 32]),
+            Secrets { inner: &[0xAE; 32], outer: (self.suite == Suite::Double).then_some(&[0xBE; 32]) },
             MemoryLock::BestEffort,
         );
         let ring = KeyRing::new(keys.expect("maps").with_engine(self.engine));
@@ -66,8 +72,10 @@ impl Fixture {
     }
 }
 
-fn fixtures() -> [Fixture; 2] {
-    ENGINES.map(|engine| Fixture::new(1, 1, engine))
+/// Every engine with every suite.
+fn fixtures() -> Vec<Fixture> {
+    let suites = [Suite::Aes256Gcm, Suite::Double];
+    suites.into_iter().flat_map(|suite| ENGINES.map(|engine| Fixture::of(1, 1, engine, suite))).collect()
 }
 
 fn id(index: u64) -> BlockId {
@@ -78,7 +86,7 @@ const AAD: Aad<'static> = Aad::new(b"tenant-42");
 
 /// The error of opening `frame`, after making sure that no output holds a byte.
 fn refused(permit: &Permit<'_>, id: BlockId, aad: Aad<'_>, frame: &[u8]) -> ErrorKind {
-    let plain_len = frame.len().saturating_sub(64);
+    let plain_len = frame::peek(frame).map_or(0, |info| info.plain_len());
     let mut out = vec![0; plain_len];
     let error = permit.open_into(id, aad, frame, &mut out).expect_err("has to be refused");
     assert!(out.iter().all(|byte| *byte == 0), "wiped");
@@ -105,7 +113,7 @@ proptest! {
             let joined = [head, &data, tag].concat();
 
             for frame in [permit.seal(id(3), aad, &plain).unwrap(), appended[before.len()..].to_vec(), joined] {
-                prop_assert_eq!(frame.len(), frame::sealed_len(plain.len(), Suite::Aes256Gcm));
+                prop_assert_eq!(frame.len(), frame::sealed_len(plain.len(), fixture.suite));
                 prop_assert_eq!(&permit.open(id(3), aad, &frame).unwrap(), &plain);
                 let mut out = vec![1; plain.len()];
                 permit.open_into(id(3), aad, &frame, &mut out).unwrap();
@@ -167,7 +175,8 @@ fn f3_truncated_and_extended_blocks_are_refused() {
         let frame = permit.seal(id(0), AAD, &[0x5A; 1000]).expect("seals");
         for len in 0..frame.len() {
             let kind = refused(&permit, id(0), AAD, &frame[..len]);
-            assert_eq!(kind, if len < 64 { ErrorKind::Format } else { ErrorKind::Corrupt }, "{len} bytes");
+            let least = frame::sealed_len(0, fixture.suite);
+            assert_eq!(kind, if len < least { ErrorKind::Format } else { ErrorKind::Corrupt }, "{len} bytes");
             assert_ne!(refused(&permit, id(0), AAD, &frame[frame.len() - len..]), ErrorKind::NotReady);
         }
         for extra in 1..40 {
@@ -218,7 +227,7 @@ fn f3_blocks_and_object_frames_never_pass_for_one_another() {
         let block = permit.seal(id(0), Aad::EMPTY, &plain).expect("seals");
         let mut frame = Vec::new();
         permit.seal_object_frame(Generation::FIRST, id(0), true, &plain, &mut frame).expect("seals");
-        assert_eq!(frame.len(), 148);
+        assert_eq!(frame.len(), 100 + frame::overhead(Kind::ObjectFrame, fixture.suite));
 
         let mut out = [0; 100];
         let opens = |generation, last, frame: &[u8], out: &mut [u8]| {

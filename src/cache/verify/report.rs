@@ -74,23 +74,26 @@ impl VerifyReport {
     pub(super) fn add(&mut self, check: RecordCheck) {
         let is_newest = check.which == WhichRecord::Newest;
         self.accounts += u64::from(is_newest);
-        let CheckedRecord { sequence: _, kek, versions, account_created: _, aek_created } = match check.result
-        {
-            Ok(checked) => checked,
-            Err(error) if is_newest && error.kind() == ErrorKind::Deleted => {
-                self.purged += 1;
-                return;
-            }
-            Err(_) => return self.failures.push(check),
-        };
+        let CheckedRecord { sequence: _, kek, versions, outer, account_created: _, aek_created } =
+            match check.result {
+                Ok(checked) => checked,
+                Err(error) if is_newest && error.kind() == ErrorKind::Deleted => {
+                    self.purged += 1;
+                    return;
+                }
+                Err(_) => return self.failures.push(check),
+            };
         if is_newest {
             self.authentic += 1;
             self.oldest_aek = Some(self.oldest_aek.map_or(aek_created, |oldest| oldest.min(aek_created)));
         } else {
             self.kept += 1;
         }
-        for version in versions {
-            let need = self.needed.entry((kek.clone(), version)).or_default();
+        let outer = outer
+            .into_iter()
+            .flat_map(|(kek, versions)| versions.into_iter().map(move |version| (kek.clone(), version)));
+        for needed in versions.into_iter().map(|version| (kek.clone(), version)).chain(outer) {
+            let need = self.needed.entry(needed).or_default();
             need.newest += u64::from(is_newest);
             need.kept += u64::from(!is_newest);
         }

@@ -53,13 +53,8 @@ fn draft(account: AccountId, prk: &Prks) -> RecordDraft {
         state: RecordState::Active,
         policy: RecordPolicy::default().with_max_grace(Duration::from_secs(600)),
         custody: single("local://abc/orders", "1"),
-        newest: GenerationEntry {
-            number: Generation::FIRST,
-            suite: Suite::Aes256Gcm,
-            created: seconds(1_790_000_000),
-            active_from: seconds(1_790_000_000),
-            fingerprint: KeyFingerprint::of(&prk.kcv()),
-        },
+        newest: GenerationEntry::first(prk, seconds(1_790_000_000)),
+        outer: None,
         older: OlderGenerations::default(),
     }
 }
@@ -220,6 +215,7 @@ fn f1_unknown_versions_suites_kinds_states_and_counts_are_refused() {
         (fingerprint - 18, 0, "generation"),
         (fingerprint - 17, 0, "suite"),
         (fingerprint - 17, 2, "suite"),
+        (fingerprint - 17, 3, "suite"),
         (fingerprint - 1, 0, "active"),
         (fingerprint - 22, 2, "flag"),
         (fingerprint + 32, 2, "older"),
@@ -472,7 +468,9 @@ fn any_draft() -> impl Strategy<Value = RecordDraft> {
                     created: seconds(created),
                     active_from: seconds(created).plus(Duration::from_secs(later)),
                     fingerprint: KeyFingerprint::of(&prk.kcv()),
+                    outer: None,
                 },
+                outer: None,
                 older: OlderGenerations::default(),
             }
         },

@@ -18,7 +18,7 @@ pub struct Sequence(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp(u64);
 
-/// The key check value of a generation: names one AEK without giving anything of it away. Not secret; note
+/// The key check value of a generation: names one AEK, or both under double encryption, without giving anything of it away. Not secret; note
 /// it somewhere else to pin an account to its key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyFingerprint([u8; 32]);
@@ -94,6 +94,11 @@ impl From<Timestamp> for SystemTime {
 impl KeyFingerprint {
     pub(crate) const fn of(kcv: &Kcv) -> Self {
         Self(*kcv.as_bytes())
+    }
+
+    /// The fingerprint of both AEKs of a generation, the inner one's being this.
+    pub(crate) fn and(&self, outer: &Self) -> Self {
+        Self::of(&Kcv::from_bytes(self.0).and(&Kcv::from_bytes(outer.0)))
     }
 
     /// Whether this is the fingerprint of the AEK that `kcv` comes from. Constant time.

@@ -167,7 +167,9 @@ impl EventLoop {
             Message::ControlDone(id, met)
         };
         let gate = match destination {
-            Destination::Kms { .. } => self.meter.start(now.boot_nanos(), cause),
+            Destination::Kms { .. } | Destination::Together { .. } => {
+                self.meter.start(now.boot_nanos(), cause)
+            }
             Destination::Records(_) => self.meter.start_unpaid(cause),
         };
         let run = self.run(id, lane, Gated::new(gate, work));

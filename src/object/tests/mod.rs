@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::cache::{AccountSpec, AekCache};
-use crate::format::object::FRAME_OVERHEAD;
-use crate::id::AccountId;
+use crate::format::object::Layout;
+use crate::id::{AccountId, Suite};
 use crate::provider::{Kek, KeyProvider};
 use crate::testing::{ManualClock, ScriptedProvider};
 
 const REFRESH: Duration = Duration::from_secs(6);
 pub(super) const BLOCK: usize = 4096;
-pub(super) const FRAME: usize = BLOCK + FRAME_OVERHEAD;
+/// A full frame of suite 1.
+pub(super) const FRAME: usize = BLOCK + 48;
 
 /// An account with a lease, that a test takes away and gives back.
 pub(super) struct Customer {
@@ -30,12 +31,31 @@ pub(super) struct Customer {
 
 impl Customer {
     pub(super) fn new() -> Self {
+        Self::of(Suite::Aes256Gcm)
+    }
+
+    /// One of each suite.
+    pub(super) fn each() -> [Self; 2] {
+        [Suite::Aes256Gcm, Suite::Double].map(Self::of)
+    }
+
+    pub(super) fn of(suite: Suite) -> Self {
         let kms = Arc::new(ScriptedProvider::on_virtual_time());
         kms.add_key("orders");
+        kms.add_key("second");
         let cache = AekCache::builder().refresh_every(REFRESH).manual(&ManualClock::new()).build().unwrap();
         let provider: Arc<dyn KeyProvider> = kms.clone();
-        let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest("orders"));
+        let mut spec = AccountSpec::new(AccountId::random(), provider.clone(), Kek::latest("orders"));
+        if suite == Suite::Double {
+            spec = spec.double_encryption(provider, Kek::latest("second"));
+        }
         Self { account: cache.create(spec).unwrap(), kms, cache }
+    }
+
+    /// A full frame, in bytes.
+    pub(super) fn frame(&self) -> usize {
+        let suite = self.account.permit().unwrap().newest().unwrap().1;
+        Layout { block_size: BlockSize::MIN, suite }.frame_len(BLOCK)
     }
 
     /// The customer disables the key, and the cache notices.

@@ -31,7 +31,7 @@ fn f3_every_edge_length_in_every_write_size_reads_back() {
 fn f3_an_empty_object_is_exactly_one_empty_final_frame() {
     let customer = Customer::new();
     let sealed = customer.seal(&[]);
-    assert_eq!(sealed.len(), HEADER_LEN + FRAME_OVERHEAD);
+    assert_eq!(sealed.len(), HEADER_LEN + customer.frame() - BLOCK);
     let reader = customer.reader(sealed).unwrap();
     assert!(reader.is_empty());
     assert_eq!(reader.read_at(0, &mut [0; 8]).unwrap(), 0);
@@ -171,8 +171,9 @@ proptest! {
         writes in prop::collection::vec(0_usize..40_000, 0..6),
         ranges in prop::collection::vec((0_u64..130_000, 0_usize..70_000), 1..12),
         in_memory: bool,
+        double: bool,
     ) {
-        let customer = Customer::new();
+        let customer = Customer::of(if double { Suite::Double } else { Suite::Aes256Gcm });
         let plain = pattern(writes.iter().sum());
         let options = ObjectOptions::with_block_size(BlockSize::new(1 << log2).unwrap());
         let mut writer = SealedObject::writer_with(customer.account.clone(), context(), Vec::new(), options).unwrap();

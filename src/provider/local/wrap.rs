@@ -7,7 +7,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::engine::{Bound, Engine, Tag};
+use crate::engine::{Aead, Bound, Engine, Tag};
 use crate::provider::{ProviderError, WrapContext, WrapInput};
 use crate::random;
 use crate::secret::Dek;
@@ -25,7 +25,7 @@ pub(super) fn wrap(
     text.copy_from_slice(secret.expose());
     let bound = Bound { nonce, aad: &context.to_bytes() };
     let Tag(made) = Engine::default()
-        .seal_in_place(&key(kek), bound, text)
+        .seal_in_place(Aead::Aes256Gcm, &key(kek), bound, text)
         .map_err(|_| ProviderError::transient("the cipher could not work, for want of memory"))?;
     tag.copy_from_slice(&made);
     Ok(out)
@@ -44,7 +44,9 @@ pub(super) fn unwrap(
     let tag = tag.first_chunk::<TAG>().expect("16 bytes remain");
     let mut text = Zeroizing::new(*text);
     let bound = Bound { nonce, aad: &context.to_bytes() };
-    Engine::default().open_in_place(&key(kek), bound, &Tag(*tag), &mut text[..]).map_err(|_| changed())?;
+    Engine::default()
+        .open_in_place(Aead::Aes256Gcm, &key(kek), bound, &Tag(*tag), &mut text[..])
+        .map_err(|_| changed())?;
     WrapInput::from_slice(&*text)
 }
 

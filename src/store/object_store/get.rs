@@ -54,7 +54,7 @@ async fn head(store: &Shared, location: &Path, options: GetOptions) -> Result<Ge
     let range = options.range.clone();
     let mut answer = store.inner.get_opts(location, GetOptions { range: None, ..options }).await?;
     if !store.is_plaintext(&answer.meta) {
-        let geometry = ObjectGeometry::of_stored(answer.meta.size, store.block_size).map_err(ours)?;
+        let geometry = ObjectGeometry::of_stored(answer.meta.size, store.layout).map_err(ours)?;
         answer.meta.size = geometry.plain_len();
     }
     answer.range = plain_range(range.as_ref(), answer.meta.size)?;
@@ -69,7 +69,7 @@ async fn attempt(
     location: &Path,
     options: &GetOptions,
 ) -> Result<Option<GetResult>> {
-    let asked = wanted(options.range.as_ref()).stored(store.block_size);
+    let asked = wanted(options.range.as_ref()).stored(store.layout);
     let request = GetOptions { range: get_range(&asked), ..options.clone() };
     let known = match asked.begins_at_zero() {
         true => Header::InRange,
@@ -101,7 +101,7 @@ async fn attempt(
             None => return Ok(None),
         }
     };
-    let geometry = ObjectGeometry::of_stored(identity.size, store.block_size).map_err(ours)?;
+    let geometry = ObjectGeometry::of_stored(identity.size, store.layout).map_err(ours)?;
     let range = plain_range(options.range.as_ref(), geometry.plain_len())?;
     let cover = Cover::new(&geometry, &range);
     let before = cover.stored.start.checked_sub(position).filter(|_| cover.stored.end == stored.end);
@@ -208,8 +208,8 @@ pub(super) async fn prove(
 ) -> Result<Readable> {
     let account = opener(&place.owner, header).await.map_err(ours)?;
     let proven = Proven::new(&account, &place.context, header).map_err(ours)?;
-    if proven.info().block_size != store.block_size {
-        let message = "an object of another block size than this store's";
+    if proven.info().layout() != store.layout {
+        let message = "an object of another block size or suite than this store's";
         return Err(ours(Error::new(ErrorKind::Misuse, message).with_account(account.id())));
     }
     store.headers.keep(location.as_ref(), identity, &place.context, proven);

@@ -34,7 +34,7 @@ pub(super) fn foreign(
 ) -> BoxStream<'static, Result<ObjectMeta>> {
     let store = Arc::clone(store);
     let is_foreign = move |meta: &ObjectMeta| {
-        let possible = span::plain_len(meta.size, store.block_size).is_some();
+        let possible = span::plain_len(meta.size, store.layout).is_some();
         !possible && !is_reserved(meta.location.as_ref()) && !store.is_plaintext(meta)
     };
     listing.try_filter(move |meta| ready(is_foreign(meta))).boxed()
@@ -47,6 +47,6 @@ fn plain(store: &Shared, meta: ObjectMeta) -> Option<ObjectMeta> {
     if store.is_plaintext(&meta) {
         return Some(meta);
     }
-    let size = span::plain_len(meta.size, store.block_size)?;
+    let size = span::plain_len(meta.size, store.layout)?;
     Some(ObjectMeta { size, ..meta })
 }

@@ -25,7 +25,8 @@ use self::error::{denied, generic, reserved};
 use self::takeover::Takings;
 use super::{take_stream, upstream};
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{BlockSize, Context};
+use crate::format::object::{BlockSize, Context, Layout};
+use crate::id::Suite;
 use crate::store::route::{Route, Router};
 use crate::store::sealed::headers::Headers;
 use crate::store::sealed::owner::Owner;
@@ -98,7 +99,7 @@ struct Shared {
     inner: Arc<dyn ObjectStore>,
     id: String,
     router: Box<dyn Router>,
-    block_size: BlockSize,
+    layout: Layout,
     part_size: usize,
     headers: Headers,
     /// What is plaintext still (contract E9); nothing, unless a takeover is open.
@@ -123,7 +124,7 @@ impl SealedStore {
             inner,
             id: store_id.into(),
             router: Box::new(router),
-            block_size: BlockSize::DEFAULT,
+            layout: Layout { block_size: BlockSize::DEFAULT, suite: Suite::Aes256Gcm },
             part_size: DEFAULT_PART,
             cached_headers: DEFAULT_HEADERS,
         }
@@ -139,6 +140,11 @@ impl SealedStore {
 }
 
 impl Shared {
+    /// An object of this store with blocks of another size: a part of a manifest.
+    const fn laid_out(&self, block_size: BlockSize) -> Layout {
+        Layout { block_size, ..self.layout }
+    }
+
     /// Asks the router.
     async fn place(&self, location: &Path) -> Result<Place> {
         if is_reserved(location.as_ref()) {
@@ -226,11 +232,11 @@ impl fmt::Display for SealedStore {
 
 impl fmt::Debug for SealedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { inner, id, router: _, block_size, part_size, headers, takings: _ } = &*self.shared;
+        let Shared { inner, id, router: _, layout, part_size, headers, takings: _ } = &*self.shared;
         f.debug_struct("SealedStore")
             .field("inner", inner)
             .field("id", id)
-            .field("block_size", block_size)
+            .field("layout", layout)
             .field("part_size", part_size)
             .field("headers", headers)
             .finish_non_exhaustive()
@@ -243,7 +249,7 @@ pub struct SealedStoreBuilder {
     inner: Arc<dyn ObjectStore>,
     id: String,
     router: Box<dyn Router>,
-    block_size: BlockSize,
+    layout: Layout,
     part_size: usize,
     cached_headers: usize,
 }
@@ -252,7 +258,16 @@ impl SealedStoreBuilder {
     /// The size of all objects' blocks; [`BlockSize::DEFAULT`] unless set. It is for good: sizes in listings are computed
     /// with it, and reading an object of another one is an error.
     pub const fn block_size(mut self, block_size: BlockSize) -> Self {
-        self.block_size = block_size;
+        self.layout.block_size = block_size;
+        self
+    }
+
+    /// The suite of all accounts that this store's routes lead to; [`Suite::Aes256Gcm`] unless set. For good, like the block size:
+    /// [`Suite::Double`] is for accounts created with
+    /// [`AccountSpec::double_encryption`](crate::AccountSpec::double_encryption), and writing or reading under an account of the
+    /// other suite is an error.
+    pub const fn suite(mut self, suite: Suite) -> Self {
+        self.layout.suite = suite;
         self
     }
 
@@ -274,13 +289,13 @@ impl SealedStoreBuilder {
     /// # Errors
     /// [`ErrorKind::Misuse`] for a part size below 5 MiB or above 5 GiB.
     pub fn build(self) -> Result<SealedStore, Error> {
-        let Self { inner, id, router, block_size, part_size, cached_headers } = self;
+        let Self { inner, id, router, layout, part_size, cached_headers } = self;
         if !(LEAST_PART..=MOST_PART).contains(&(part_size as u64)) {
             return Err(Error::new(ErrorKind::Misuse, "a part of an upload is 5 MiB to 5 GiB long"));
         }
         let headers = Headers::new(cached_headers);
         let takings = Takings::default();
-        let shared = Shared { inner, id, router, block_size, part_size, headers, takings };
+        let shared = Shared { inner, id, router, layout, part_size, headers, takings };
         Ok(SealedStore { shared: Arc::new(shared) })
     }
 }

@@ -31,8 +31,7 @@ pub(super) async fn put(
     let account = writing.account.clone();
     let pieces = payload.iter().map(AsRef::as_ref);
     let (fence, sealed) =
-        parts::seal_all(account, &context, store.block_size, payload.content_length(), pieces)
-            .map_err(ours)?;
+        parts::seal_all(account, &context, store.layout, payload.content_length(), pieces).map_err(ours)?;
     drop(payload);
     let replacing = store.replacing(location).await;
     let done = store.inner.put_opts(location, sealed.into(), options).await?;
@@ -67,8 +66,8 @@ impl SealedUpload {
     ) -> Result<Self> {
         let Place { owner, context } = place;
         let writing = owner.writer().await.map_err(ours)?;
-        let parts = Parts::begin(writing.account.clone(), &context, store.block_size, store.part_size)
-            .map_err(ours)?;
+        let parts =
+            Parts::begin(writing.account.clone(), &context, store.layout, store.part_size).map_err(ours)?;
         let inner = store.inner.put_multipart_opts(location, options).await?;
         let (store, location) = (Arc::clone(store), location.clone());
         Ok(Self { store, location, inner, parts, writing, begun: 0, arrived: Arc::default(), ended: false })

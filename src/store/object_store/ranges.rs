@@ -55,7 +55,7 @@ async fn attempt(
     location: &Path,
     ranges: &[Range<u64>],
 ) -> Result<Option<Vec<Bytes>>> {
-    let fetches = span::fetches(&span::runs(ranges, store.block_size), store.block_size);
+    let fetches = span::fetches(&span::runs(ranges, store.layout), store.layout);
     let in_range = fetches.first().is_some_and(|(asked, _)| asked.begins_at_zero());
     let known = if in_range { Header::InRange } else { Header::known(store, place, location) };
     let fetched = stream::iter(fetches)
@@ -85,7 +85,7 @@ async fn attempt(
             None => return Ok(None),
         },
     };
-    let geometry = ObjectGeometry::of_stored(identity.size, store.block_size).map_err(ours)?;
+    let geometry = ObjectGeometry::of_stored(identity.size, store.layout).map_err(ours)?;
     let ranges: Vec<_> = ranges
         .iter()
         .map(|range| GetRange::Bounded(range.clone()).as_range(geometry.plain_len()).map_err(generic))
@@ -140,7 +140,7 @@ async fn open(
     fetched: Vec<Fetched>,
     opened: &mut Vec<Opened>,
 ) -> Result<(), Error> {
-    let block = geometry.block_size().bytes() as u64;
+    let block = geometry.layout().block_len() as u64;
     for Fetched { identity: _, mut position, mut arrived, runs } in fetched {
         for Run { first, last } in runs {
             give_way().await;

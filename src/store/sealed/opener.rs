@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::Account;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{HEADER_LEN, ObjectGeometry, frame_len};
+use crate::format::object::{HEADER_LEN, ObjectGeometry};
 use crate::object::proven::Proven;
 use crate::store::sealed::span::Cover;
 
@@ -137,7 +137,7 @@ impl Opener {
     /// Nothing can be opened after that.
     pub(crate) fn open(&mut self, arrived: &mut Arrived) -> Result<Option<Bytes>, Error> {
         while !self.is_done() {
-            if arrived.len() < frame_len(self.geometry.block_len(self.next)) {
+            if arrived.len() < self.geometry.frame_len(self.next) {
                 return Ok(None);
             }
             if self.chunk.is_empty() {
@@ -154,7 +154,7 @@ impl Opener {
 
     /// How long the chunk is that begins with the next block: whole blocks, and at least one.
     fn next_chunk_len(&self) -> usize {
-        let block = self.geometry.block_size().bytes();
+        let block = self.geometry.layout().block_len();
         let blocks = (self.chunk_len / block).max(1) as u64;
         let last = self.next.saturating_add(blocks - 1).min(self.last);
         // OK because all but the last are whole, and there are no more of them than fit into a chunk or have arrived.
@@ -168,7 +168,7 @@ impl Opener {
         let block_len = geometry.block_len(*next);
         let plain = &mut chunk[*filled..*filled + block_len];
         arrived
-            .with_front(frame_len(block_len), |frame| {
+            .with_front(geometry.frame_len(*next), |frame| {
                 proven.open_frame(account, geometry, *next, frame, plain)
             })
             .unwrap_or_else(|| Err(ended_early()))?;

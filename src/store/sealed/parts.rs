@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::account::Account;
 use crate::error::{Error, ErrorKind};
-use crate::format::object::{BlockSize, Context};
+use crate::format::object::{Context, Layout};
 use crate::object::sealer::Sealer;
 use crate::store::sealed::span;
 
@@ -14,7 +14,7 @@ use crate::store::sealed::span;
 /// It holds at most one block of plaintext, and less than one part of sealed bytes between calls.
 pub(crate) struct Parts {
     sealer: Sealer,
-    block_size: BlockSize,
+    layout: Layout,
     /// How long every part but the last is; settled by the first piece.
     part_len: Option<usize>,
     least: usize,
@@ -28,16 +28,16 @@ impl Parts {
     /// of at least that size, and a caller's plan for a store's limit on their number holds.
     ///
     /// # Errors
-    /// The account's state, when it holds no valid lease.
+    /// The account's state, when it holds no valid lease; [`ErrorKind::Misuse`] when its suite is not the layout's.
     pub(crate) fn begin(
         account: Account,
         context: &Context,
-        block_size: BlockSize,
+        layout: Layout,
         least: usize,
     ) -> Result<Self, Error> {
         let mut part = Vec::new();
-        let sealer = Sealer::begin(account, context, block_size, &mut part)?;
-        Ok(Self { sealer, block_size, part_len: None, least, part, failed: None })
+        let sealer = begin(account, context, layout, &mut part)?;
+        Ok(Self { sealer, layout, part_len: None, least, part, failed: None })
     }
 
     /// Takes the next piece, and gives the parts that it fills.
@@ -105,14 +105,14 @@ impl Parts {
         if let Some(part_len) = self.part_len {
             return Ok(part_len);
         }
-        let part_len = span::stored_len(piece_len as u64, self.block_size)?.max(self.least);
+        let part_len = span::stored_len(piece_len as u64, self.layout)?.max(self.least);
         self.part_len = Some(part_len);
         Ok(part_len)
     }
 
     /// A part grows to a bit more than its length before it is cut.
     fn make_room(&mut self, part_len: usize) {
-        let frame = self.block_size.bytes();
+        let frame = self.layout.block_len();
         if self.part.capacity() < frame {
             self.part.reserve(self.least.min(part_len) + frame);
         }
@@ -140,20 +140,32 @@ impl Parts {
 /// Seals a whole object of `len` bytes that is in memory, into one buffer. The sealer that comes with it is the fence.
 ///
 /// # Errors
-/// The account's state when it holds no valid lease; [`ErrorKind::Limit`] for more than an object holds.
+/// The account's state when it holds no valid lease; [`ErrorKind::Limit`] for more than an object holds; [`ErrorKind::Misuse`] when
+/// the account's suite is not the layout's.
 pub(crate) fn seal_all<'a>(
     account: Account,
     context: &Context,
-    block_size: BlockSize,
+    layout: Layout,
     len: usize,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<(Sealer, Bytes), Error> {
-    let mut out = Vec::with_capacity(span::stored_len(len as u64, block_size)?);
-    let mut sealer = Sealer::begin(account, context, block_size, &mut out)?;
+    let mut out = Vec::with_capacity(span::stored_len(len as u64, layout)?);
+    let mut sealer = begin(account, context, layout, &mut out)?;
     for mut bytes in pieces {
         sealer.admit(bytes.len())?;
         while sealer.take(&mut bytes, &mut out)? {}
     }
     sealer.finish(&mut out)?;
     Ok((sealer, out.into()))
+}
+
+/// A store's objects have one layout, or its listings would lie: what an account of another suite seals is none of them.
+fn begin(account: Account, context: &Context, layout: Layout, out: &mut Vec<u8>) -> Result<Sealer, Error> {
+    let id = account.id();
+    let sealer = Sealer::begin(account, context, layout.block_size, out)?;
+    if sealer.info().layout() != layout {
+        let message = "the account's suite is not this store's: all accounts of a store have one";
+        return Err(Error::new(ErrorKind::Misuse, message).with_account(id));
+    }
+    Ok(sealer)
 }

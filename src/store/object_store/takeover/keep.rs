@@ -193,7 +193,7 @@ async fn load(
         Err(error) => return Err(error),
     };
     let identity = get::identity(&answer.meta);
-    let limit = span::stored_len(most as u64, BlockSize::MIN).map_err(ours)?;
+    let limit = span::stored_len(most as u64, store.laid_out(BlockSize::MIN)).map_err(ours)?;
     let mut sealed = Vec::new();
     let mut stream = take_stream(&mut answer);
     while let Some(chunk) = stream.next().await {
@@ -229,7 +229,8 @@ async fn put(
     let writing = owner.clone().writer().await.map_err(ours)?;
     let account = writing.account.clone();
     let (fence, sealed): (_, Bytes) =
-        parts::seal_all(account, &context, BlockSize::DEFAULT, bytes.len(), [bytes]).map_err(ours)?;
+        parts::seal_all(account, &context, store.laid_out(BlockSize::DEFAULT), bytes.len(), [bytes])
+            .map_err(ours)?;
     let options = PutOptions { mode, ..PutOptions::default() };
     let put = store.inner.put_opts(&Path::from(path), sealed.into(), options).await?;
     writing.check().await.map_err(ours)?;

@@ -194,10 +194,10 @@ impl Sealing<'_> {
         location: &Path,
         mut answer: GetResult,
     ) -> Result<Outcome> {
-        let block_size = self.store.block_size;
+        let layout = self.store.layout;
         let writing = place.owner.clone().writer().await.map_err(ours)?;
         let account = writing.account.clone();
-        let mut parts = Parts::begin(account, &place.context, block_size, PIECE).map_err(ours)?;
+        let mut parts = Parts::begin(account, &place.context, layout, PIECE).map_err(ours)?;
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut start = Start::default();
         let mut left = entry.size;
