@@ -364,7 +364,7 @@ fn latest_of(provider: &Arc<dyn KeyProvider>, wrapped: &Wrapped) -> Result<Kek, 
 }
 
 fn deadline_of(inner: &AccountInner) -> Duration {
-    let calls = if inner.known().record.outer_kek().is_some() { CALLS_OF_TWO } else { CALLS };
+    let calls = if inner.is_double() { CALLS_OF_TWO } else { CALLS };
     inner.settings().policy.call_deadline() * calls
 }
 

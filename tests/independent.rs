@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, BlockSize, Context, ObjectId, ObjectOptions,
-    SealedObject,
+    SealedObject, Suite,
 };
 
 fn script(name: &str) -> PathBuf {
@@ -38,25 +38,39 @@ struct World {
     _cache: AekCache,
     account: Account,
     kek: String,
+    /// Under double encryption.
+    outer_kek: Option<String>,
 }
 
-fn world() -> World {
+/// One of each suite.
+fn worlds() -> [World; 2] {
+    [world(Suite::Aes256Gcm), world(Suite::Double)]
+}
+
+fn world(suite: Suite) -> World {
     let directory = tempfile::tempdir().unwrap();
     let kms = LocalKms::create(directory.path().join("kms.json")).unwrap();
     kms.create_key("orders", KeyOptions::default()).unwrap();
+    kms.create_key("second", KeyOptions::default()).unwrap();
     let kms: Arc<dyn KeyProvider> = Arc::new(kms);
     let kek = kms.authority().uri_of("orders").unwrap().to_string();
     let cache = AekCache::builder().build().unwrap();
-    let account = cache.create(AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"))).unwrap();
-    World { directory, _cache: cache, account, kek }
+    let mut spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest("orders"));
+    let outer_kek = (suite == Suite::Double).then(|| kms.authority().uri_of("second").unwrap().to_string());
+    if outer_kek.is_some() {
+        spec = spec.double_encryption(kms, Kek::latest("second"));
+    }
+    let account = cache.create(spec).unwrap();
+    World { directory, _cache: cache, account, kek, outer_kek }
 }
 
 impl World {
     /// What Python gets: the KMS's file, the record, and nothing that is secret beside.
     fn vector(&self, name: String, more: Value) -> Value {
         let file = std::fs::read_to_string(self.directory.path().join("kms.json")).unwrap();
+        let name = format!("{name}, suite {}", 1 + u8::from(self.outer_kek.is_some()));
         let mut vector = json!({
-            "name": name, "file": file, "kek": self.kek, "account": hex(self.account.id().as_bytes()),
+            "name": name, "file": file, "kek": self.kek, "outer_kek": self.outer_kek, "account": hex(self.account.id().as_bytes()),
             "record": hex(&self.account.record().to_bytes()),
         });
         vector.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -89,9 +103,9 @@ fn f1_python_opens_and_refuses_the_frozen_vectors() {
 
 #[test]
 fn f1_python_opens_what_the_library_seals_from_the_kms_file_on() {
-    let world = world();
     let mut vectors = Vec::new();
-    for block in [4096, 65536] {
+    let worlds = worlds();
+    for (world, block) in worlds.iter().flat_map(|world| [4096, 65536].map(|block| (world, block))) {
         for len in [0, 1, block - 1, block, block + 1, 5 * block, 5 * block + 7] {
             let context = Context::new(&[b"bucket", b"path"]);
             let options = ObjectOptions::with_block_size(BlockSize::new(block).unwrap());
@@ -115,7 +129,9 @@ fn f1_python_opens_what_the_library_seals_from_the_kms_file_on() {
             }
         }
     }
-    for len in [0, 1, 4095, 4096, 4097, 65536] {
+    for (world, len) in
+        worlds.iter().flat_map(|world| [0, 1, 4095, 4096, 4097, 65536].map(|len| (world, len)))
+    {
         let id = BlockId::new(ObjectId::random(), len as u64);
         let sealed = world.account.seal(id, Aad::new(b"tenant-42"), &plain(len)).unwrap();
         let fields = json!({
@@ -133,33 +149,35 @@ fn f1_python_opens_what_the_library_seals_from_the_kms_file_on() {
 
 #[test]
 fn f1_the_library_opens_what_python_seals() {
-    let world = world();
-    let directory = tempfile::tempdir().unwrap();
-    let [task, sealed] = ["task.json", "sealed.json"].map(|name| directory.path().join(name));
-    let mut tasks = Vec::new();
-    for len in [0, 1, 4095, 4096, 4097, 12288, 12289] {
-        let fields = json!({
-            "object": hex(ObjectId::random().as_bytes()), "index": len, "aad": hex(b"tenant-42"),
-            "parts": [hex(b"bucket"), hex(b"path")], "log2": 12, "plain": hex(&plain(len)),
-        });
-        tasks.push(world.vector(format!("{len} bytes"), fields));
-    }
-    std::fs::write(&task, Value::from(tasks).to_string()).unwrap();
-    run(Command::new(&*PYTHON).arg(script("writer.py")).arg(&task).arg(&sealed));
-    let written: Value = serde_json::from_slice(&std::fs::read(&sealed).unwrap()).unwrap();
-    let written = written.as_array().unwrap();
-    assert_eq!(written.len(), 7);
-    for one in written {
-        let object = ObjectId::from_bytes(unhex(&one["object"]).try_into().unwrap());
-        let id = BlockId::new(object, one["index"].as_u64().unwrap());
-        let expected = unhex(&one["plain"]);
-        let block = world.account.open(id, Aad::new(b"tenant-42"), &unhex(&one["block"])).unwrap();
-        assert_eq!(block, expected);
-        let context = Context::new(&[b"bucket", b"path"]);
-        let mut reader = SealedObject::reader(world.account.clone(), context, unhex(&one["sealed"])).unwrap();
-        let mut plain = Vec::new();
-        reader.read_to_end(&mut plain).unwrap();
-        assert_eq!(plain, expected);
-        assert_eq!(reader.info().object, object);
+    for world in worlds() {
+        let directory = tempfile::tempdir().unwrap();
+        let [task, sealed] = ["task.json", "sealed.json"].map(|name| directory.path().join(name));
+        let mut tasks = Vec::new();
+        for len in [0, 1, 4095, 4096, 4097, 12288, 12289] {
+            let fields = json!({
+                "object": hex(ObjectId::random().as_bytes()), "index": len, "aad": hex(b"tenant-42"),
+                "parts": [hex(b"bucket"), hex(b"path")], "log2": 12, "plain": hex(&plain(len)),
+            });
+            tasks.push(world.vector(format!("{len} bytes"), fields));
+        }
+        std::fs::write(&task, Value::from(tasks).to_string()).unwrap();
+        run(Command::new(&*PYTHON).arg(script("writer.py")).arg(&task).arg(&sealed));
+        let written: Value = serde_json::from_slice(&std::fs::read(&sealed).unwrap()).unwrap();
+        let written = written.as_array().unwrap();
+        assert_eq!(written.len(), 7);
+        for one in written {
+            let object = ObjectId::from_bytes(unhex(&one["object"]).try_into().unwrap());
+            let id = BlockId::new(object, one["index"].as_u64().unwrap());
+            let expected = unhex(&one["plain"]);
+            let block = world.account.open(id, Aad::new(b"tenant-42"), &unhex(&one["block"])).unwrap();
+            assert_eq!(block, expected);
+            let context = Context::new(&[b"bucket", b"path"]);
+            let mut reader =
+                SealedObject::reader(world.account.clone(), context, unhex(&one["sealed"])).unwrap();
+            let mut plain = Vec::new();
+            reader.read_to_end(&mut plain).unwrap();
+            assert_eq!(plain, expected);
+            assert_eq!(reader.info().object, object);
+        }
     }
 }

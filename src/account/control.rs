@@ -37,6 +37,8 @@ pub(crate) struct AccountInner {
     key: AccountKey,
     parts: Parts,
     destination: Destination,
+    /// Whether it is under double encryption, for its whole life.
+    double: bool,
     /// Counts refreshes, so that each KMS of several is asked first in its turn.
     turn: AtomicUsize,
     control: Mutex<Control>,
@@ -143,6 +145,7 @@ impl AccountInner {
             key,
             parts,
             destination: Destination::of_all(&providers),
+            double: providers.len() > 1,
             turn: AtomicUsize::new(0),
             control: Mutex::new(control),
         })
@@ -171,6 +174,10 @@ impl AccountInner {
 
     pub(crate) const fn destination(&self) -> &Destination {
         &self.destination
+    }
+
+    pub(crate) const fn is_double(&self) -> bool {
+        self.double
     }
 
     pub(crate) fn next_turn(&self) -> usize {

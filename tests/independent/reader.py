@@ -20,7 +20,7 @@ import sys
 import unicodedata
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 MAX_BLOCK = 16 * 1024 * 1024
 MAX_AAD = 4096
@@ -42,11 +42,14 @@ MAX_VERSIONS = 1000
 MAX_NAME = 128
 DAY = 86400
 
-SUITE = 1
-FAMILY = 1
+SINGLE = 1
+DOUBLE = 2
+INNER = 1
+OUTER = 2
 BLOCK = 1
 OBJECT_FRAME = 2
 ROLE_AEK = 1
+ROLE_SECOND_AEK = 2
 ROLE_PREFLIGHT = 255
 
 
@@ -131,22 +134,43 @@ def expand(prk, info):
 
 
 class Keys:
-    def __init__(self, account, generation, secret):
+    """Of one secret, or of two in suite 2."""
+
+    def __init__(self, account, generation, secret, outer_secret=None):
         assert len(account) == 16 and len(secret) == 32 and 1 <= generation < 1 << 32
         self.account = account
         self.generation = generation
-        salt = sha256(b"strongroom/v1" + account + be(generation, 4) + be(FAMILY, 1))
-        self.prk = hmac256(salt, secret)
-        self.kcv = expand(self.prk, b"SRK1")
+        self.prk = self.extract(INNER, secret)
+        self.kcvs = [expand(self.prk, b"SRK1")]
+        self.kcv = self.kcvs[0]
+        self.suite = SINGLE
+        self.overhead = 0
+        if outer_secret is not None:
+            assert len(outer_secret) == 32
+            self.outer_prk = self.extract(OUTER, outer_secret)
+            self.kcvs.append(expand(self.outer_prk, b"SRK1"))
+            self.kcv = sha256(b"strongroom/v1 both" + self.kcvs[0] + self.kcvs[1])
+            self.suite = DOUBLE
+            self.overhead = 16
+
+    def extract(self, family, secret):
+        salt = sha256(b"strongroom/v1" + self.account + be(self.generation, 4) + be(family, 1))
+        return hmac256(salt, secret)
 
     def dek(self, suite, kind, object_, index, r):
-        return expand(self.prk, b"SRD1" + be(suite, 1) + be(kind, 1) + object_ + be(index, 8) + r)
+        return expand(self.prk, b"SRD1" + self.info(suite, kind, object_, index, r))
+
+    def info(self, suite, kind, object_, index, r):
+        return be(suite, 1) + be(kind, 1) + object_ + be(index, 8) + r
 
     def mac(self, label, name, data):
-        return hmac256(expand(self.prk, label), name + b"\x00" + data)
+        mac = hmac256(expand(self.prk, label), name + b"\x00" + data)
+        if self.suite == DOUBLE:
+            mac = hmac256(expand(self.outer_prk, label), name + b"\x00" + data + mac)
+        return mac
 
     def header(self, kind, flags):
-        return bytes([1, SUITE, kind, flags]) + be(self.generation, 4)
+        return bytes([1, self.suite, kind, flags]) + be(self.generation, 4)
 
 
 def aes_open(key, nonce, aad, sealed):
@@ -157,30 +181,48 @@ def aes_open(key, nonce, aad, sealed):
         raise Refused("tag") from error
 
 
+def xor(tag, pad):
+    return bytes(a ^ b for a, b in zip(tag, pad))
+
+
+def open_layers(keys, kind, object_, index, r, aad, sealed):
+    info = keys.info(keys.suite, kind, object_, index, r)
+    if keys.suite == DOUBLE:
+        require(len(sealed) >= 32, "cut short")
+        masked = sealed[-32:-16]
+        cipher = ChaCha20Poly1305(expand(keys.outer_prk, b"SRD2" + info))
+        try:
+            inner = cipher.decrypt(r[12:24], sealed[:-32] + sealed[-16:], aad + masked)
+        except InvalidTag as error:
+            raise Refused("outer tag") from error
+        sealed = inner + xor(masked, expand(keys.outer_prk, b"SRT2" + info))
+    return aes_open(expand(keys.prk, b"SRD1" + info), r[12:24], aad, sealed)
+
+
 # Section 3: what a KMS wraps
 
 
-def wrap_context(account, generation, role=ROLE_AEK):
-    return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([SUITE, role, 0])
+def wrap_context(account, generation, role=ROLE_AEK, suite=SINGLE):
+    return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([suite, role, 0])
 
 
-def wrap_names(account, generation, role=ROLE_AEK):
+def wrap_names(account, generation, role=ROLE_AEK, suite=SINGLE):
     return {
         "strongroom-account": account.hex(),
         "strongroom-generation": str(generation),
-        "strongroom-suite": str(SUITE),
+        "strongroom-suite": str(suite),
         "strongroom-role": str(role),
         "strongroom-share": "0",
     }
 
 
-def wrap_input(account, generation, secret, role=ROLE_AEK):
-    return bytes([1, SUITE, role, 0]) + be(generation, 4) + account + secret
+def wrap_input(account, generation, secret, role=ROLE_AEK, suite=SINGLE):
+    return bytes([1, suite, role, 0]) + be(generation, 4) + account + secret
 
 
-def unwrapped_secret(plain, account, generation, role=ROLE_AEK):
+def unwrapped_secret(plain, account, generation, role=ROLE_AEK, suite=SINGLE):
     require(len(plain) == 56, "length of what was unwrapped")
-    same(plain[:24], wrap_input(account, generation, b"", role), "wrapped for something else")
+    same(plain[:24], wrap_input(account, generation, b"", role, suite), "wrapped for something else")
     return plain[24:]
 
 
@@ -188,25 +230,27 @@ def unwrapped_secret(plain, account, generation, role=ROLE_AEK):
 
 
 def open_block(keys, object_, index, aad, frame):
-    require(64 <= len(frame) <= 64 + MAX_BLOCK and len(aad) <= MAX_AAD, "length of a block")
+    least = 64 + keys.overhead
+    require(least <= len(frame) <= least + MAX_BLOCK and len(aad) <= MAX_AAD, "length of a block")
     header, r, commitment = frame[:8], frame[8:32], frame[32:48]
     require(header == keys.header(BLOCK, 0), "header")
     same(commitment, keys.kcv[:16], "another AEK")
     aad = header + keys.account + object_ + be(index, 8) + aad
-    return aes_open(keys.dek(SUITE, BLOCK, object_, index, r), r[12:24], aad, frame[48:])
+    return open_layers(keys, BLOCK, object_, index, r, aad, frame[48:])
 
 
 def attach(head, ciphertext):
-    require(len(head) == 64, "length of a detached head")
+    require(len(head) in (64, 80), "length of a detached head")
     return head[:48] + ciphertext + head[48:]
 
 
 def open_object_frame(keys, object_, index, last, frame):
-    require(48 <= len(frame) <= 48 + MAX_BLOCK, "length of a frame")
+    least = 48 + keys.overhead
+    require(least <= len(frame) <= least + MAX_BLOCK, "length of a frame")
     header, r = frame[:8], frame[8:32]
     require(header == keys.header(OBJECT_FRAME, 1 if last else 0), "header of a frame")
     aad = header + keys.account + object_ + be(index, 8)
-    return aes_open(keys.dek(SUITE, OBJECT_FRAME, object_, index, r), r[12:24], aad, frame[32:])
+    return open_layers(keys, OBJECT_FRAME, object_, index, r, aad, frame[32:])
 
 
 # Section 5: sealed object
@@ -226,13 +270,14 @@ def open_object(keys, parts, data):
     require(len(data) >= 80, "cut short")
     header, mac, body = data[:48], data[48:80], data[80:]
     b = header[10]
-    require(header[:12] == OBJECT_MAGIC + bytes([1, SUITE, b, 0]) and 12 <= b <= 24, "header of an object")
+    require(header[:12] == OBJECT_MAGIC + bytes([1, keys.suite, b, 0]) and 12 <= b <= 24, "header of an object")
     require(header[12:32] == be(keys.generation, 4) + keys.account, "another account or generation")
     same(object_mac(keys, header, parts), mac, "MAC of an object's header")
-    full = (1 << b) + 48
+    over = 48 + keys.overhead
+    full = (1 << b) + over
     frames = max(1, -(-len(body) // full))
     last = len(body) - (frames - 1) * full
-    require(last > 48 or (frames == 1 and last == 48), "length of an object")
+    require(last > over or (frames == 1 and last == over), "length of an object")
     plain = [
         open_object_frame(keys, header[32:48], i, i == frames - 1, body[i * full : (i + 1) * full])
         for i in range(frames)
@@ -275,25 +320,34 @@ def parse_record(data):
     require(1 <= record["limit_bytes"] <= MAX_BYTES, "limit of bytes")
     record["limit_age_days"] = take.number(4)
     require(1 <= record["limit_age_days"] <= MAX_AGE_DAYS, "limit of age")
-    require(take.number(1) == 1, "custody")
-    record["provider"] = take.text(MAX_PROVIDER)
-    record["kek"] = take.text(MAX_URI)
-    scheme, colon, _ = record["kek"].partition("://")
-    require(colon and scheme == record["provider"], "KEK of another provider")
-    record["wrap"] = parse_wrap(take)
-    record["standby"] = parse_wrap(take) if take.flag() else None
-    if record["standby"]:
-        require(record["standby"]["version"] != record["wrap"]["version"], "standby of the same version")
+    record["provider"], record["kek"], record["wrap"], record["standby"] = parse_custody(take)
     record["generation"] = take.number(4)
     require(record["generation"] != 0, "generation")
-    require(take.number(1) == SUITE, "suite")
+    suite = take.number(1)
+    require(suite in (SINGLE, DOUBLE), "suite")
     record["generation_created"] = take.time()
     record["active_from"] = take.time()
     require(record["active_from"] >= record["generation_created"], "active before it was created")
     record["kcv"] = take.take(32)
+    if suite == DOUBLE:
+        record["outer_kcv"] = take.take(32)
+        _, record["outer_kek"], record["outer_wrap"], record["outer_standby"] = parse_custody(take)
     require(take.number(2) == 0, "older generations")
     take.end()
     return record
+
+
+def parse_custody(take):
+    require(take.number(1) == 1, "custody")
+    provider = take.text(MAX_PROVIDER)
+    kek = take.text(MAX_URI)
+    scheme, colon, _ = kek.partition("://")
+    require(colon and scheme == provider, "KEK of another provider")
+    wrap = parse_wrap(take)
+    standby = parse_wrap(take) if take.flag() else None
+    if standby:
+        require(standby["version"] != wrap["version"], "standby of the same version")
+    return provider, kek, wrap, standby
 
 
 def parse_wrap(take):
@@ -304,22 +358,31 @@ def parse_wrap(take):
     }
 
 
-def verify_record(record, secret):
-    keys = Keys(record["account"], record["generation"], secret)
-    same(keys.kcv, record["kcv"], "another AEK")
+def verify_record(record, secret, outer_secret=None):
+    require(("outer_kcv" in record) == (outer_secret is not None), "another suite than is expected")
+    keys = Keys(record["account"], record["generation"], secret, outer_secret)
+    same(keys.kcvs[0], record["kcv"], "another AEK")
+    if outer_secret is not None:
+        same(keys.kcvs[1], record["outer_kcv"], "another second AEK")
     same(keys.mac(b"SRR1", b"account record", record["content"]), record["mac"], "MAC of a record")
     return keys
 
 
-def open_record(data, account, kek, unwrap):
-    """`unwrap(kek, version, algorithm, wrapped, context)` is the KMS."""
+def open_record(data, account, kek, unwrap, outer_kek=None):
+    """`unwrap(kek, version, algorithm, wrapped, context)` is the KMS; one for both KEKs in suite 2."""
     record = parse_record(data)
+    suite = DOUBLE if "outer_kcv" in record else SINGLE
+    require(record.get("outer_kek") == outer_kek, "record under another second KEK")
     require(record["account"] == account, "record of another account")
     require(record["kek"] == kek, "record under another KEK")
-    context = wrap_context(account, record["generation"])
-    plain = unwrap(kek, **record["wrap"], context=context)
-    keys = verify_record(record, unwrapped_secret(plain, account, record["generation"]))
-    return record, keys
+    def secret_of(kek, wrap, role):
+        context = wrap_context(account, record["generation"], role, suite)
+        plain = unwrap(kek, **wrap, context=context)
+        return unwrapped_secret(plain, account, record["generation"], role, suite)
+
+    secret = secret_of(kek, record["wrap"], ROLE_AEK)
+    outer_secret = secret_of(outer_kek, record["outer_wrap"], ROLE_SECOND_AEK) if outer_kek else None
+    return record, verify_record(record, secret, outer_secret)
 
 
 # Section 7: LocalKms file
@@ -427,7 +490,8 @@ def is_time(value):
 
 
 def keys_of(vector):
-    return Keys(unhex(vector, "account"), vector["generation"], unhex(vector, "secret"))
+    outer = unhex(vector, "outer_secret") if "outer_secret" in vector else None
+    return Keys(unhex(vector, "account"), vector["generation"], unhex(vector, "secret"), outer)
 
 
 def unhex(vector, name):
@@ -502,10 +566,11 @@ def check_object(vector):
 def check_record(vector):
     sealed = unhex(vector, "sealed")
     record = parse_record(sealed)
-    verify_record(record, unhex(vector, "secret"))
+    outer = unhex(vector, "outer_secret") if "outer_secret" in vector else None
+    verify_record(record, unhex(vector, "secret"), outer)
     fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in record.items()}
-    for name in ("wrap", "standby"):
-        if fields[name]:
+    for name in ("wrap", "standby", "outer_wrap", "outer_standby"):
+        if fields.get(name):
             fields[name] = dict(fields[name], wrapped=fields[name]["wrapped"].hex())
     for name in ("content", "mac"):
         del fields[name]
@@ -523,7 +588,7 @@ def check_local_kms(vector):
 def check_chain(vector):
     """From the LocalKms file and the record to the plaintext: nothing secret is in the vector but the file."""
     kms = LocalKms(vector["file"].encode())
-    _, keys = open_record(unhex(vector, "record"), unhex(vector, "account"), vector["kek"], kms.unwrap)
+    _, keys = open_record(unhex(vector, "record"), unhex(vector, "account"), vector["kek"], kms.unwrap, vector.get("outer_kek"))
     if vector["op"] == "block":
         aad = unhex(vector, "aad")
         expect_plain(open_block(keys, unhex(vector, "object"), vector["index"], aad, unhex(vector, "sealed")), vector)
@@ -541,6 +606,10 @@ CHECKS = {
     "frame": check_frame,
     "object": check_object,
     "record": check_record,
+    "double_block": check_block,
+    "double_frame": check_frame,
+    "double_object": check_object,
+    "double_record": check_record,
     "local_kms": check_local_kms,
     "chain": check_chain,
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::{ObjectStore, integration};
-use strongroom::BlockSize;
+use object_store::{ObjectStore, ObjectStoreExt, integration};
+use strongroom::{BlockSize, Suite};
 
-use crate::world::{Customer, store};
+use crate::world::{Customer, store, store_of};
 
 /// Each case begins with an empty store.
 async fn suite<F: Future<Output = ()>>(
@@ -38,6 +38,33 @@ async fn g1_the_public_suite_passes_over_memory() {
         Box::new(store(Arc::new(InMemory::new()), &customer.account, BlockSize::DEFAULT))
     };
     suite(memory, |store| async move { integration::put_opts(&store, true).await }).await;
+}
+
+#[tokio::test]
+async fn a6_a_sealed_store_has_one_suite() {
+    let (single, double) = (Customer::new(), Customer::double());
+    let memory = || -> Box<dyn ObjectStore> {
+        Box::new(store_of(Arc::new(InMemory::new()), &double.account, BlockSize::DEFAULT, Suite::Double))
+    };
+    suite(memory, |store| async move { integration::put_opts(&store, true).await }).await;
+
+    // Neither writes nor reads an object of the other one.
+    let inner = Arc::new(InMemory::new());
+    let path = object_store::path::Path::from("object");
+    for (ours, suite, theirs, other) in [
+        (&single.account, Suite::Aes256Gcm, &double.account, Suite::Double),
+        (&double.account, Suite::Double, &single.account, Suite::Aes256Gcm),
+    ] {
+        let ours_in_ours = store_of(inner.clone(), ours, BlockSize::MIN, suite);
+        ours_in_ours.put(&path, vec![7; 5000].into()).await.unwrap();
+        assert_eq!(ours_in_ours.head(&path).await.unwrap().size, 5000);
+        assert_eq!(ours_in_ours.get_range(&path, 4090..4100).await.unwrap(), [7; 10].as_slice());
+        assert!(store_of(inner.clone(), ours, BlockSize::MIN, other).get(&path).await.is_err());
+        assert!(store_of(inner.clone(), theirs, BlockSize::MIN, other).get(&path).await.is_err());
+        let wrong = store_of(inner.clone(), ours, BlockSize::MIN, other);
+        assert!(wrong.put(&path, vec![7; 5000].into()).await.is_err());
+        assert_eq!(ours_in_ours.get(&path).await.unwrap().bytes().await.unwrap(), [7; 5000].as_slice());
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use object_store::{
 use strongroom::provider::{Kek, KeyProvider};
 use strongroom::store::OneAccount;
 use strongroom::testing::{ManualClock, ScriptedProvider};
-use strongroom::{Account, AccountId, AccountSpec, AekCache, BlockSize, Error, ErrorKind};
+use strongroom::{Account, AccountId, AccountSpec, AekCache, BlockSize, Error, ErrorKind, Suite};
 
 use crate::SealedStore;
 
@@ -39,11 +39,24 @@ pub(crate) struct Customer {
 
 impl Customer {
     pub(crate) fn new() -> Self {
+        Self::of(Suite::Aes256Gcm)
+    }
+
+    /// One under double encryption.
+    pub(crate) fn double() -> Self {
+        Self::of(Suite::Double)
+    }
+
+    fn of(suite: Suite) -> Self {
         let kms = Arc::new(ScriptedProvider::on_virtual_time());
         kms.add_key("orders");
+        kms.add_key("second");
         let cache = AekCache::builder().refresh_every(REFRESH).manual(&ManualClock::new()).build().unwrap();
         let provider: Arc<dyn KeyProvider> = kms.clone();
-        let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest("orders"));
+        let mut spec = AccountSpec::new(AccountId::random(), provider.clone(), Kek::latest("orders"));
+        if suite == Suite::Double {
+            spec = spec.double_encryption(provider, Kek::latest("second"));
+        }
         Self { account: cache.create(spec).unwrap(), kms, cache }
     }
 
@@ -114,8 +127,18 @@ impl World {
 }
 
 pub(crate) fn store(inner: Arc<dyn ObjectStore>, account: &Account, block_size: BlockSize) -> SealedStore {
+    store_of(inner, account, block_size, Suite::Aes256Gcm)
+}
+
+/// For accounts of `suite`.
+pub(crate) fn store_of(
+    inner: Arc<dyn ObjectStore>,
+    account: &Account,
+    block_size: BlockSize,
+    suite: Suite,
+) -> SealedStore {
     let builder = SealedStore::builder(inner, "bucket", OneAccount::new(account.clone()));
-    builder.block_size(block_size).part_size(5 * 1024 * 1024).build().unwrap()
+    builder.block_size(block_size).suite(suite).part_size(5 * 1024 * 1024).build().unwrap()
 }
 
 /// The kind of our own error inside of theirs.
