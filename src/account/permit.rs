@@ -295,15 +295,20 @@ impl<'a> Permit<'a> {
         Ok(mac)
     }
 
-    /// Compares in constant time.
+    /// Compares in constant time. A header of another suite than its generation's is not one of ours.
     pub(crate) fn verify_object_mac(
         &self,
         generation: Generation,
+        suite: Suite,
         parts: &[&[u8]],
         mac: &[u8; 32],
     ) -> Result<(), Error> {
         let guard = self.enter()?;
-        guard.keys(generation)?.verify_mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts, mac)?;
+        let keys = guard.keys(generation)?;
+        if keys.suite() != suite {
+            return Err(Error::corrupt());
+        }
+        keys.verify_mac(MacUse::ObjectHeader, OBJECT_MAC_NAME, parts, mac)?;
         guard.release()
     }
 

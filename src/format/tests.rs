@@ -236,7 +236,7 @@ fn c5_e2_e6_a_policy_says_what_it_was_told_and_nothing_else() {
 fn what_is_shown_names_public_values_and_no_byte_of_the_rest() {
     let block = example("block");
     let bytes = [&block[..48], &block[block.len() - 16..]].concat();
-    let detached = Detached::from_bytes(bytes.as_slice().try_into().expect("48 + 16 = 64")).unwrap();
+    let detached = Detached::from_bytes(bytes.as_slice()).unwrap();
     let header = "Header { suite: Aes256Gcm, kind: Block, last: false, generation: Generation(1) }";
     assert_eq!(format!("{detached:?}"), format!("Detached({header})"));
     assert_eq!(format!("{:?}", BlockSize::MIN), "BlockSize(4096)");

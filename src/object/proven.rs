@@ -29,7 +29,7 @@ impl Proven {
             return Err(Error::corrupt().with_account(account.id()));
         }
         let parts = [header.authenticated(), context.as_bytes().as_slice()];
-        account.permit()?.verify_object_mac(info.generation, &parts, &header.mac())?;
+        account.permit()?.verify_object_mac(info.generation, info.suite, &parts, &header.mac())?;
         Ok(Self { info })
     }
 

@@ -214,7 +214,6 @@ fn f1_unknown_versions_suites_kinds_states_and_counts_are_refused() {
         (68, 2, "custody"),
         (fingerprint - 18, 0, "generation"),
         (fingerprint - 17, 0, "suite"),
-        (fingerprint - 17, 2, "suite"),
         (fingerprint - 17, 3, "suite"),
         (fingerprint - 1, 0, "active"),
         (fingerprint - 22, 2, "flag"),
