@@ -118,6 +118,7 @@ pub mod provider;
 mod python;
 mod random;
 mod record_store;
+mod reseal;
 mod rotate;
 #[cfg(feature = "tokio")]
 mod runtime;
@@ -170,6 +171,7 @@ pub use record_store::archive::{
     DEFAULT_HISTORY, KeptRecord, LISTED_AT_ONCE, Listed, RecordArchive, RecordCursor,
 };
 pub use record_store::{Loaded, MemoryRecordStore, RecordStore, RecordTag};
+pub use reseal::{Reseal, ResealItems, ResealLimits, ResealStep, Resealed};
 pub use rotate::{Retire, RotateTo};
 pub use secret::{MemoryLock, Protections};
 pub use store::anchored::{Anchor, AnchoredRecordStore, StoredAnchor};

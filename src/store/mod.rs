@@ -35,4 +35,4 @@ pub use takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress};
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 pub use tenants::ByTenant;
 #[cfg(feature = "object-store")]
-pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder, Takeover};
+pub use v0_14::{Artifacts, SealedStore, SealedStoreBuilder, StoreReseal, Takeover};

@@ -11,7 +11,7 @@ use upstream::{GetResult, GetResultPayload};
 #[path = "object_store/mod.rs"]
 mod layer;
 
-pub use layer::{Artifacts, SealedStore, SealedStoreBuilder, Takeover};
+pub use layer::{Artifacts, SealedStore, SealedStoreBuilder, StoreReseal, Takeover};
 
 /// Takes the payload out of an answer, as a stream whatever it was.
 fn take_stream(answer: &mut GetResult) -> BoxStream<'static, upstream::Result<bytes::Bytes>> {

@@ -82,6 +82,7 @@ const UNITS: &[Unit] = &[
     unit("generations", 4, &["account", "change", "keeper", "rotate"]),
     unit("delete", 4, &["account", "change", "keeper", "rotate"]),
     unit("operation", 4, &["account"]),
+    unit("reseal", 4, &["account", "operation"]),
     unit("cache", 4, &["account", "delete", "keeper", "operation", "rotate"]),
     // 5 and 6: sealed objects; integrations.
     unit("object", 5, &[]),

@@ -11,6 +11,7 @@ mod get;
 mod list;
 mod put;
 mod ranges;
+mod reseal;
 mod takeover;
 
 use std::fmt;
@@ -38,6 +39,7 @@ use upstream::{
 };
 
 pub use self::artifacts::Artifacts;
+pub use self::reseal::StoreReseal;
 pub use self::takeover::Takeover;
 
 /// An `object_store::ObjectStore` over another one: what is written becomes sealed objects, what is read was sealed

@@ -136,6 +136,12 @@ pub(crate) fn root_path(prefix: &str) -> String {
     below(prefix, "root")
 }
 
+/// The prefix whose manifest's root lies at `path`; `None` where none can.
+pub(crate) fn prefix_of_root(path: &str) -> Option<&str> {
+    let folder = path.strip_suffix("/root")?.strip_suffix(RESERVED)?;
+    if folder.is_empty() { Some("") } else { folder.strip_suffix('/') }
+}
+
 pub(crate) fn segment_path(prefix: &str, takeover: ObjectId, number: u32) -> String {
     below(prefix, &format!("{takeover}/{number:08}"))
 }
@@ -193,5 +199,10 @@ mod tests {
         }
         assert_eq!(root_path(""), ".strongroom-takeover/root");
         assert_eq!(root_path("a/b"), "a/b/.strongroom-takeover/root");
+        for prefix in ["", "a", "a/b"] {
+            assert_eq!(prefix_of_root(&root_path(prefix)), Some(prefix));
+            assert_eq!(prefix_of_root(&segment_path(prefix, ObjectId::from_bytes([1; 16]), 0)), None);
+        }
+        assert_eq!(prefix_of_root("x.strongroom-takeover/root"), None);
     }
 }

@@ -61,6 +61,15 @@ pub(super) async fn put_root(
     put(store, owner, context, &root_path(prefix), &root.to_bytes(), mode).await
 }
 
+/// Seals a root anew, with what it says. Who saw the version before sees one that follows it.
+pub(super) async fn reseal_root(store: &Shared, prefix: &str) -> Result<u64> {
+    let owner = keeper(store, prefix).await?;
+    let (root, seen) = load_root(store, &owner, prefix).await?.ok_or_else(|| ours(gone()))?;
+    let next = Root { version: root.version.saturating_add(1), ..root };
+    put_root(store, &owner, prefix, next, Some(&seen)).await?;
+    Ok(ROOT_LEN as u64)
+}
+
 pub(super) async fn load_segment(
     store: &Shared,
     owner: &Owner,

@@ -23,7 +23,7 @@ use crate::format::takeover::Entry;
 use crate::id::ObjectId;
 use crate::store::takeover::manifest::{Manifest, is_below};
 use crate::store::takeover::segment::Write;
-use crate::store::takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress, upwards};
+use crate::store::takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress, prefix_of_root, upwards};
 
 /// Plaintext under one prefix that becomes sealed while it is read and written (contract E9): what
 /// [`SealedStore::begin_takeover`] and [`SealedStore::open_takeover`] give. `docs/STORES.md` is its guide.
@@ -208,6 +208,14 @@ impl Shared {
                 Write::Begun => return Some(Replacing { taking, location: location.clone() }),
                 Write::Later => drop(taking.parts.lock().await),
             }
+        }
+    }
+
+    /// Seals the root of a takeover anew, with what it says; `None` where `location` is no root's. The bytes that were sealed.
+    pub(super) async fn reseal_takeover_root(&self, location: &Path) -> Result<Option<u64>> {
+        match prefix_of_root(location.as_ref()) {
+            Some(prefix) => keep::reseal_root(self, prefix).await.map(Some),
+            None => Ok(None),
         }
     }
 
