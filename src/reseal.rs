@@ -375,7 +375,10 @@ impl Job {
         limits: &ResealLimits,
     ) -> Result<ResealStep, Error> {
         if place.len() > MAX_PLACE {
-            return Err(Error::new(ErrorKind::Limit, "the cursor of a re-seal job is longer than 4092 bytes"));
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "the cursor of a re-seal job is longer than 4092 bytes",
+            ));
         }
         let Some(run) = &mut self.run else {
             return Err(Error::new(ErrorKind::Misuse, "the operation has ended"));

@@ -26,6 +26,7 @@ mod operations;
 mod policy;
 mod purge;
 mod records;
+mod reseal;
 mod retirement;
 mod revocation;
 mod rotation;

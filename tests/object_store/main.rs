@@ -6,7 +6,7 @@
     reason = "tests: helpers unwrap too; sizes of a few MiB; lists of ranges, some of one"
 )]
 
-use strongroom::store::{Artifacts, SealedStore};
+use strongroom::store::{Artifacts, SealedStore, StoreReseal};
 
 mod artifacts;
 mod conformance;
@@ -19,6 +19,7 @@ mod haunted;
 mod hostile;
 mod model;
 mod requests;
+mod reseal;
 mod scope_world;
 mod scopes;
 mod scopes_under_load;

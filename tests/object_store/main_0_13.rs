@@ -8,7 +8,7 @@
 
 extern crate object_store_0_13 as object_store;
 
-use strongroom::store::object_store_0_13::{Artifacts, SealedStore};
+use strongroom::store::object_store_0_13::{Artifacts, SealedStore, StoreReseal};
 
 mod artifacts;
 mod conformance;
@@ -21,6 +21,7 @@ mod haunted;
 mod hostile;
 mod model;
 mod requests;
+mod reseal;
 mod scope_world;
 mod scopes;
 mod scopes_under_load;

@@ -66,6 +66,12 @@ impl Customer {
         self.cache.run_for(self.cache.staleness_bound());
     }
 
+    /// Another generation, and the time until it is used everywhere.
+    pub(crate) fn rotate_aek(&self) {
+        self.account.rotate_aek().unwrap();
+        self.cache.run_for(Duration::from_secs(132));
+    }
+
     /// The customer enables it again. Those who flap are asked once a minute only.
     pub(crate) fn restore(&self) {
         self.kms.set_enabled("orders", true);
@@ -175,6 +181,8 @@ pub(crate) enum Lie {
     Swap(&'static str),
     /// The truth, in pieces of this many bytes, and empty ones between them.
     Pieces(usize),
+    /// The truth, and the object is overwritten by these bytes before the stream's end is told.
+    Overwritten(Vec<u8>),
     /// The truth, and the customer disables the key before the stream's end is told.
     Revoked(Arc<Customer>),
 }
@@ -298,7 +306,7 @@ impl ObjectStore for Bent {
         let (meta, range) = (answer.meta.clone(), answer.range.clone());
         let mut bytes = answer.bytes().await?.to_vec();
         let mut piece = bytes.len().max(1);
-        let mut revoked = None;
+        let (mut revoked, mut overwritten) = (None, None);
         answer = self.memory.get_opts(&meta.location, GetOptions::default()).await?;
         (answer.meta, answer.range) = (meta, range);
         match lie {
@@ -309,6 +317,7 @@ impl ObjectStore for Bent {
             Lie::Range(range) => answer.range = range,
             Lie::Swap(_) => answer.meta.location = location.clone(),
             Lie::Pieces(len) => piece = len,
+            Lie::Overwritten(bytes) => overwritten = Some((location.clone(), bytes)),
             Lie::Revoked(customer) => revoked = Some(customer),
         }
         let pieces: Vec<_> = bytes
@@ -320,7 +329,11 @@ impl ObjectStore for Bent {
             pulled.fetch_add(piece.as_ref().map_or(0, Bytes::len), Ordering::SeqCst);
         });
         // An empty piece at the very end, and what happens meanwhile.
+        let memory = Arc::clone(&self.memory);
         let end = stream::once(async move {
+            if let Some((location, bytes)) = overwritten {
+                memory.put(&location, bytes.into()).await?;
+            }
             revoked.iter().for_each(|customer| customer.revoke());
             Ok(Bytes::new())
         });

@@ -23,7 +23,6 @@ use crate::store::sealed::owner::Owner;
 use crate::store::sealed::span;
 use crate::store::takeover::is_reserved;
 
-
 /// A re-seal job over the objects of a [`SealedStore`] (contract E4): what [`SealedStore::reseal`] gives. `docs/STORES.md` is its guide.
 ///
 /// Nothing happens outside of [`Self::step`]. Dropped, it is resumed where the last step ended, by the operation. What it does not show is
@@ -46,8 +45,12 @@ impl SealedStore {
     /// As [`Reseal::new`](crate::Reseal::new).
     pub fn reseal(&self, prefix: &Path, account: &Account, run: OperationRun) -> Result<StoreReseal, Error> {
         let job = Job::new(account, run)?;
-        let made =
-            StoreReseal { store: Arc::clone(&self.shared), prefix: prefix.clone(), job, failures: Vec::new() };
+        let made = StoreReseal {
+            store: Arc::clone(&self.shared),
+            prefix: prefix.clone(),
+            job,
+            failures: Vec::new(),
+        };
         made.place()?;
         Ok(made)
     }
@@ -266,7 +269,8 @@ impl Looking<'_> {
         if header.account != self.account.id() || header.generation >= self.oldest {
             return Ok(Resealed::Current);
         }
-        match self.store.reseal_takeover_root(location).await? {
+        match self.store.reseal_manifest(location).await? {
+            Some(0) => Ok(Resealed::Current),
             Some(bytes) => Ok(Resealed::Anew(bytes)),
             None => Err(ours(Error::new(
                 ErrorKind::Conflict,
@@ -280,7 +284,9 @@ impl Looking<'_> {
 fn reason(error: upstream::Error) -> Result<Error> {
     use ErrorKind::{Deleted, Locked, NotReady, Revoked, Unavailable};
     match Error::find(&error).cloned() {
-        Some(found) if matches!(found.kind(), Revoked | Unavailable | NotReady | Locked | Deleted) => Err(error),
+        Some(found) if matches!(found.kind(), Revoked | Unavailable | NotReady | Locked | Deleted) => {
+            Err(error)
+        }
         Some(found) => Ok(found),
         None => Ok(Error::new(ErrorKind::Io, "the store failed").with_source(error)),
     }

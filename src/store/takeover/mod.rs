@@ -136,10 +136,13 @@ pub(crate) fn root_path(prefix: &str) -> String {
     below(prefix, "root")
 }
 
-/// The prefix whose manifest's root lies at `path`; `None` where none can.
-pub(crate) fn prefix_of_root(path: &str) -> Option<&str> {
-    let folder = path.strip_suffix("/root")?.strip_suffix(RESERVED)?;
-    if folder.is_empty() { Some("") } else { folder.strip_suffix('/') }
+/// The prefix whose manifest `path` belongs to, and the name in it: of the root, or of a segment; `None` for any other path.
+pub(crate) fn within_manifest(path: &str) -> Option<(&str, &str)> {
+    if let Some(name) = path.strip_prefix(RESERVED).and_then(|rest| rest.strip_prefix('/')) {
+        return Some(("", name));
+    }
+    let (prefix, rest) = path.split_once(&format!("/{RESERVED}/"))?;
+    Some((prefix, rest))
 }
 
 pub(crate) fn segment_path(prefix: &str, takeover: ObjectId, number: u32) -> String {
@@ -200,9 +203,11 @@ mod tests {
         assert_eq!(root_path(""), ".strongroom-takeover/root");
         assert_eq!(root_path("a/b"), "a/b/.strongroom-takeover/root");
         for prefix in ["", "a", "a/b"] {
-            assert_eq!(prefix_of_root(&root_path(prefix)), Some(prefix));
-            assert_eq!(prefix_of_root(&segment_path(prefix, ObjectId::from_bytes([1; 16]), 0)), None);
+            assert_eq!(within_manifest(&root_path(prefix)), Some((prefix, "root")));
+            let id = ObjectId::from_bytes([1; 16]);
+            let segment = segment_path(prefix, id, 0);
+            assert_eq!(within_manifest(&segment), Some((prefix, &*format!("{id}/00000000"))));
         }
-        assert_eq!(prefix_of_root("x.strongroom-takeover/root"), None);
+        assert_eq!(within_manifest("x.strongroom-takeover/root"), None);
     }
 }

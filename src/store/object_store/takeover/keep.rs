@@ -12,7 +12,9 @@ use super::super::upstream::{
 use super::super::{Shared, get, take_stream};
 use crate::error::{Error, ErrorKind};
 use crate::format::object::{BlockSize, Context};
-use crate::format::takeover::{MAX_SEGMENT_LEN, ROOT_LEN, Root, SegmentBody, root_context, segment_context};
+use crate::format::takeover::{
+    MAX_SEGMENT_LEN, ROOT_LEN, Root, RootState, SegmentBody, root_context, segment_context,
+};
 use crate::id::ObjectId;
 use crate::object::SealedObject;
 use crate::store::route::Route;
@@ -68,6 +70,16 @@ pub(super) async fn reseal_root(store: &Shared, prefix: &str) -> Result<u64> {
     let next = Root { version: root.version.saturating_add(1), ..root };
     put_root(store, &owner, prefix, next, Some(&seen)).await?;
     Ok(ROOT_LEN as u64)
+}
+
+/// Whether the segment of that name is still asked for. Those of an attempt that came to no end are not, nor those of a takeover that has finished.
+pub(super) async fn reads_segment(store: &Shared, prefix: &str, name: &str) -> Result<bool> {
+    let owner = keeper(store, prefix).await?;
+    let root = load_root(store, &owner, prefix).await?.map(|(root, _)| root);
+    Ok(root.is_some_and(|root| match root.state {
+        RootState::Finished => false,
+        RootState::Beginning | RootState::UnderWay => name.starts_with(&root.takeover.to_string()),
+    }))
 }
 
 pub(super) async fn load_segment(

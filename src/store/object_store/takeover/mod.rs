@@ -23,7 +23,7 @@ use crate::format::takeover::Entry;
 use crate::id::ObjectId;
 use crate::store::takeover::manifest::{Manifest, is_below};
 use crate::store::takeover::segment::Write;
-use crate::store::takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress, prefix_of_root, upwards};
+use crate::store::takeover::{TakeoverLimits, TakeoverMark, TakeoverProgress, upwards, within_manifest};
 
 /// Plaintext under one prefix that becomes sealed while it is read and written (contract E9): what
 /// [`SealedStore::begin_takeover`] and [`SealedStore::open_takeover`] give. `docs/STORES.md` is its guide.
@@ -211,11 +211,13 @@ impl Shared {
         }
     }
 
-    /// Seals the root of a takeover anew, with what it says; `None` where `location` is no root's. The bytes that were sealed.
-    pub(super) async fn reseal_takeover_root(&self, location: &Path) -> Result<Option<u64>> {
-        match prefix_of_root(location.as_ref()) {
-            Some(prefix) => keep::reseal_root(self, prefix).await.map(Some),
-            None => Ok(None),
+    /// Seals the root of a takeover anew, with what it says. `None` for a segment that is still read; the others are nobody's any more.
+    /// The bytes that were sealed.
+    pub(super) async fn reseal_manifest(&self, location: &Path) -> Result<Option<u64>> {
+        match within_manifest(location.as_ref()) {
+            Some((prefix, ROOT)) => keep::reseal_root(self, prefix).await.map(Some),
+            Some((prefix, name)) if keep::reads_segment(self, prefix, name).await? => Ok(None),
+            _ => Ok(Some(0)),
         }
     }
 
@@ -246,6 +248,9 @@ impl Shared {
         done
     }
 }
+
+/// The root's name in its folder.
+const ROOT: &str = "root";
 
 fn overlaps(one: &str, other: &str) -> bool {
     one == other || is_below(one, other) || is_below(other, one)
