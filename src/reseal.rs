@@ -45,6 +45,7 @@ pub trait ResealItems {
 
 /// What became of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resealed {
     /// Under the newest generation now; so many bytes of it were worked on.
     Anew(u64),
