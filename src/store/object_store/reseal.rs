@@ -203,7 +203,7 @@ impl Looking<'_> {
             return self.manifest(location).await;
         }
         // Plaintext will be sealed; what no sealed object can be is under no generation.
-        if self.store.is_plaintext(meta) || span::plain_len(meta.size, self.store.block_size).is_none() {
+        if self.store.is_plaintext(meta) || span::plain_len(meta.size, self.store.layout).is_none() {
             return Ok(Resealed::Current);
         }
         for _ in 0..ATTEMPTS {
