@@ -272,3 +272,35 @@ fn a6_verification_tells_of_the_versions_of_both_keks() {
     let needed: Vec<&str> = report.needed.keys().map(|(kek, _)| kek.as_str()).collect();
     assert!(needed.contains(&"scripted://another/second") && needed.len() == 2, "{needed:?}");
 }
+
+#[test]
+fn e4_a6_both_aeks_are_rotated_and_older_ones_open_with_one_unwrap_each() {
+    let pair = Pair::new(6, OutageGrace::None);
+    let store = Store::new();
+    let account = pair.world.cache.create(pair.spec().store(Arc::clone(&store) as _)).unwrap();
+    let mut blocks = vec![Block::sealed_by(&account)];
+    for _ in 0..2 {
+        let before = account.record().fingerprint();
+        account.rotate_aek().unwrap();
+        assert_ne!(account.record().fingerprint(), before);
+        pair.world.run(secs(132));
+        blocks.push(Block::sealed_by(&account));
+    }
+    let info = |block: &Block| strongroom::peek(&block.frame).unwrap();
+    let numbers: Vec<u32> = blocks.iter().map(|block| info(block).generation().number()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(blocks.iter().all(|block| info(block).suite() == Suite::Double));
+    let id = account.id();
+    drop(account);
+    pair.world.cache.drive();
+    pair.world.kms.clear_log();
+    pair.second.clear_log();
+    let account = pair.world.cache.attach_stored(store, pair.expect(id)).unwrap();
+    pair.world.run(secs(1));
+    assert_eq!((pair.world.kms.calls(Call::Unwrap), pair.second.calls(Call::Unwrap)), (1, 1));
+    assert!(blocks.iter().all(|block| block.open(&account).is_ok()));
+    // The second KEK's customer takes all of it away.
+    pair.second.set_enabled(SECOND, false);
+    pair.world.run(secs(12));
+    assert!(blocks.iter().all(|block| block.open(&account) == Err(ErrorKind::Revoked)));
+}
