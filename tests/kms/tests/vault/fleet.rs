@@ -27,8 +27,10 @@ fn b12_c8_a_fleet_beside_dark_authorities_in_real_time() {
     let bao = OpenBao::start();
     bao.create_key("orders");
     let proxies: Vec<_> = (0..AUTHORITIES).map(|_| Proxy::before(bao.address())).collect();
-    let kms: Vec<Arc<dyn KeyProvider>> =
-        proxies.iter().map(|proxy| Arc::new(with_token(&proxy.url(), bao.root_token()).build().unwrap()) as _).collect();
+    let kms: Vec<Arc<dyn KeyProvider>> = proxies
+        .iter()
+        .map(|proxy| Arc::new(with_token(&proxy.url(), bao.root_token()).build().unwrap()) as _)
+        .collect();
     // Twice what it needs when all is well.
     let cap = u32::try_from(2 * accounts as u64 / refresh.as_secs()).unwrap();
     let builder = AekCache::builder().refresh_every(refresh).outage_grace(OutageGrace::None);
@@ -40,7 +42,11 @@ fn b12_c8_a_fleet_beside_dark_authorities_in_real_time() {
         // A few at a time, so that none waits longer for its turn than it may.
         let creating: Vec<_> = (fleet.len()..accounts.min(fleet.len() + 40))
             .map(|n| {
-                let spec = AccountSpec::new(AccountId::random(), Arc::clone(&kms[n % AUTHORITIES]), Kek::latest("orders"));
+                let spec = AccountSpec::new(
+                    AccountId::random(),
+                    Arc::clone(&kms[n % AUTHORITIES]),
+                    Kek::latest("orders"),
+                );
                 cache.begin_create(spec.allow_unrecoverable_kek())
             })
             .collect();
@@ -61,12 +67,14 @@ fn b12_c8_a_fleet_beside_dark_authorities_in_real_time() {
         thread::sleep(Duration::from_millis(100));
         if last.0.elapsed() >= Duration::from_secs(1) {
             let calls = cache.stats().kms_calls();
-            busiest = busiest.max((calls - last.1) * 1000 / u64::try_from(last.0.elapsed().as_millis()).unwrap());
+            busiest =
+                busiest.max((calls - last.1) * 1000 / u64::try_from(last.0.elapsed().as_millis()).unwrap());
             last = (Instant::now(), calls);
         }
     }
     let (elapsed, after) = (begun.elapsed(), cache.stats());
-    let closed = fleet.iter().enumerate().filter(|(n, account)| is_dark(*n) && account.permit().is_err()).count();
+    let closed =
+        fleet.iter().enumerate().filter(|(n, account)| is_dark(*n) && account.permit().is_err()).count();
     println!(
         "measured | {accounts} accounts, {DARK} of {AUTHORITIES} authorities dark, r = {refresh:?} | {failed} of {operations} operations failed in {:.0} s",
         elapsed.as_secs_f64()
@@ -83,7 +91,11 @@ fn b12_c8_a_fleet_beside_dark_authorities_in_real_time() {
         (cpu_time() - cpu).as_secs_f64() / elapsed.as_secs_f64() * 100.0
     );
     assert_eq!(failed, 0, "of {operations} on healthy accounts");
-    assert_eq!(closed, accounts * DARK / AUTHORITIES, "dark accounts are closed once they are no longer fresh");
+    assert_eq!(
+        closed,
+        accounts * DARK / AUTHORITIES,
+        "dark accounts are closed once they are no longer fresh"
+    );
     assert!(busiest <= u64::from(cap), "{busiest} calls in a second");
     assert!(after.hanging_workers <= 16, "{after:?}");
 
