@@ -195,7 +195,7 @@ fn block(
     permit.open_detached(id, Aad::EMPTY, &detached, &mut sealed.clone()).expect("a genuine one opens");
     let refused = move |forged: Forged<'_>| {
         let permit = account.permit().expect("a lease");
-        let detached = Detached::from_bytes(&forged.bytes[..]).expect("a head");
+        let detached = Detached::from_bytes(forged.bytes).expect("a head");
         let mut data = sealed;
         let begun = ticks();
         let opened = permit.open_detached(id, Aad::EMPTY, &detached, &mut data);
