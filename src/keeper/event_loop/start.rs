@@ -65,7 +65,7 @@ impl EventLoop {
     fn start_one(&mut self, now: Moment, id: LaneId) -> bool {
         let Some(lane) = self.lanes.get(id) else { return false };
         // Record stores are not billed by the call; loads of records are bounded by what asks for them.
-        let is_kms = matches!(lane.destination, Destination::Kms { .. });
+        let is_kms = !matches!(lane.destination, Destination::Records(_));
         if is_kms && self.meter.opens_at() > now.boot_nanos() {
             return false;
         }
