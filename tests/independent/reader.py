@@ -40,6 +40,13 @@ MAX_HEAD = 256
 MAX_KEYS = 1000
 MAX_VERSIONS = 1000
 MAX_NAME = 128
+MAX_CUSTOMERS = 64
+MAX_OBJECTS = 1000000
+MAX_SEGMENTS = 4096
+MAX_SEGMENT_ENTRIES = 1000
+MAX_SEGMENT_LEN = 1 << 20
+MAX_PATH = 4096
+MAX_TAG = 1024
 DAY = 86400
 
 SINGLE = 1
@@ -285,6 +292,64 @@ def open_object(keys, parts, data):
     return b"".join(plain)
 
 
+# Section 5: manifest of a takeover
+
+
+def utf8(data):
+    try:
+        return data.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise Refused("UTF-8") from error
+
+
+def parse_root(data):
+    take = Bytes(data)
+    require(take.number(1) == 1, "version")
+    root = {"takeover": take.take(16), "changes": take.number(8), "state": take.number(1)}
+    require(root["changes"] != 0, "changes")
+    require(root["state"] in (1, 2, 3), "state")
+    root["segments"] = take.number(4)
+    require(root["segments"] <= MAX_SEGMENTS, "segments")
+    root["objects"] = take.number(8)
+    require(root["objects"] <= MAX_OBJECTS, "objects")
+    root["bytes"] = take.number(8)
+    take.end()
+    return root
+
+
+def parse_segment(data):
+    require(len(data) <= MAX_SEGMENT_LEN, "length of a segment")
+    take = Bytes(data)
+    require(take.number(1) == 1, "version")
+    changes = take.number(8)
+    require(changes != 0, "changes")
+    count = take.number(2)
+    require(count <= MAX_SEGMENT_ENTRIES, "entries")
+    entries = []
+    before = b""
+    for _ in range(count):
+        path = take.string(MAX_PATH)
+        require(path > before, "order of paths")
+        before = path
+        entry = {"path": utf8(path), "size": take.number(8), "modified": take.number(8)}
+        entry["e_tag"] = utf8(take.string(MAX_TAG))
+        entry["version"] = utf8(take.string(MAX_TAG)) if take.flag() else None
+        entries.append(entry)
+    take.end()
+    return {"changes": changes, "entries": entries}
+
+
+def parse_mark(data):
+    take = Bytes(data)
+    require(take.number(1) == 1, "version")
+    mark = {"takeover": take.take(16), "root": take.number(8)}
+    count = take.number(4)
+    require(count <= MAX_SEGMENTS, "segments")
+    mark["segments"] = [take.number(8) for _ in range(count)]
+    take.end()
+    return mark
+
+
 # Section 6: account record
 
 RECORD_MAGIC = b"\x89SRR\r\n\x1a\n"
@@ -383,6 +448,36 @@ def open_record(data, account, kek, unwrap, outer_kek=None):
     secret = secret_of(kek, record["wrap"], ROLE_AEK)
     outer_secret = secret_of(outer_kek, record["outer_wrap"], ROLE_SECOND_AEK) if outer_kek else None
     return record, verify_record(record, secret, outer_secret)
+
+
+# Section 6: state of a data scope
+
+SCOPE_MAGIC = b"\x89SRS\r\n\x1a\n"
+
+
+def open_scope(keys, data):
+    require(len(data) >= 32, "cut short")
+    content, mac = data[:-32], data[-32:]
+    take = Bytes(content)
+    require(take.take(8) == SCOPE_MAGIC, "magic")
+    require(take.number(1) == 1, "version")
+    state = {"scope": take.take(16).hex(), "sequence": take.number(8), "service": take.take(16).hex()}
+    require(state["sequence"] != 0, "sequence")
+    state["generation"] = take.number(4)
+    require(state["generation"] != 0, "generation")
+    state["confirmed_within"] = take.number(1)
+    require(state["confirmed_within"] <= 60, "bound")
+    linked, count = take.number(1), take.number(1)
+    require(count <= MAX_CUSTOMERS and linked <= count, "customers")
+    customers = [take.take(16).hex() for _ in range(count)]
+    require(len({*customers, state["service"]}) == count + 1, "a customer twice, or the service-managed one")
+    take.end()
+    state["customers"] = customers
+    state["linked"] = customers[linked - 1] if linked else None
+    require(state["service"] == keys.account.hex(), "state under another account")
+    require(state["generation"] == keys.generation, "state under another generation")
+    same(keys.mac(b"SRS1", b"scope state", content), mac, "MAC of a state")
+    return state
 
 
 # Section 7: LocalKms file
@@ -577,6 +672,27 @@ def check_record(vector):
     expect(fields, vector.get("fields"), "fields")
 
 
+def check_scope(vector):
+    expect(open_scope(keys_of(vector), unhex(vector, "sealed")), vector.get("fields"), "fields")
+
+
+def check_takeover(vector):
+    """What a part holds, and the context that binds it to its place."""
+    content = unhex(vector, "content")
+    place = [vector.get(name, "").encode() for name in ("store", "prefix")] + [b"plaintext manifest"]
+    if vector["of"] == "root":
+        found, parts = parse_root(content), [*place, b"root"]
+    elif vector["of"] == "segment":
+        found = parse_segment(content)
+        parts = [*place, unhex(vector, "takeover"), be(vector["number"], 4)] if "takeover" in vector else None
+    else:
+        found, parts = parse_mark(content), None
+    for name, value in found.items():
+        expect(value, vector.get(name), name)
+    if parts:
+        expect(context_digest(parts), vector.get("context"), "context")
+
+
 def check_local_kms(vector):
     kms = LocalKms(vector["file"].encode("utf-8", "surrogateescape"))
     context = wrap_context(unhex(vector, "account"), vector["generation"])
@@ -610,6 +726,8 @@ CHECKS = {
     "double_frame": check_frame,
     "double_object": check_object,
     "double_record": check_record,
+    "scope": check_scope,
+    "takeover": check_takeover,
     "local_kms": check_local_kms,
     "chain": check_chain,
 }
