@@ -61,7 +61,7 @@ impl VerifyReport {
     }
 
     /// Whether `version` of `kek` can be retired. After a rotation wait until
-    /// [`KekRotation::safe_to_retire_after`](crate::KekRotation::safe_to_retire_after) besides: machines use the record before until then.
+    /// [`Retire::SafeAfter`](crate::Retire::SafeAfter) besides: machines use the record before until then.
     #[must_use]
     pub fn retirement(&self, kek: &KekUri, version: &KekVersion) -> Retirement {
         match self.needed.get(&(kek.clone(), version.clone())) {
