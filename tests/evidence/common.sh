@@ -3,8 +3,8 @@
 #   evidence R3 | valid vectors | 353 | >= | 300
 #
 # that is id, what was measured, the figure, the relation, the goal at the counts of this run. The head of a
-# check's file names its title, the goal in words, every measure that has to appear, and, where a goal
-# cannot be reached yet, why (`open:`).
+# check's file names its title, the goal in words, every measure that has to appear, and, where goals
+# cannot be reached yet, of which of them (`open measures:`), and why (`open:`). All others stay red.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

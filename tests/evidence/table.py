@@ -4,8 +4,9 @@
     table.py page FOLDER  prints docs/EVIDENCE.md from all kept results
 
 A row is ok when its check ended well, every measure that its head names was made, and every figure stands in the
-named relation to its goal. Otherwise it is short. Short is red, unless the check's head says why the goal cannot be
-reached yet (`open:`) and its command did not fail. What is known of a goal that is missed and stays red is told by `why:`.
+named relation to its goal. Otherwise it is short. Short is red, unless nothing but figures miss their goals, and only such whose goals
+the check's head says cannot be reached yet (`open measures:`), and why (`open:`). What is known of a goal that is missed and stays red is
+told by `why:`.
 """
 
 import operator
@@ -54,7 +55,8 @@ class Row:
 
     @property
     def red(self):
-        return not self.ok and (self.failed or not self.head["open"])
+        missed = {what for what, *_, good in self.figures if not good}
+        return not self.ok and (bool(self.faults) or not missed or not missed <= set(self.head["open measures"]))
 
     @property
     def verdict(self):
@@ -74,14 +76,19 @@ class Row:
 def head(name):
     """What the head of a check's script says about it."""
     text = (CHECKS / f"{name}.sh").read_text()
-    found = dict(re.findall(r"^# (title|goal|measures|open|why): (.*)$", text, re.MULTILINE))
+    found = dict(re.findall(r"^# (title|goal|measures|open|open measures|why): (.*)$", text, re.MULTILINE))
     return {
         "title": found["title"],
         "goal": found["goal"],
-        "measures": [measure.strip() for measure in found["measures"].split(";")],
+        "measures": listed(found["measures"]),
         "open": found.get("open", ""),
+        "open measures": listed(found.get("open measures", "")),
         "why": found.get("open", "") or found.get("why", ""),
     }
+
+
+def listed(text):
+    return [measure.strip() for measure in text.split(";") if measure.strip()]
 
 
 def thousands(text):
