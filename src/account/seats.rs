@@ -1,4 +1,4 @@
-//! How many accounts a cap on calls can serve, and a seat for each of them (contract C8).
+//! How many accounts a cap on calls can serve, and seats for each of them (contract C8).
 //!
 //! A cap that is too low for the accounts attached would starve the least used until their leases end. So the account
 //! too many is refused, with the arithmetic. Imports: `keeper` (for its pace), `lease`, `error`.
@@ -28,9 +28,12 @@ struct Bound {
     version_check: Duration,
 }
 
-/// One account's. Given back when it is dropped.
+/// One account's: a seat for each call that a refresh of it makes. Given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<Seats>);
+pub(crate) struct Seat {
+    seats: Arc<Seats>,
+    calls: u64,
+}
 
 impl Seats {
     pub(crate) fn new(cap: Option<u32>, policy: &Policy, version_check: Duration) -> Self {
@@ -45,18 +48,20 @@ impl Seats {
         Self { taken: AtomicU64::new(0), bound }
     }
 
-    /// How many accounts can be attached at once; `None` without a cap.
+    /// How many accounts under one KEK each can be attached at once; `None` without a cap.
     pub(crate) fn most(&self) -> Option<u64> {
         self.bound.map(|bound| bound.most)
     }
 
+    /// For an account of which each refresh makes so many calls.
+    ///
     /// # Errors
     /// `Limit` when the cap cannot serve one more.
-    pub(crate) fn take(self: &Arc<Self>) -> Result<Seat, Error> {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(self));
+    pub(crate) fn take(self: &Arc<Self>, calls: u64) -> Result<Seat, Error> {
+        let taken = self.taken.fetch_add(calls, Ordering::Relaxed);
+        let seat = Seat { seats: Arc::clone(self), calls };
         match self.bound {
-            Some(bound) if taken >= bound.most => Err(Error::new(
+            Some(bound) if taken.saturating_add(calls) > bound.most => Err(Error::new(
                 ErrorKind::Limit,
                 "the cap on KMS calls cannot serve one more account: raise `kms_calls_per_second`, refresh less often, or drop idle accounts",
             )
@@ -68,7 +73,7 @@ impl Seats {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.seats.taken.fetch_sub(self.calls, Ordering::Relaxed);
     }
 }
 
@@ -78,7 +83,7 @@ impl fmt::Display for Bound {
         write!(
             f,
             "{cap} calls a second, of which nine tenths can be kept up, serve {most} accounts with a refresh every {shortest:?} \
-             at the most and a look at the KEK's versions every {version_check:?}"
+             at the most and a look at the KEK's versions every {version_check:?}; an account under two KEKs counts twice"
         )
     }
 }
@@ -107,15 +112,21 @@ mod tests {
     fn c8_one_account_too_many_is_an_error_with_the_arithmetic_and_a_seat_comes_back() {
         let policy = Policy::new(secs(6), secs(2), secs(60));
         let seats = Arc::new(Seats::new(Some(1), &policy, secs(600)));
-        let mut taken: Vec<_> = (0..seats.most().unwrap()).map(|_| seats.take().unwrap()).collect();
+        let mut taken: Vec<_> = (0..seats.most().unwrap()).map(|_| seats.take(1).unwrap()).collect();
         assert_eq!(taken.len(), 5);
-        let error = seats.take().unwrap_err();
+        let error = seats.take(1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit);
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("serve 5 accounts"), "{source}");
         taken.pop();
-        drop(seats.take().unwrap());
+        assert_eq!(seats.take(2).unwrap_err().kind(), ErrorKind::Limit, "two calls do not fit");
+        drop(seats.take(1).unwrap());
+        taken.pop();
+        let both = seats.take(2).unwrap();
+        assert_eq!(seats.take(1).unwrap_err().kind(), ErrorKind::Limit);
+        drop(both);
+        drop(seats.take(1).unwrap());
         let free = Arc::new(Seats::new(None, &policy, secs(600)));
-        assert!((0..10_000).all(|_| free.take().is_ok()));
+        assert!((0..10_000).all(|_| free.take(2).is_ok()));
     }
 }

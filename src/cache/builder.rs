@@ -148,6 +148,7 @@ impl AekCacheBuilder {
     /// ```
     ///
     /// where the shortest interval is 0.9 times [`Self::refresh_every`], at least 6 s: a cap of 1,000 serves 23,000 accounts at 30 s.
+    /// An account under double encryption makes two calls at each refresh, and counts twice.
     /// An account that is dropped, as a [`Directory`](crate::Directory) does with idle ones, gives its place back.
     pub const fn kms_calls_per_second(mut self, most: u32) -> Self {
         self.cap = Some(most);

@@ -142,7 +142,7 @@ pub struct CacheStats {
     pub deferred: u64,
     /// Accounts that a [`Directory`] has dropped because nobody used them.
     pub idle_dropped: u64,
-    /// How many accounts the cap on calls can serve; `None` without one.
+    /// How many accounts the cap on calls can serve, one under double encryption counting twice; `None` without one.
     pub most_accounts: Option<u64>,
 }
 
@@ -371,7 +371,8 @@ impl Shared {
         if registry.by_id.len() == registry.by_id.capacity() {
             registry.by_id.retain(|_, account| is_attached(account));
         }
-        account.sit(self.seats.take().map_err(|error| error.with_account(id))?);
+        let calls = 1 + u64::from(account.is_double());
+        account.sit(self.seats.take(calls).map_err(|error| error.with_account(id))?);
         registry.by_id.insert(id, Arc::downgrade(account));
         Ok(())
     }

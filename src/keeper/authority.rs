@@ -18,7 +18,7 @@ use crate::provider::{Authority, KeyProvider};
 use crate::record_store::RecordStore;
 
 /// Where calls go. Each destination has its own bulkhead.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Destination {
     /// An authority, and in which form: the two forms have little but the endpoint in common.
     Kms {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use strongroom::provider::{Authority, Kek, KekVersion, KeyProvider};
 use strongroom::testing::{Answer, Call, ScriptedProvider};
 use strongroom::{
-    Account, AccountId, AccountSpec, ErrorKind, Expect, OutageGrace, Refusal, Retire, RotateTo, Status, Suite,
+    Account, AccountId, AccountSpec, AekCache, ErrorKind, Expect, OutageGrace, Refusal, Retire, RotateTo,
+    Status, Suite,
 };
 
 use crate::common::{Block, KEK, Store, World, kind, secs, usable};
@@ -271,6 +272,21 @@ fn a6_verification_tells_of_the_versions_of_both_keks() {
     assert_eq!((report.accounts, report.authentic), (1, 1));
     let needed: Vec<&str> = report.needed.keys().map(|(kek, _)| kek.as_str()).collect();
     assert!(needed.contains(&"scripted://another/second") && needed.len() == 2, "{needed:?}");
+}
+
+#[test]
+fn c8_a6_an_account_under_two_keks_takes_two_places_under_a_cap() {
+    let pair = Pair::new(6, OutageGrace::None);
+    let accounts: Vec<_> =
+        (0..4).map(|_| pair.create()).map(|account| (account.record(), account.id())).collect();
+    let capped = AekCache::builder().refresh_every(secs(6)).kms_calls_per_second(1).manual(&pair.world.clock);
+    let capped = capped.build().unwrap();
+    assert_eq!(capped.stats().most_accounts, Some(5));
+    let attach = |n: usize| capped.attach(accounts[n].0.clone(), pair.expect(accounts[n].1));
+    let (first, _second) = (attach(0).unwrap(), attach(1).unwrap());
+    assert_eq!(kind(attach(2)), Some(ErrorKind::Limit), "one place is left, and it needs two");
+    drop(first);
+    attach(3).unwrap();
 }
 
 #[test]
