@@ -1,5 +1,6 @@
 //! Object stores on loopback: an S3 of moto's and an Azure Blob Storage of Azurite's, each with an empty bucket.
 
+pub mod crowd;
 pub mod measured;
 
 use std::process::Command;

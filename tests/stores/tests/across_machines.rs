@@ -5,10 +5,10 @@
 //! notes what it was told by one write to a log of its own.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,10 +17,10 @@ use strongroom::provider::vault::{Login, SecretText, VaultTransit};
 use strongroom::provider::{Kek, KeyProvider};
 use strongroom::store::ObjectRecordStore;
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId, RecordStore,
-    Retire, RotateTo, peek,
+    AccountId, AccountSpec, AekCache, ErrorKind, Expect, ObjectId, RecordStore, Retire, RotateTo,
 };
 use strongroom_kms_tests::openbao::OpenBao;
+use strongroom_stores_tests::crowd::{Blocks, Process, logs};
 use strongroom_stores_tests::{s3_one_by_one, s3_store};
 
 const PROCESSES: usize = 20;
@@ -42,7 +42,7 @@ fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_to
     let seconds = std::env::var(SECONDS).map_or(12, |seconds| seconds.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    fs::create_dir(folder.join("blocks")).expect("a folder");
+    let blocks = Blocks::below(folder);
     let bao = OpenBao::start();
     bao.create_key("orders");
     bao.allow("orders-user", "orders");
@@ -51,9 +51,13 @@ fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_to
     let (cache, id) = (cache(), AccountId::random());
     let spec = AccountSpec::new(id, kms(&bao.url(), &token), Kek::latest("orders"));
     let account = cache.create(spec.store(records(&server.url()))).expect("an account");
-    seal(&account, folder);
+    blocks.seal(&account);
 
-    let machine = || Process::start(folder, id, &server.url(), &bao.url(), &token);
+    let (id_text, s3_url, bao_url) = (id.to_string(), server.url(), bao.url());
+    let texts = [(ACCOUNT, &id_text), (S3, &s3_url), (BAO, &bao_url), (TOKEN, &token)];
+    let mut variables = vec![(FOLDER, folder.as_os_str())];
+    variables.extend(texts.map(|(name, text)| (name, OsStr::new(text))));
+    let machine = || Process::start("one_of_the_machines", &variables);
     let mut machines: Vec<Process> = (0..PROCESSES).map(|_| machine()).collect();
     let begun = Instant::now();
     let (mut kills, mut versions, mut generations, mut retired) = (0, 1_u64, 1, 0);
@@ -100,7 +104,7 @@ fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_to
     let told = Told::of(folder);
     let mut under: BTreeMap<u32, usize> = BTreeMap::new();
     for name in &told.blocks {
-        *under.entry(open(&reader, folder, name)).or_default() += 1;
+        *under.entry(blocks.open(&reader, name).number()).or_default() += 1;
     }
     println!(
         "measured for {seconds} s: {PROCESSES} processes, {kills} kills, {versions} KEK versions, those before {retired} retired, {} \
@@ -113,37 +117,6 @@ fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_to
     assert!(seconds < 90 || retired > 1, "a version was to be retired");
     assert!(seconds < 150 || under.len() > 1, "a second generation was to be used");
     assert!(generations > 1, "an AEK was to be rotated");
-}
-
-/// A child, and its end.
-struct Process(Child);
-
-impl Process {
-    fn start(folder: &Path, id: AccountId, s3: &str, bao: &str, token: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("a path"));
-        child.args(["--exact", "one_of_the_machines", "--nocapture"]).stdout(Stdio::null());
-        child.env(FOLDER, folder).env(ACCOUNT, id.to_string()).env(S3, s3).env(BAO, bao).env(TOKEN, token);
-        Self(child.spawn().expect("starts"))
-    }
-
-    fn wait(&mut self, until: Instant) {
-        loop {
-            if let Some(status) = self.0.try_wait().expect("is a child") {
-                assert!(status.success(), "a process has failed");
-                return;
-            }
-            assert!(Instant::now() < until, "a process is wedged");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Process {
-    /// SIGKILL.
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// What all processes were told.
@@ -159,12 +132,8 @@ struct Told {
 impl Told {
     fn of(folder: &Path) -> Self {
         let mut told = Self::default();
-        for entry in fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_none_or(|extension| extension != "log") {
-                continue;
-            }
-            for line in fs::read_to_string(path).expect("a log").lines() {
+        for log in logs(folder) {
+            for line in log.lines() {
                 match line.split(' ').collect::<Vec<_>>()[..] {
                     ["block", name] => told.blocks.push(name.to_owned()),
                     ["rotated", version, from] => {
@@ -186,7 +155,7 @@ fn one_of_the_machines() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     let given = |name| std::env::var(name).expect("is given");
     let id = given(ACCOUNT).parse().expect("an account");
-    let cache = cache();
+    let (cache, blocks) = (cache(), Blocks::below(&folder));
     let expect = Expect::account(id).kek(kms(&given(BAO), &given(TOKEN)), "orders");
     let account = cache.attach_stored(records(&given(S3)), expect).expect("is attached");
     account.wait_ready(PATIENCE).expect("is ready");
@@ -198,11 +167,11 @@ fn one_of_the_machines() {
     loop {
         let stopped = stop.exists();
         // Fails with whatever is no valid lease: nobody has taken anything away.
-        let name = seal(&account, &folder);
+        let name = blocks.seal(&account);
         note(format!("block {name}"));
         own.push(name);
         for name in &own {
-            open(&account, &folder, name);
+            blocks.open(&account, name);
         }
         own.truncate(20);
         // What is known before may be older than what the rotation finds: it leads to the version after it, or to a later one.
@@ -246,23 +215,3 @@ fn cache() -> AekCache {
         .build()
         .expect("a cache")
 }
-
-/// Whole or not at all, under the name of its object.
-fn seal(account: &Account, folder: &Path) -> String {
-    let object = ObjectId::random();
-    let frame = account.seal(BlockId::new(object, 0), Aad::EMPTY, PLAIN).expect("is sealed");
-    let temporary = folder.join(object.to_string());
-    fs::write(&temporary, frame).expect("is written");
-    fs::rename(temporary, folder.join("blocks").join(object.to_string())).expect("is renamed");
-    object.to_string()
-}
-
-/// The generation of the block, which has to open.
-fn open(account: &Account, folder: &Path, name: &str) -> u32 {
-    let frame = fs::read(folder.join("blocks").join(name)).expect("is there");
-    let id = BlockId::new(name.parse().expect("an object"), 0);
-    assert_eq!(account.open(id, Aad::EMPTY, &frame).expect("opens"), PLAIN);
-    peek(&frame).expect("a block").generation().number()
-}
-
-const PLAIN: &[u8] = b"sealed before, under whatever version and generation";

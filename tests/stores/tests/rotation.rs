@@ -5,10 +5,10 @@
 //! changes that came to be: those that were acknowledged, and at most those of which nobody was told.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use strongroom::provider::{Kek, KeyOptions, LocalKms};
 use strongroom::store::ObjectRecordStore;
 use strongroom::{
-    Aad, Account, AccountId, AccountRecord, AccountSpec, AekCache, BlockId, ErrorKind, Expect,
-    FileRecordStore, Loaded, ObjectId, RecordArchive, RecordStore, Retire, RotateTo,
+    AccountId, AccountRecord, AccountSpec, AekCache, ErrorKind, Expect, FileRecordStore, Loaded, ObjectId,
+    RecordArchive, RecordStore, Retire, RotateTo,
 };
+use strongroom_stores_tests::crowd::{Blocks, Process, logs};
 use strongroom_stores_tests::{s3_one_by_one, s3_store};
 
 const PROCESSES: usize = 20;
@@ -51,15 +52,18 @@ fn g2_e3_20_processes_on_an_object_store_under_rotation_lose_nothing_and_wedge_n
 fn run(over: &str, s3: Option<&str>) {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    fs::create_dir(blocks(folder)).expect("a folder");
+    let blocks = Blocks::below(folder);
     let kms = Arc::new(LocalKms::create(folder.join("kms.json")).expect("a KMS"));
     kms.create_key("orders", KeyOptions::default()).expect("a key");
     let (cache, id) = (cache(), AccountId::random());
     let spec = AccountSpec::new(id, kms.clone(), Kek::latest("orders"));
     let account = cache.create(spec.store(store(folder, s3))).expect("an account");
-    seal(&account, folder);
+    blocks.seal(&account);
 
-    let start = || Process::start(folder, id, s3);
+    let id_text = id.to_string();
+    let mut variables = vec![(FOLDER, folder.as_os_str()), (ACCOUNT, OsStr::new(&id_text))];
+    variables.extend(s3.map(|url| (S3, OsStr::new(url))));
+    let start = || Process::start("one_of_the_processes", &variables);
     let mut processes: Vec<Process> = (0..PROCESSES).map(|_| start()).collect();
     let begun = Instant::now();
     let mut kills = 0;
@@ -101,7 +105,7 @@ fn run(over: &str, s3: Option<&str>) {
     let expect = Expect::account(id).kek(kms.clone(), "orders").least_sequence(record.sequence());
     let account = fresh.attach_stored(store(folder, s3), expect).expect("is attached");
     account.wait_ready(Duration::from_secs(10)).expect("is ready");
-    assert!(open_all(&account, folder) > PROCESSES);
+    assert!(blocks.open_all(&account) > PROCESSES);
     let expect = move |id| Some(Expect::account(id).kek(kms.clone(), "orders"));
     let report = fresh.verify_all(archive, expect, 100).expect("a pace").report().expect("is listed");
     assert_eq!((report.accounts, report.authentic), (1, 1), "{report:?}");
@@ -109,40 +113,6 @@ fn run(over: &str, s3: Option<&str>) {
 
 fn sequence(kept: strongroom::KeptRecord) -> Option<u64> {
     kept.sequence().map(strongroom::Sequence::number)
-}
-
-/// A child, and its end.
-struct Process(Child);
-
-impl Process {
-    fn start(folder: &Path, id: AccountId, s3: Option<&str>) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("a path"));
-        child.args(["--exact", "one_of_the_processes", "--nocapture"]);
-        child.env(FOLDER, folder).env(ACCOUNT, id.to_string()).stdout(Stdio::null());
-        if let Some(url) = s3 {
-            child.env(S3, url);
-        }
-        Self(child.spawn().expect("starts"))
-    }
-
-    fn wait(&mut self, until: Instant) {
-        loop {
-            if let Some(status) = self.0.try_wait().expect("is a child") {
-                assert!(status.success(), "a process has failed");
-                return;
-            }
-            assert!(Instant::now() < until, "a process is wedged");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Process {
-    /// SIGKILL.
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// What all processes were told.
@@ -157,12 +127,7 @@ struct Told {
 impl Told {
     fn of(folder: &Path) -> Self {
         let mut told = Self::default();
-        for entry in fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_none_or(|extension| extension != "log") {
-                continue;
-            }
-            let log = fs::read_to_string(path).expect("a log");
+        for log in logs(folder) {
             let mut begun = 0;
             for line in log.lines() {
                 match line {
@@ -187,7 +152,7 @@ impl Told {
 fn one_of_the_processes() {
     let (Some(folder), Ok(id)) = (std::env::var_os(FOLDER), std::env::var(ACCOUNT)) else { return };
     let (folder, id) = (PathBuf::from(folder), id.parse().expect("an account"));
-    let s3 = std::env::var(S3).ok();
+    let (s3, blocks) = (std::env::var(S3).ok(), Blocks::below(&folder));
     let kms = Arc::new(LocalKms::open(folder.join("kms.json")).expect("a KMS"));
     let cache = cache();
     let expect = Expect::account(id).kek(kms.clone(), "orders");
@@ -202,7 +167,7 @@ fn one_of_the_processes() {
     loop {
         let stopped = stop.exists();
         if !stopped {
-            seal(&account, &folder);
+            blocks.seal(&account);
             kms.rotate_key("orders").expect("a new version");
         }
         note("begun");
@@ -223,7 +188,7 @@ fn one_of_the_processes() {
         assert!(rounds < 200, "wedged");
         thread::sleep(Duration::from_millis(50));
     }
-    open_all(&account, &folder);
+    blocks.open_all(&account);
 }
 
 fn store(folder: &Path, s3: Option<&str>) -> Arc<dyn RecordArchive> {
@@ -244,30 +209,3 @@ fn cache() -> AekCache {
         .build()
         .expect("a cache")
 }
-
-fn blocks(folder: &Path) -> PathBuf {
-    folder.join("blocks")
-}
-
-/// Whole or not at all, under the name of its object.
-fn seal(account: &Account, folder: &Path) {
-    let object = ObjectId::random();
-    let frame = account.seal(BlockId::new(object, 0), Aad::EMPTY, PLAIN).expect("is sealed");
-    let temporary = folder.join(object.to_string());
-    fs::write(&temporary, frame).expect("is written");
-    fs::rename(temporary, blocks(folder).join(object.to_string())).expect("is renamed");
-}
-
-fn open_all(account: &Account, folder: &Path) -> usize {
-    let entries = fs::read_dir(blocks(folder)).expect("a folder");
-    let opened = entries.map(|entry| {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-        let id = BlockId::new(name.parse().expect("an object"), 0);
-        let plain = account.open(id, Aad::EMPTY, &fs::read(&path).expect("is read")).expect("opens");
-        assert_eq!(plain, PLAIN);
-    });
-    opened.count()
-}
-
-const PLAIN: &[u8] = b"sealed before, under whatever version";
