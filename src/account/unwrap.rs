@@ -166,7 +166,7 @@ fn keys_of(
 ///
 /// # Errors
 /// [`ErrorKind::Untrusted`] for a record that does not keep to that; [`ErrorKind::Limit`] and [`ErrorKind::Io`] for want of memory.
-pub(super) fn older_keys(
+pub(crate) fn older_keys(
     settings: &Settings,
     verified: &VerifiedRecord,
     newest: &GenerationKeys,

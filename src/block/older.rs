@@ -49,6 +49,16 @@ impl GenerationKeys {
     pub(crate) fn seal_older(&self, older: Generation, secrets: Secrets<'_>) -> Result<Vec<u8>, Error> {
         let mut r = [0; Nonce24::LEN];
         random::fill(&mut r);
+        self.seal_older_with(older, secrets, r)
+    }
+
+    /// The same, with an `r` that nothing else was sealed with: for vectors a fixed one.
+    pub(crate) fn seal_older_with(
+        &self,
+        older: Generation,
+        secrets: Secrets<'_>,
+        r: [u8; Nonce24::LEN],
+    ) -> Result<Vec<u8>, Error> {
         let outer = secrets.outer.map_or(&[][..], <[u8; 32]>::as_slice);
         // As long as it will be: growth would leave a copy of an AEK behind.
         let mut sealed = Vec::with_capacity(r.len() + secrets.inner.len() + outer.len() + 2 * Tag::LEN);

@@ -24,6 +24,7 @@ use crate::testing::ManualClock;
 
 mod blocks;
 mod derivations;
+mod generations;
 mod kms;
 mod objects;
 mod records;
@@ -161,6 +162,7 @@ fn files() -> Vec<File> {
         objects::file(double),
         records::file(),
         records::double(),
+        generations::file(),
         scopes::file(),
         #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
         takeovers::file(),
@@ -198,6 +200,7 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
                 "frame" | "double_frame" => blocks::check_frame,
                 "object" | "double_object" => objects::check,
                 "record" | "double_record" => records::check,
+                "generations" => generations::check,
                 "scope" => scopes::check,
                 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
                 "takeover" => takeovers::check,

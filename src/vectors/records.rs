@@ -219,6 +219,18 @@ pub(super) fn plain_record(owner: &Owner) -> AccountRecord {
     AccountRecord::parse(&said.sealed()).unwrap()
 }
 
+/// A record of `owner`'s whose content ends in `older`, in the place of no older generations. Its newest generation is born at
+/// [`NEWEST_AT`].
+pub(super) fn with_older(owner: &Owner, older: &[u8]) -> Vec<u8> {
+    let usual = if owner.outer.is_some() { Said::double() } else { Said::usual() };
+    let said = Said { owner: owner.clone(), born: NEWEST_AT, active: NEWEST_AT + 131, ..usual };
+    let mut fields = said.content();
+    fields.last_mut().expect("not empty").1 = older.to_vec();
+    said.with_mac(&joined(&fields))
+}
+
+pub(super) const NEWEST_AT: u64 = 1_790_009_000;
+
 pub(super) fn file() -> File {
     let mut file = File::new("record");
     valid(&mut file);

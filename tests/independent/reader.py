@@ -41,6 +41,8 @@ MAX_KEYS = 1000
 MAX_VERSIONS = 1000
 MAX_NAME = 128
 MAX_CUSTOMERS = 64
+MAX_OLDER = 256
+MAX_SEALED = 256
 MAX_OBJECTS = 1000000
 MAX_SEGMENTS = 4096
 MAX_SEGMENT_ENTRIES = 1000
@@ -386,20 +388,65 @@ def parse_record(data):
     record["limit_age_days"] = take.number(4)
     require(1 <= record["limit_age_days"] <= MAX_AGE_DAYS, "limit of age")
     record["provider"], record["kek"], record["wrap"], record["standby"] = parse_custody(take)
-    record["generation"] = take.number(4)
-    require(record["generation"] != 0, "generation")
-    suite = take.number(1)
-    require(suite in (SINGLE, DOUBLE), "suite")
-    record["generation_created"] = take.time()
-    record["active_from"] = take.time()
-    require(record["active_from"] >= record["generation_created"], "active before it was created")
-    record["kcv"] = take.take(32)
-    if suite == DOUBLE:
-        record["outer_kcv"] = take.take(32)
+    newest = parse_generation(take)
+    record["newest"] = newest["fields"]
+    record["generation"] = newest["generation"]
+    record["generation_created"] = newest["created"]
+    record["active_from"] = newest["active_from"]
+    record["kcv"] = newest["kcvs"][0]
+    if newest["suite"] == DOUBLE:
+        record["outer_kcv"] = newest["kcvs"][1]
         _, record["outer_kek"], record["outer_wrap"], record["outer_standby"] = parse_custody(take)
-    require(take.number(2) == 0, "older generations")
+    record["older"] = parse_older(take, newest)
+    record["link"] = take.take(32) if record["older"] else None
     take.end()
     return record
+
+
+def parse_generation(take):
+    before = take.data
+    found = {"generation": take.number(4), "suite": take.number(1), "created": take.time(), "active_from": take.time()}
+    require(found["generation"] != 0, "generation")
+    require(found["suite"] in (SINGLE, DOUBLE), "suite")
+    require(found["active_from"] >= found["created"], "active before it was created")
+    found["kcvs"] = [take.take(32) for _ in range(found["suite"])]
+    found["fields"] = before[: len(before) - len(take.data)]
+    return found
+
+
+def parse_older(take, newest):
+    count = take.number(2)
+    require(count <= MAX_OLDER, "number of older generations")
+    older, after = [], newest
+    for _ in range(count):
+        found = parse_generation(take)
+        require(found["generation"] < after["generation"], "order of generations")
+        require(found["suite"] == newest["suite"], "another suite in an older generation")
+        found["sealed"] = take.string(MAX_SEALED)
+        older.append(found)
+        after = found
+    return older
+
+
+def open_older(keys, older):
+    """The keys of an older generation, whose secrets are sealed under those of the newest."""
+    r, sealed = older["sealed"][:24], older["sealed"][24:]
+    generation = be(older["generation"], 4)
+    aad = b"strongroom/v1 older" + keys.account + be(keys.generation, 4) + generation + bytes([keys.suite])
+    layers = [(keys.prk, AESGCM)]
+    if keys.suite == DOUBLE:
+        layers.insert(0, (keys.outer_prk, ChaCha20Poly1305))
+    for prk, aead in layers:
+        try:
+            sealed = aead(expand(prk, b"SRG1" + generation + r)).decrypt(r[12:24], sealed, aad)
+        except (InvalidTag, ValueError) as error:
+            raise Refused("an older AEK") from error
+    require(len(sealed) == 32 * keys.suite, "length of an older AEK")
+    outer = sealed[32:] if keys.suite == DOUBLE else None
+    found = Keys(keys.account, older["generation"], sealed[:32], outer)
+    for ours, theirs in zip(found.kcvs, older["kcvs"]):
+        same(ours, theirs, "another older AEK")
+    return found
 
 
 def parse_custody(take):
@@ -430,6 +477,10 @@ def verify_record(record, secret, outer_secret=None):
     if outer_secret is not None:
         same(keys.kcvs[1], record["outer_kcv"], "another second AEK")
     same(keys.mac(b"SRR1", b"account record", record["content"]), record["mac"], "MAC of a record")
+    keys.older = [open_older(keys, older) for older in record["older"]]
+    if keys.older:
+        content = record["account"] + record["newest"] + record["older"][0]["fields"]
+        same(keys.older[0].mac(b"SRL1", b"generation link", content), record["link"], "link of generations")
     return keys
 
 
@@ -667,9 +718,18 @@ def check_record(vector):
     for name in ("wrap", "standby", "outer_wrap", "outer_standby"):
         if fields.get(name):
             fields[name] = dict(fields[name], wrapped=fields[name]["wrapped"].hex())
-    for name in ("content", "mac"):
+    for name in ("content", "mac", "newest", "older", "link"):
         del fields[name]
     expect(fields, vector.get("fields"), "fields")
+
+
+def check_generations(vector):
+    record = parse_record(unhex(vector, "sealed"))
+    outer = unhex(vector, "outer_secret") if "outer_secret" in vector else None
+    keys = verify_record(record, unhex(vector, "secret"), outer)
+    found = [(older.generation, [kcv.hex() for kcv in older.kcvs]) for older in keys.older]
+    said = [keys_of(older) for older in vector.get("older", [])]
+    expect(found, [(older.generation, [kcv.hex() for kcv in older.kcvs]) for older in said], "older generations")
 
 
 def check_scope(vector):
@@ -726,6 +786,7 @@ CHECKS = {
     "double_frame": check_frame,
     "double_object": check_object,
     "double_record": check_record,
+    "generations": check_generations,
     "scope": check_scope,
     "takeover": check_takeover,
     "local_kms": check_local_kms,
