@@ -355,7 +355,7 @@ impl World {
     fn expect(&self, account: AccountId) -> Expect {
         let kms: Arc<dyn KeyProvider> = self.kms.clone();
         let expect = Expect::account(account).kek(kms.clone(), "orders");
-        match self.ours.account.permit().unwrap().newest().unwrap().1 {
+        match self.ours.account.permit().unwrap().sealing().unwrap().1 {
             Suite::Double => expect.outer_kek(kms, "second"),
             _ => expect,
         }

@@ -117,7 +117,7 @@ impl Operations {
             Some((last, tag)) => (last.sequence.next()?, Some(tag)),
             None => (Sequence::FIRST, None),
         };
-        let (generation, _) = self.inner.account.permit()?.newest()?;
+        let (generation, _) = self.inner.account.permit()?.sealing()?;
         let now = self.now();
         let started = Timestamp::from_wall_nanos(now.wall_nanos());
         let state = OperationState {
@@ -190,7 +190,7 @@ impl Operations {
         };
         // A hint, so that who has seen the damaged one sees that this follows.
         let claimed = OperationState::parse(&bytes).ok().and_then(|(state, ..)| state.sequence.next().ok());
-        let (generation, _) = self.inner.account.permit()?.newest()?;
+        let (generation, _) = self.inner.account.permit()?.sealing()?;
         let now = Timestamp::from_wall_nanos(self.now().wall_nanos());
         let state = OperationState {
             target,
@@ -235,7 +235,7 @@ impl Operations {
 
     /// What follows: one change more, under the newest key.
     fn next(&self, state: OperationState, now: Moment) -> Result<OperationState, Error> {
-        let (generation, _) = self.inner.account.permit()?.newest()?;
+        let (generation, _) = self.inner.account.permit()?.sealing()?;
         let updated = Timestamp::from_wall_nanos(now.wall_nanos()).max(state.started);
         Ok(OperationState { sequence: state.sequence.next()?, generation, updated, ..state })
     }

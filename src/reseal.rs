@@ -323,7 +323,7 @@ impl Job {
         if run.operation().kind() != OperationKind::Reseal {
             return misuse("an operation of another kind of work");
         }
-        let (sealing, _) = account.permit()?.newest()?;
+        let (sealing, _) = account.permit()?.sealing()?;
         let newest = account.record().generation();
         let oldest = match run.cursor() {
             [] => newest,

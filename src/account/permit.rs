@@ -111,7 +111,7 @@ impl<'a> Permit<'a> {
     ///
     /// # Errors
     /// For want of a valid lease.
-    pub fn newest(&self) -> Result<(Generation, Suite), Error> {
+    pub fn sealing(&self) -> Result<(Generation, Suite), Error> {
         let guard = self.enter()?;
         let keys = guard.sealing(guard.check_lease()?);
         guard.check_epoch()?;

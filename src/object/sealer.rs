@@ -48,7 +48,7 @@ impl Sealer {
         out: &mut Vec<u8>,
     ) -> Result<Self, Error> {
         let permit = account.permit()?;
-        let (generation, suite) = permit.newest()?;
+        let (generation, suite) = permit.sealing()?;
         let object = ObjectId::random();
         let info = ObjectInfo { account: account.id(), generation, suite, object, block_size };
         let header = header_bytes(&info);

@@ -55,7 +55,7 @@ fn a6_an_account_is_created_under_two_keks_and_attached_again() {
     assert_eq!(record.suite(), Suite::Double);
     assert_eq!(record.outer_kek().unwrap().as_str(), "scripted://another/second");
     assert_eq!((record.kek_version().as_str(), record.outer_kek_version().unwrap().as_str()), ("1", "1"));
-    assert_eq!(account.permit().unwrap().newest().unwrap().1, Suite::Double);
+    assert_eq!(account.permit().unwrap().sealing().unwrap().1, Suite::Double);
     let id = account.id();
     drop(account);
     pair.world.cache.drive();

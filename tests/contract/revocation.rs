@@ -33,7 +33,7 @@ fn d1_d2_d3_every_form_of_reading_and_writing_fails_once_refused() {
     assert_eq!(kind(permit.open_bytes(id, aad, block.frame.clone().into())), revoked);
     assert_eq!(kind(permit.open_detached(id, aad, &detached, &mut page)), revoked);
     assert_eq!(page, sealed_page, "nothing was decrypted");
-    assert_eq!(kind(permit.newest()), revoked);
+    assert_eq!(kind(permit.sealing()), revoked);
 }
 
 #[test]

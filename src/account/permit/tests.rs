@@ -290,7 +290,7 @@ fn d1_d2_d8_a_keyless_account_refuses_with_its_own_reason_and_touches_nothing() 
             permit.open_batch(&mut [OpenJob::into(id(0), AAD, &frame, &mut out)]).expect_err("closed"),
             permit.open_object_frame(Generation::FIRST, id(0), false, &frame, &mut out).expect_err("closed"),
             permit.object_mac(Generation::FIRST, &[]).expect_err("closed"),
-            permit.newest().expect_err("closed"),
+            permit.sealing().expect_err("closed"),
             Permit::new(&fixture.state).expect_err("closed"),
         ];
         for error in errors {

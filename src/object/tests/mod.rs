@@ -54,7 +54,7 @@ impl Customer {
 
     /// A full frame, in bytes.
     pub(super) fn frame(&self) -> usize {
-        let suite = self.account.permit().unwrap().newest().unwrap().1;
+        let suite = self.account.permit().unwrap().sealing().unwrap().1;
         Layout { block_size: BlockSize::MIN, suite }.frame_len(BLOCK)
     }
 

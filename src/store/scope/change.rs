@@ -101,7 +101,7 @@ impl Drop for InProcess {
 impl Inner {
     /// Writes the first state.
     pub(super) fn create(&self, confirmed_within: Duration) -> Result<(), Error> {
-        let (generation, _) = self.service.permit()?.newest()?;
+        let (generation, _) = self.service.permit()?.sealing()?;
         let state = ScopeState::first(self.id, self.service.id(), generation, confirmed_within)?;
         let created = self.swap(None, state).map(drop);
         created.map_err(|error| match error.kind() {
@@ -136,7 +136,7 @@ impl Inner {
 
     fn change(&self, change: &Change) -> Result<Moved, Error> {
         let newest = self.newest()?;
-        let (generation, _) = self.service.permit()?.newest()?;
+        let (generation, _) = self.service.permit()?.sealing()?;
         let next = match change {
             Change::Link(customer) => {
                 if let Some(linked) = newest.state.linked() {

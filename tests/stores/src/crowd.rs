@@ -26,6 +26,15 @@ impl Process {
         Self(child.spawn().expect("starts"))
     }
 
+    /// Whether it has not ended.
+    ///
+    /// # Panics
+    /// When the system cannot tell.
+    #[must_use]
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("is a child").is_none()
+    }
+
     /// Waits for its own end.
     ///
     /// # Panics
