@@ -202,7 +202,7 @@ impl Prk {
         account: AccountId,
         generation: Generation,
         family: Family,
-        secret: &[u8; 32],
+        secret: &[u8],
         lock: MemoryLock,
     ) -> Result<Self, Error> {
         let salt = Sha256::new()

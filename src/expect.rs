@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
-use crate::format::record::{AccountRecord, KeyFingerprint, Sequence};
+use crate::format::record::{AccountRecord, Custody, KeyFingerprint, Sequence};
 use crate::id::{AccountId, Generation};
 use crate::provider::{KekUri, KeyProvider};
 
@@ -31,6 +31,8 @@ use crate::provider::{KekUri, KeyProvider};
 pub struct Expect {
     account: AccountId,
     keks: Vec<AllowedKek>,
+    failover_keks: Vec<AllowedKek>,
+    joint_keks: Vec<AllowedKek>,
     outer_keks: Vec<AllowedKek>,
     generation: Option<Generation>,
     fingerprint: Option<KeyFingerprint>,
@@ -50,6 +52,8 @@ impl Expect {
         Self {
             account,
             keks: Vec::new(),
+            failover_keks: Vec::new(),
+            joint_keks: Vec::new(),
             outer_keks: Vec::new(),
             generation: None,
             fingerprint: None,
@@ -67,6 +71,25 @@ impl Expect {
     /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
     pub fn kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
         self.keks.push(AllowedKek { provider, name: name.into() });
+        self
+    }
+
+    /// The AEK is under failover custody, and its second KEK is the one called `name` at `provider`. Call it again to allow another one.
+    ///
+    /// Without it a record of failover custody is not admitted; with it no other one is. So whoever can replace the record cannot
+    /// have a second KEK, of theirs, stand in for the customer's (contract A7).
+    pub fn failover_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.failover_keks.push(AllowedKek { provider, name: name.into() });
+        self
+    }
+
+    /// The AEK is under joint custody, and its second share is wrapped by the KEK called `name` at `provider`. Call it again to allow
+    /// another one.
+    ///
+    /// Without it a record of joint custody is not admitted; with it no other one is. So whoever can use the first KEK, and
+    /// can replace the record, cannot have new data sealed under that one alone (contract A7).
+    pub fn joint_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.joint_keks.push(AllowedKek { provider, name: name.into() });
         self
     }
 
@@ -120,8 +143,8 @@ impl Expect {
         self
     }
 
-    /// Which providers to ask to unwrap what `record` carries, if the record is as expected: that of the AEK, and then, under double
-    /// encryption, that of the second one. Asks no KMS.
+    /// Which providers to ask to unwrap what `record` carries, if the record is as expected: that of the AEK, then, under failover or
+    /// joint custody, that of its second KEK, and then, under double encryption, that of the second AEK. Asks no KMS.
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] when the record is of another account, KEK, generation or key, or too old; the message
@@ -146,6 +169,8 @@ impl Expect {
         let Self {
             account,
             keks,
+            failover_keks,
+            joint_keks,
             outer_keks,
             generation,
             fingerprint,
@@ -159,6 +184,23 @@ impl Expect {
             return Err(self.misuse("Expect names no KEK: call Expect::kek"));
         }
         let mut providers = vec![self.provider_for(record.kek(), keks)?];
+        let expected = match (failover_keks.is_empty(), joint_keks.is_empty()) {
+            (true, true) => SINGLE,
+            (false, true) => FAILOVER,
+            (true, false) => JOINT,
+            (false, false) => return Err(self.misuse("custody is failover or joint, and not both")),
+        };
+        let (found, seconds) = match record.custody() {
+            Custody::Single(_) => (SINGLE, None),
+            Custody::Failover { second, .. } => (FAILOVER, Some((second, failover_keks))),
+            Custody::Joint { second, .. } => (JOINT, Some((second, joint_keks))),
+        };
+        if found != expected {
+            return Err(self.untrusted("the record is of another custody", found, expected));
+        }
+        if let Some((second, allowed)) = seconds {
+            providers.push(self.provider_for(second.wrapped.kek(), allowed)?);
+        }
         match record.outer_kek() {
             Some(_) if outer_keks.is_empty() => {
                 return Err(self.untrusted("the record is of double encryption", "two KEKs", "one"));
@@ -228,6 +270,8 @@ impl fmt::Debug for Expect {
         let Self {
             account,
             keks,
+            failover_keks,
+            joint_keks,
             outer_keks,
             generation,
             fingerprint,
@@ -239,6 +283,8 @@ impl fmt::Debug for Expect {
         f.debug_struct("Expect")
             .field("account", account)
             .field("keks", &names(keks))
+            .field("failover_keks", &names(failover_keks))
+            .field("joint_keks", &names(joint_keks))
             .field("outer_keks", &names(outer_keks))
             .field("generation", generation)
             .field("fingerprint", fingerprint)
@@ -247,6 +293,10 @@ impl fmt::Debug for Expect {
             .finish()
     }
 }
+
+const SINGLE: &str = "one KEK";
+const FAILOVER: &str = "failover";
+const JOINT: &str = "joint";
 
 #[cfg(test)]
 mod tests {

@@ -22,8 +22,8 @@ use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
 use crate::format::record::{
-    AccountRecord, GenerationEntry, MAX_OLDER, OlderGeneration, OlderGenerations, RecordDraft, RecordState,
-    Slot, Timestamp,
+    AccountRecord, Custody, GenerationEntry, MAX_OLDER, OlderGeneration, OlderGenerations, RecordDraft,
+    RecordState, Slot, Timestamp,
 };
 use crate::id::Generation;
 use crate::keeper::{ControlCall, Pending};
@@ -158,6 +158,9 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
     let record = unwrapped.verified.record();
     let misuse = |message| Error::new(ErrorKind::Misuse, message).with_account(inner.id());
     require_active(&unwrapped)?;
+    if !matches!(record.custody(), Custody::Single(_)) {
+        return Err(misuse("the AEK of an account under failover or joint custody is not rotated"));
+    }
     let now = inner.clock().now();
     if now.wall_nanos() < record.newest().active_from.wall_nanos() {
         return Err(misuse("the newest generation is not active yet: one rotation at a time"));

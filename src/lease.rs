@@ -12,11 +12,21 @@
 //!
 //! Grace is earned again by every failed attempt: the n-th silent answer carries the lease to
 //! `min(start + F + G, answer + F)`. So a refresher that stalls in the middle of an outage loses the lease as
-//! surely as one that stalls outside of it. Imports: `clock`, `error` (for `Refusal`), `id`.
+//! surely as one that stalls outside of it.
+//!
+//! Of a failover custody the first provider is what all of this is about. While it is silent the second one is asked beside it, at the
+//! pace of a refresh, and each of its successes carries the lease, as grace, to
+//!
+//! ```text
+//! min(start + F, last verified answer of the first one + limit)
+//! ```
+//! A refusal by the first one, or news of one, bars the second until the first one unwraps again. Imports: `clock`, `error` (for `Refusal`), `id`.
 
 mod event;
 mod pace;
+mod phase;
 mod policy;
+mod second;
 
 use std::time::Duration;
 
@@ -27,43 +37,9 @@ use crate::id::Epoch;
 pub(crate) use event::{Answer, AttemptId, Closed, Effects, Event, Publish};
 pub(crate) use pace::Past;
 use pace::{Flaps, Jitter, Tokens};
+use phase::{Held, Phase, Seen};
 pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
-
-/// Where the machine stands. `Held` is the table's *fresh* and *grace*: which of them is a matter of age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Cold,
-    Held(Held),
-    /// Refused, with reads closed, until the newest record has been compared.
-    Confirming(Refusal),
-    Unavailable,
-    Revoked,
-    Locked,
-    /// `locked` when `lock` was called before or since: recovery then leads back to a lock, not past it.
-    Deleted {
-        locked: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
-    /// When the last verified unwrap started: all age counts from here (contract C2).
-    since: Moment,
-    /// When the last attempt that was due met silence: what grace is earned by.
-    silent_at: Option<Moment>,
-    /// An answer that cannot be right has come since: no grace any more.
-    tainted: bool,
-    seen: Seen,
-}
-
-/// What users were last told of a key that is held. Time alone moves it, and each move is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Seen {
-    Fresh,
-    Grace,
-    /// Past its deadline with nothing earned: the data plane refuses it, until an attempt has ended.
-    Lapsed,
-}
+use second::Second;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attempt {
@@ -96,6 +72,7 @@ pub(crate) struct Lease {
     jitter: Jitter,
     /// There was news during the attempt under way, which may have begun too early to see it.
     overtaken: bool,
+    second: Second,
 }
 
 impl Lease {
@@ -117,13 +94,15 @@ impl Lease {
             flaps: Flaps::default(),
             jitter: Jitter::new(seed),
             overtaken: false,
+            second: Second::default(),
         }
     }
 
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
-        let Past { epoch, last_begun, tokens, flaps } = past;
-        Self { epoch, last_begun, tokens, flaps, ..self }
+        let Past { epoch, last_begun, tokens, flaps, barred } = past;
+        let second = Second { barred, ..self.second };
+        Self { epoch, last_begun, tokens, flaps, second, ..self }
     }
 
     /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
@@ -132,7 +111,8 @@ impl Lease {
         let Self { last_begun, tokens, flaps, .. } = *self;
         // The next one begins when the account is dropped, and closes for good.
         let epoch = self.epoch.next().next();
-        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps })
+        let barred = self.second.barred;
+        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps, barred })
     }
 
     /// Takes in an event.
@@ -147,6 +127,10 @@ impl Lease {
                 self.ask_soon(now);
                 Effects::default()
             }
+            Event::StoodIn { epoch, started, confirmed, limit, max_grace } => {
+                self.on_stood_in(now, epoch, started, confirmed.plus(limit), limit, max_grace)
+            }
+            Event::SecondRefused { epoch, refusal } => self.on_second_refused(now, epoch, refusal),
             Event::Lock => self.on_lock(),
             Event::Unlock => self.on_unlock(now),
             Event::Delete => self.on_delete(),
@@ -193,12 +177,16 @@ impl Lease {
     }
 
     /// When the machine wants to be woken next. `None` while nothing but an event can change anything.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        let attempt = if self.attempt.is_none() { self.attempt_at() } else { None };
-        match (attempt, self.expires_at()) {
-            (Some(a), Some(b)) => Some(a.earlier(b)),
-            (a, b) => a.or(b),
-        }
+        self.wake_besides(false, false)
+    }
+
+    /// The same, where an attempt, or a call of the second provider, waits for its turn already.
+    pub(crate) fn wake_besides(&self, attempt: bool, second: bool) -> Option<Moment> {
+        let attempt = if attempt || self.attempt.is_some() { None } else { self.attempt_at() };
+        let second = if second { None } else { self.second_at() };
+        [attempt, second, self.expires_at()].into_iter().flatten().reduce(Moment::earlier)
     }
 
     /// The epoch, as last published.
@@ -242,12 +230,7 @@ impl Lease {
 
     /// When the next background attempt is due, pushed back to its distance where it falls short of it.
     fn due_spaced(&self) -> Moment {
-        match self.last_begun.map(|last| last.plus(MIN_SPACING)) {
-            Some(spaced) if self.due.boot_nanos() < spaced.boot_nanos() => {
-                Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
-            }
-            _ => self.due,
-        }
+        spaced_from(self.due, self.last_begun)
     }
 
     /// C1: background unwraps start at least 6 s apart, on the boot-time clock: a wall clock that
@@ -263,11 +246,15 @@ impl Lease {
         Some(match held.seen {
             Seen::Fresh => fresh_until,
             Seen::Grace => valid_until,
-            Seen::Lapsed => held.since.plus(self.policy.usable_for()),
+            Seen::Lapsed => held.since.map_or(valid_until, |since| since.plus(self.policy.usable_for())),
         })
     }
 
     fn on_answer(&mut self, now: Moment, id: AttemptId, answer: Answer) -> Effects {
+        if matches!(answer, Answer::Refused(_) | Answer::RefusedPending(_)) {
+            // Late or not: who refused is the first provider.
+            self.bar_second();
+        }
         let Some(attempt) = self.attempt.filter(|attempt| attempt.id == id) else {
             // Late, of an attempt given up: it decides nothing. But a refusal is a reason to ask, and so is
             // a success where the KMS was thought silent.
@@ -320,7 +307,14 @@ impl Lease {
         }
         self.policy = policy;
         let was_held = matches!(self.phase, Phase::Held(held) if held.seen == Seen::Fresh);
-        self.phase = Phase::Held(Held { since: started, silent_at: None, tainted: false, seen: Seen::Fresh });
+        self.second = Second { barred: false, due: None, verified: Some(started), ..self.second };
+        self.phase = Phase::Held(Held {
+            since: Some(started),
+            stood_in: None,
+            silent_at: None,
+            tainted: false,
+            seen: Seen::Fresh,
+        });
         self.failures = 0;
         self.last_begun = Some(started);
         let (low, high) = (policy.shortest_interval(), policy.longest_interval());
@@ -336,6 +330,7 @@ impl Lease {
     }
 
     fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
+        self.first_is_silent(now);
         // C5: an attempt that took much longer than its deadline was cut short by our own sleep.
         let begun_lately = now.age_since(begun) < self.policy.call_deadline() + MIN_SPACING;
         match &mut self.phase {
@@ -374,7 +369,10 @@ impl Lease {
         }
         match self.phase {
             Phase::Held(_) => self.on_silence(now, begun, true),
-            _ => Effects::default(),
+            _ => {
+                self.first_is_silent(now);
+                Effects::default()
+            }
         }
     }
 
@@ -383,6 +381,7 @@ impl Lease {
         match &mut self.phase {
             Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;
+                held.stood_in = None;
                 let publish = self
                     .deadlines()
                     .map(|(fresh_until, valid_until)| Publish::Extend { fresh_until, valid_until });
@@ -488,13 +487,14 @@ impl Lease {
     /// Applies what the passing of time alone decides.
     fn expire(&mut self, now: Moment) -> Effects {
         let Phase::Held(held) = self.phase else { return Effects::default() };
-        let age = now.age_since(held.since);
+        let age = held.since.map_or(Duration::MAX, |since| now.age_since(since));
         let fresh = age < self.policy.fresh_for();
+        let stands_in = held.stood_in.is_some_and(|end| !now.reached(end));
         if !fresh && held.tainted {
             self.probe_later(now);
             return self.close(Phase::Unavailable, Closed::Integrity);
         }
-        if age >= self.policy.usable_for() {
+        if age >= self.policy.usable_for() && !stands_in {
             return if held.silent_at.is_some() {
                 self.probe_later(now);
                 self.close(Phase::Unavailable, Closed::Silent)
@@ -521,12 +521,22 @@ impl Lease {
     /// `fresh_until` and `valid_until` of the lease that is held.
     fn deadlines(&self) -> Option<(Moment, Moment)> {
         let Phase::Held(held) = self.phase else { return None };
-        let fresh_until = held.since.plus(self.policy.fresh_for());
+        let Some(since) = held.since else {
+            // A deadline of zero is always reached: what the second provider gives is never fresh.
+            let never = Moment::from_nanos(0, 0);
+            return Some((never, held.stood_in.unwrap_or(never)));
+        };
+        let fresh_until = since.plus(self.policy.fresh_for());
         let valid_until = match held.silent_at {
             Some(at) if !held.tainted => {
-                at.plus(self.policy.fresh_for()).earlier(held.since.plus(self.policy.usable_for()))
+                at.plus(self.policy.fresh_for()).earlier(since.plus(self.policy.usable_for()))
             }
             _ => fresh_until,
+        };
+        // One or the other as a whole, because a mix would outlast both.
+        let valid_until = match held.stood_in {
+            Some(end) if end.boot_nanos() > valid_until.boot_nanos() => end,
+            _ => valid_until,
         };
         // OK because silence comes after the start: `at + F` is past `since + F` unless a clock went
         // back, and then the earlier one is the safe one.
@@ -537,6 +547,9 @@ impl Lease {
     fn close(&mut self, phase: Phase, why: Closed) -> Effects {
         if self.phase == phase && phase != Phase::Locked {
             return Effects::default();
+        }
+        if matches!(phase, Phase::Locked | Phase::Deleted { .. }) {
+            self.second.due = None;
         }
         self.phase = phase;
         self.epoch = self.epoch.next();
@@ -568,6 +581,15 @@ impl Lease {
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
     fn probe_later(&mut self, now: Moment) {
         self.due = now.plus(self.jitter.near(self.policy.refresh()));
+    }
+}
+
+fn spaced_from(due: Moment, last_begun: Option<Moment>) -> Moment {
+    match last_begun.map(|last| last.plus(MIN_SPACING)) {
+        Some(spaced) if due.boot_nanos() < spaced.boot_nanos() => {
+            Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
+        }
+        _ => due,
     }
 }
 

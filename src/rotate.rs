@@ -16,7 +16,7 @@ use crate::account::{Account, AccountInner, Known, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
-use crate::format::record::{Held, Slot};
+use crate::format::record::{AccountRecord, Held, Slot};
 use crate::keeper::{ControlCall, Met, Pending};
 use crate::lease::Event;
 use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, WrapInput, Wrapped};
@@ -88,7 +88,7 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_rotate_kek(&self, to: RotateTo) -> Pending<Retire> {
-        begin_rotation(self.inner(), AEK, to)
+        begin_rotation(self.inner(), Which::First, to)
     }
 
     /// Under double encryption, wraps the second AEK under another version of its KEK. Each KEK is rotated by itself: they may be
@@ -102,25 +102,76 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_rotate_outer_kek(&self, to: RotateTo) -> Pending<Retire> {
-        begin_rotation(self.inner(), SECOND_AEK, to)
+        begin_rotation(self.inner(), Which::Outer, to)
+    }
+
+    /// Under failover or joint custody, wraps what the second KEK holds under another version of it.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_kek`]; [`ErrorKind::Misuse`] for an account of another custody.
+    pub fn rotate_second_kek(&self, to: RotateTo) -> Result<Retire, Error> {
+        self.begin_rotate_second_kek(to).wait()
+    }
+
+    /// The same, as a future.
+    pub fn begin_rotate_second_kek(&self, to: RotateTo) -> Pending<Retire> {
+        begin_rotation(self.inner(), Which::Second, to)
     }
 }
 
-/// The same, of an account that may be in use nowhere here; `at` is the number of the secret, of those that a record holds.
-pub(crate) fn begin_rotation(inner: &Arc<AccountInner>, at: usize, to: RotateTo) -> Pending<Retire> {
+/// The same, of an account that may be in use nowhere here.
+pub(crate) fn begin_rotation(inner: &Arc<AccountInner>, which: Which, to: RotateTo) -> Pending<Retire> {
     let (pending, completer) = Pending::new();
     let abandon = completer.abandoner();
     let inner = Arc::clone(inner);
     let keeper = inner.keeper().clone();
-    let destination = inner.destination().clone();
+    let destination = inner.destination_of_all().clone();
     let deadline = deadline_of(&inner);
     let run = Box::pin(async move {
-        let result = rotate(&inner, inner.clock(), at, &to).await;
+        let result = match which.among(&inner.known().record) {
+            Some(at) => rotate(&inner, inner.clock(), at, &to).await,
+            None => Err(which.missing().with_account(inner.id())),
+        };
         let met = met(&result);
         completer.complete(result);
         met
     });
     keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
+}
+
+/// Which of an account's KEKs.
+#[derive(Clone, Copy)]
+pub(crate) enum Which {
+    First,
+    Second,
+    Outer,
+}
+
+impl Which {
+    /// All that `record` names.
+    pub(crate) fn of(record: &AccountRecord) -> impl Iterator<Item = Self> {
+        let all = [Self::First, Self::Second, Self::Outer];
+        all.map(|which| which.among(record).map(|_| which)).into_iter().flatten()
+    }
+
+    /// Its number among [`AccountRecord::slots`].
+    fn among(self, record: &AccountRecord) -> Option<usize> {
+        let second = record.second_kek().is_some();
+        match self {
+            Self::First => Some(0),
+            Self::Second => second.then_some(1),
+            Self::Outer => record.outer_kek().map(|_| 1 + usize::from(second)),
+        }
+    }
+
+    const fn missing(self) -> Error {
+        let message = match self {
+            Self::First => "the account has no KEK",
+            Self::Second => "the account has no second KEK: it is under neither failover nor joint custody",
+            Self::Outer => "the account has no second AEK: it is not under double encryption",
+        };
+        Error::new(ErrorKind::Misuse, message)
+    }
 }
 
 impl AccountInner {
@@ -135,7 +186,7 @@ impl AccountInner {
             }
         });
         let deadline = deadline_of(self);
-        let destination = self.destination().clone();
+        let destination = self.destination_of_all().clone();
         let call = ControlCall { destination, patience: deadline, deadline, run, abandon: Box::new(drop) };
         self.keeper().send(crate::keeper::Message::VersionCheck(call));
     }
@@ -146,8 +197,8 @@ async fn follow(inner: &AccountInner, clock: &Clock) -> Result<(), Error> {
     let Some(verified) = &known.verified else { return Ok(()) };
     let providers = inner.admit(&known, &known.record)?;
     let mut newer = false;
-    for (at, (held, provider)) in known.record.held().into_iter().zip(&providers).enumerate() {
-        let Slot { wrapped, standby } = held.slot;
+    for (at, (slot, provider)) in known.record.slots().into_iter().zip(&providers).enumerate() {
+        let Slot { wrapped, standby } = slot;
         let caller = Caller::awaiting(provider.as_ref(), clock);
         let latest =
             caller.describe(&latest_of(provider, wrapped)?).await.map_err(ProviderError::into_error)?.version;
@@ -219,9 +270,9 @@ async fn add_standby(
 struct Rewrap<'a> {
     inner: &'a AccountInner,
     clock: &'a Clock,
-    /// Of all the record's secrets.
+    /// Of all the record's slots.
     providers: Vec<Arc<dyn KeyProvider>>,
-    /// Which secret it is about, of [`AccountRecord::held`](crate::AccountRecord).
+    /// Which slot it is about.
     at: usize,
     /// What this process went by.
     known: Known,
@@ -237,8 +288,12 @@ impl<'a> Rewrap<'a> {
         Ok(Self { inner, clock, providers, at, known, newest })
     }
 
+    /// The slot, and what its wraps are bound to.
     fn held(&self) -> Result<Held<'_>, Error> {
-        self.newest.record.held().get(self.at).copied().ok_or_else(|| self.no_second())
+        let record = &self.newest.record;
+        let second = record.held_by_second().unwrap_or_default();
+        let held = record.held().into_iter().chain(second).find(|held| held.at == self.at);
+        held.ok_or_else(|| self.wrong("the record has no such KEK any more"))
     }
 
     fn slot(&self) -> Result<&Slot, Error> {
@@ -246,7 +301,7 @@ impl<'a> Rewrap<'a> {
     }
 
     fn provider(&self) -> Result<&Arc<dyn KeyProvider>, Error> {
-        self.providers.get(self.at).ok_or_else(|| self.no_second())
+        self.providers.get(self.at).ok_or_else(|| self.wrong("nobody is expected to hold this"))
     }
 
     fn caller(&self) -> Result<Caller<'_>, Error> {
@@ -266,6 +321,8 @@ impl<'a> Rewrap<'a> {
         standby: Option<&Wrapped>,
     ) -> Result<Unwrapped, Refreshed> {
         let (record, mut first) = (&self.newest.record, None);
+        // The second slot of a failover custody is filled with what the first one gives.
+        let standby = standby.filter(|_| self.is_unwrapped());
         for others in [record.wraps(), record.standbys()] {
             for wrap in std::iter::once(current).chain(standby) {
                 match self.unwrap_among(wrap, others.clone()).await {
@@ -274,7 +331,7 @@ impl<'a> Rewrap<'a> {
                 }
             }
             // Of one secret alone all has been tried.
-            if record.wraps().len() == 1 || record.standbys() == record.wraps() {
+            if (self.is_unwrapped() && record.wraps().len() == 1) || record.standbys() == record.wraps() {
                 break;
             }
         }
@@ -291,15 +348,18 @@ impl<'a> Rewrap<'a> {
         wrap: &'b Wrapped,
         mut wraps: Vec<&'b Wrapped>,
     ) -> Result<Unwrapped, Refreshed> {
-        if let Some(replaced) = wraps.get_mut(self.at) {
+        let held = self.newest.record.held();
+        if let Some(at) = held.iter().position(|held| held.at == self.at)
+            && let Some(replaced) = wraps.get_mut(at)
+        {
             *replaced = wrap;
         }
-        let asked = Asked { providers: &self.providers, wraps: &wraps, first: self.at };
+        let asked = Asked { providers: &self.providers, held: &held, wraps: &wraps, first: self.at };
         self.inner.unwrap_wraps(self.clock, asked, &self.known, &self.newest).await
     }
 
     async fn wrap(&self, version: &KekVersion, unwrapped: &Unwrapped) -> Result<Wrapped, Error> {
-        let Held { context, slot } = self.held()?;
+        let Held { context, slot, at: _ } = self.held()?;
         let kek = Kek::pinned(latest_of(self.provider()?, &slot.wrapped)?.name(), version.clone());
         let wrapped = self
             .caller()?
@@ -324,7 +384,16 @@ impl<'a> Rewrap<'a> {
     }
 
     fn input<'b>(&self, unwrapped: &'b Unwrapped) -> Result<&'b WrapInput, Error> {
-        unwrapped.inputs.get(self.at).ok_or_else(|| self.no_second())
+        let context = self.held()?.context;
+        let held = self.newest.record.held();
+        let at = held.iter().position(|held| held.context == context);
+        let input = at.and_then(|at| unwrapped.inputs.get(at));
+        input.ok_or_else(|| self.wrong("not all of the account's secrets were unwrapped"))
+    }
+
+    /// Whether the slot's own wrap is among those that are unwrapped.
+    fn is_unwrapped(&self) -> bool {
+        self.newest.record.held().iter().any(|held| held.at == self.at)
     }
 
     fn persist(&self, unwrapped: &Unwrapped, slot: Slot) -> Result<(), Error> {
@@ -347,11 +416,6 @@ impl<'a> Rewrap<'a> {
         Ok(())
     }
 
-    const fn no_second(&self) -> Error {
-        Error::new(ErrorKind::Misuse, "the account has no second AEK: it is not under double encryption")
-            .with_account(self.inner.id())
-    }
-
     fn wrong(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::Untrusted, message).with_account(self.inner.id())
     }
@@ -364,8 +428,7 @@ fn latest_of(provider: &Arc<dyn KeyProvider>, wrapped: &Wrapped) -> Result<Kek, 
 }
 
 fn deadline_of(inner: &AccountInner) -> Duration {
-    let calls = if inner.is_double() { CALLS_OF_TWO } else { CALLS };
-    inner.settings().policy.call_deadline() * calls
+    inner.settings().policy.call_deadline() * CALLS * inner.slots()
 }
 
 /// Whether a piece of control work found its authority silent.
@@ -380,13 +443,9 @@ fn wall(now: Moment) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(now.wall_nanos())
 }
 
-/// Describe, unwrap twice, wrap, unwrap again, and one to spare.
+/// Describe, unwrap twice, wrap, unwrap again, and one to spare; for each slot, because each unwrapping may be of all secrets, by either
+/// wrap of each.
 const CALLS: u32 = 6;
-/// Under double encryption each unwrapping is of both secrets, by either wrap of each.
-const CALLS_OF_TWO: u32 = 12;
-/// Which of [`AccountRecord::held`](crate::AccountRecord).
-const AEK: usize = 0;
-const SECOND_AEK: usize = 1;
 /// By when every machine has seen a record that is persisted now, whatever its refresh interval and call
 /// deadline: F of the slowest, 60 + 6 + 5 s. Each refresh reads the record before it asks the KMS; a machine that
 /// could not refresh since then reads the new record first when it can.

@@ -20,8 +20,8 @@ use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
-use crate::format::record::{AccountRecord, Sequence};
-use crate::id::{AccountId, Generation};
+use crate::format::record::{AccountRecord, Held, Sequence};
+use crate::id::{AccountId, Epoch, Generation};
 use crate::keeper::{Completer, Destination, KeeperHandle, Message, Pending};
 use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, Past, Publish};
 use crate::provider::KeyProvider;
@@ -37,8 +37,12 @@ pub(crate) struct AccountInner {
     key: AccountKey,
     parts: Parts,
     destination: Destination,
-    /// Whether it is under double encryption, for its whole life.
-    double: bool,
+    /// Where the second provider of a failover custody is asked.
+    second: Option<Destination>,
+    /// Where all providers are asked together.
+    everyone: Destination,
+    /// How many slots a record of this account has: its custody and its suite are for good.
+    slots: u32,
     /// Counts refreshes, so that each KMS of several is asked first in its turn.
     turn: AtomicUsize,
     control: Mutex<Control>,
@@ -56,18 +60,18 @@ pub(crate) struct Parts {
     pub(crate) departed: Arc<super::tally::Tally>,
 }
 
-struct Control {
-    lease: Lease,
-    known: Known,
+pub(super) struct Control {
+    pub(super) lease: Lease,
+    pub(super) known: Known,
     waiters: Vec<Waiter>,
     /// Attempts that have ended, to tell what a waiter has waited for.
     ended: u64,
-    last_failure: Option<Error>,
+    pub(super) last_failure: Option<Error>,
     newer_kek_version: bool,
     next_version_check: Option<Moment>,
     next_look: Option<Moment>,
     /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
-    retired: bool,
+    pub(super) retired: bool,
     /// Its place among the accounts that the cache's cap on calls can serve; given back once it is retired.
     seat: Option<Seat>,
 }
@@ -82,7 +86,7 @@ struct Waiter {
 
 /// Waits that are over. Told of it only once the account's mutex is free: a waker is somebody else's code.
 #[must_use]
-struct EndedWaits(Vec<(Completer<()>, Result<(), Error>)>);
+pub(super) struct EndedWaits(Vec<(Completer<()>, Result<(), Error>)>);
 
 /// What an account that was taken out of use leaves to the next one of its id.
 pub(crate) struct Departed {
@@ -94,11 +98,12 @@ pub(crate) struct Departed {
 /// What the event loop asks of an account.
 pub(crate) struct Schedule {
     pub(crate) wants_attempt: bool,
+    pub(crate) wants_second: bool,
     pub(crate) wake_at: Option<Moment>,
 }
 
 impl EndedWaits {
-    fn tell(self) {
+    pub(super) fn tell(self) {
         self.0.into_iter().for_each(|(completer, result)| completer.complete(result));
     }
 }
@@ -124,7 +129,14 @@ impl AccountInner {
         past: Option<Past>,
     ) -> Result<Self, Error> {
         let providers = parts.expect.admit(&known.record)?;
+        let asked = |held: Vec<Held<'_>>| {
+            let asked: Vec<_> = held.iter().filter_map(|held| providers.get(held.at).cloned()).collect();
+            Destination::of_all(&asked)
+        };
+        let destination = asked(known.record.held());
+        let second = known.record.held_by_second().map(asked);
         let fresh = Lease::new(parts.settings.policy, clock.now(), seed);
+        let fresh = if second.is_some() { fresh.with_second() } else { fresh };
         let control = Control {
             lease: match past {
                 Some(past) => fresh.following(past),
@@ -144,8 +156,10 @@ impl AccountInner {
             state: AccountState::new(control.known.record.account(), clock, control.lease.epoch()),
             key,
             parts,
-            destination: Destination::of_all(&providers),
-            double: providers.len() > 1,
+            destination,
+            second,
+            everyone: Destination::of_all(&providers),
+            slots: u32::try_from(providers.len()).unwrap_or(1),
             turn: AtomicUsize::new(0),
             control: Mutex::new(control),
         })
@@ -176,8 +190,16 @@ impl AccountInner {
         &self.destination
     }
 
-    pub(crate) const fn is_double(&self) -> bool {
-        self.double
+    pub(crate) const fn second_destination(&self) -> Option<&Destination> {
+        self.second.as_ref()
+    }
+
+    pub(crate) const fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    pub(crate) const fn destination_of_all(&self) -> &Destination {
+        &self.everyone
     }
 
     pub(crate) fn next_turn(&self) -> usize {
@@ -268,12 +290,17 @@ impl AccountInner {
     pub(crate) fn schedule(&self, now: Moment) -> Schedule {
         let control = self.lock_control();
         if control.retired {
-            return Schedule { wants_attempt: false, wake_at: None };
+            return Schedule { wants_attempt: false, wants_second: false, wake_at: None };
         }
         let wants_attempt = control.lease.wants_attempt(now);
         // What wants to start waits for its turn, not for a timer.
-        let wake_at = if wants_attempt { control.lease.expires_at() } else { control.lease.wake_at() };
-        Schedule { wants_attempt, wake_at }
+        let wants_second = control.lease.wants_second(now);
+        let wake_at = control.lease.wake_besides(wants_attempt, wants_second);
+        Schedule { wants_attempt, wants_second, wake_at }
+    }
+
+    pub(crate) fn epoch_of_lease(&self) -> Epoch {
+        self.lock_control().lease.epoch()
     }
 
     /// Begins the attempt that is due, if one still is.
@@ -340,8 +367,10 @@ impl AccountInner {
         let current = control.lease.is_current(attempt);
         let unlock = control.lease.is_unlock(attempt);
         let failure = refreshed.failure().cloned();
+        let mut renewal = None;
         let (event, adopt) = match refreshed {
-            Refreshed::Verified(adopt) => {
+            Refreshed::Verified(mut adopt) => {
+                renewal = adopt.renewal.take().map(|renewal| (renewal, adopt.known.clone()));
                 let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
                 (Event::Answered(attempt, answer), Some(*adopt))
             }
@@ -369,6 +398,9 @@ impl AccountInner {
         self.follow_versions(now, &mut control);
         drop(control);
         ended.tell();
+        if let Some((renewal, known)) = renewal.filter(|_| current) {
+            self.begin_renewal(renewal, &known);
+        }
         matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))
     }
 
@@ -432,7 +464,7 @@ impl AccountInner {
     }
 
     /// Publishes, then tells (invariant 5).
-    fn apply(&self, control: &mut Control, effects: Effects, adopt: Option<Adopt>) {
+    pub(super) fn apply(&self, control: &mut Control, effects: Effects, adopt: Option<Adopt>) {
         match effects.publish {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
@@ -463,7 +495,7 @@ impl AccountInner {
     }
 
     /// Takes out the waits that the present state ends. `unlocked` is how an attempt for `unlock` ended.
-    fn settle(&self, control: &mut Control, unlocked: Option<Option<Error>>) -> EndedWaits {
+    pub(super) fn settle(&self, control: &mut Control, unlocked: Option<Option<Error>>) -> EndedWaits {
         let mut ended = EndedWaits(Vec::new());
         if control.waiters.is_empty() {
             return ended;
@@ -566,7 +598,7 @@ impl AccountInner {
         self.parts.keeper.send(Message::Poke(self.key));
     }
 
-    fn lock_control(&self) -> MutexGuard<'_, Control> {
+    pub(super) fn lock_control(&self) -> MutexGuard<'_, Control> {
         // A panic under this lock would be our own; the data plane is bound by its deadline all the same.
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 mod control;
 pub(crate) mod events;
+pub(crate) mod failover;
 pub(crate) mod guard;
 mod look;
 pub(crate) mod permit;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
+use super::failover::{StandIn, renewal_of};
 use super::unwrap::{Asked, Raw, Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
@@ -43,6 +44,10 @@ pub(crate) struct Adopt {
     pub(crate) known: Known,
     /// G, as cache and customer together allow it.
     pub(crate) grace: Duration,
+    /// Where the second provider of a failover custody gave it.
+    pub(crate) stand_in: Option<StandIn>,
+    /// What a failover custody has to say anew: that the first provider unwraps.
+    pub(crate) renewal: Option<VerifiedRecord>,
 }
 
 /// The record that an account goes by.
@@ -83,11 +88,22 @@ impl AccountInner {
                 // Another machine may have re-wrapped under a version that this one does not know yet.
                 match self.newest(&newest) {
                     Ok(again) if again.record.wraps() != newest.record.wraps() => {
-                        let unwrapped = self.unwrap_newest(clock, &known, &again).await?;
+                        let unwrapped =
+                            self.unwrap_newest(clock, &known, &again).await.inspect_err(|failed| {
+                                if matches!(failed, Refreshed::Refused(..)) {
+                                    self.record_refusal(again.clone());
+                                }
+                            })?;
                         return Ok(self.adopt(unwrapped, again.tag));
                     }
-                    _ => return Err(Refreshed::Refused(refusal, error)),
+                    Ok(again) => self.record_refusal(again),
+                    Err(_) => self.record_refusal(newest),
                 }
+                return Err(Refreshed::Refused(refusal, error));
+            }
+            Err(refused @ Refreshed::Refused(..)) => {
+                self.record_refusal(newest);
+                return Err(refused);
             }
             other => other?,
         };
@@ -141,7 +157,9 @@ impl AccountInner {
     ) -> Result<Unwrapped, Refreshed> {
         let providers = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
         // In turns: where one KMS is silent and holds the thread, a refusal by the other is heard by the attempt that follows.
-        let asked = Asked { providers: &providers, wraps: &newest.record.wraps(), first: self.next_turn() };
+        let held = newest.record.held();
+        let wraps = newest.record.wraps();
+        let asked = Asked { providers: &providers, held: &held, wraps: &wraps, first: self.next_turn() };
         self.unwrap_wraps(clock, asked, known, newest).await
     }
 
@@ -163,8 +181,9 @@ impl AccountInner {
         Ok(Unwrapped { started, inputs, keys, older, verified })
     }
 
-    fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {
+    pub(super) fn adopt(&self, unwrapped: Unwrapped, tag: Option<RecordTag>) -> Refreshed {
         let (started, verified) = (unwrapped.started, unwrapped.verified.clone());
+        let renewal = renewal_of(&verified, &unwrapped.keys, started);
         let grace = self.settings().grace.allowed_by(verified.policy());
         let deleted = verified.state() != RecordState::Active;
         let known =
@@ -173,7 +192,7 @@ impl AccountInner {
             return Refreshed::Deleted(known);
         }
         let ring = Arc::new(unwrapped.into_ring());
-        Refreshed::Verified(Box::new(Adopt { started, ring, known, grace }))
+        Refreshed::Verified(Box::new(Adopt { started, ring, known, grace, stand_in: None, renewal }))
     }
 }
 

@@ -7,6 +7,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::refresh::Refreshed;
 use super::settings::Settings;
 use crate::block::{GenerationKeys, KeyRing};
@@ -15,14 +17,14 @@ use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{AccountRecord, Held, OlderGeneration, VerifiedRecord};
 use crate::provider::{
-    Caller, ErrorClass, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped, together,
+    Caller, ErrorClass, KeyProvider, ProviderError, WrapContext, WrapInput, WrapRole, Wrapped, together,
 };
 
 /// AEKs that were unwrapped and match their record.
 pub(crate) struct Unwrapped {
     /// Before the first of the calls was made.
     pub(crate) started: Moment,
-    /// What was unwrapped, in the order of [`AccountRecord::held`].
+    /// What was unwrapped, in the order in which it was asked for.
     pub(crate) inputs: Vec<WrapInput>,
     pub(crate) keys: GenerationKeys,
     /// Of the generations before the newest, the highest number first.
@@ -60,8 +62,10 @@ pub(super) struct Raw {
 /// Whom to ask for what.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    /// The provider of each secret, as [`Expect::admit`](crate::Expect::admit) tells.
+    /// The provider of each of the record's slots, as [`Expect::admit`](crate::Expect::admit) tells.
     pub(crate) providers: &'a [Arc<dyn KeyProvider>],
+    /// The secrets: [`AccountRecord::held`], or [`AccountRecord::held_by_second`].
+    pub(crate) held: &'a [Held<'a>],
     /// One wrap of each secret, in the same order.
     pub(crate) wraps: &'a [&'a Wrapped],
     /// Which one goes first, where they cannot be asked at the same time.
@@ -75,7 +79,8 @@ pub(crate) async fn authenticate(
     providers: &[Arc<dyn KeyProvider>],
     record: &AccountRecord,
 ) -> Result<Unwrapped, Refreshed> {
-    let asked = Asked { providers, wraps: &record.wraps(), first: 0 };
+    let held = record.held();
+    let asked = Asked { providers, held: &held, wraps: &record.wraps(), first: 0 };
     let Raw { started, inputs, keys } = unwrap_keys(clock, settings, asked, record).await?;
     let verified = record.clone().verify(keys.prks()).map_err(Refreshed::Wrong)?;
     let older = older_keys(settings, &verified, &keys).map_err(Refreshed::Wrong)?;
@@ -89,15 +94,23 @@ pub(super) async fn unwrap_keys(
     asked: Asked<'_>,
     record: &AccountRecord,
 ) -> Result<Raw, Refreshed> {
-    let held = record.held();
+    let held = asked.held;
     let started = clock.now();
-    let calls = held.iter().zip(asked.providers).zip(asked.wraps).map(|((held, provider), wrap)| {
-        let call = async move { unwrap_one(clock, provider.as_ref(), wrap, &held.context).await };
+    let calls = held.iter().zip(asked.wraps).map(|(held, wrap)| {
+        let provider = asked.providers.get(held.at);
+        let call = async move {
+            match provider {
+                Some(provider) => unwrap_one(clock, provider.as_ref(), wrap, &held.context).await,
+                None => {
+                    Err(ProviderError::integrity("nobody is expected to hold one of the account's secrets"))
+                }
+            }
+        };
         Box::pin(call) as Pin<Box<dyn Future<Output = _> + Send + '_>>
     });
     let refuses = |answer: &Result<WrapInput, ProviderError>| matches!(answer, Err(error) if matches!(error.class(), ErrorClass::Refused(_)));
     let inputs = all_of(together(calls.collect(), asked.first, refuses).await)?;
-    let keys = keys_of(settings, record, &held, &inputs)?;
+    let keys = keys_of(settings, record, held, &inputs)?;
     Ok(Raw { started, inputs, keys })
 }
 
@@ -145,15 +158,22 @@ fn keys_of(
     held: &[Held<'_>],
     inputs: &[WrapInput],
 ) -> Result<GenerationKeys, Refreshed> {
-    let secret = |at: usize| {
-        let (held, input): (&Held<'_>, &WrapInput) = (held.get(at)?, inputs.get(at)?);
-        input.secret_for(&held.context)
-    };
-    let wrong = || Error::new(ErrorKind::Untrusted, "not all of the account's AEKs were unwrapped");
-    let inner = secret(0).ok_or_else(|| Refreshed::Wrong(wrong().with_account(record.account())))?;
+    // In one place on the heap, of which no move leaves a copy.
+    let mut inner = Zeroizing::new(Vec::with_capacity(2 * 32));
+    let mut outer = None;
+    for (held, input) in held.iter().zip(inputs) {
+        let secret = input.secret_for(&held.context).ok_or_else(|| wrong(record))?;
+        match held.context.role() {
+            WrapRole::Outer => outer = Some(secret),
+            _ => inner.extend_from_slice(secret),
+        }
+    }
+    if inputs.len() != held.len() || inner.is_empty() {
+        return Err(wrong(record));
+    }
     // What fails here is this machine's memory, not the KMS: it earns no grace. A second AEK that is missing shows when the record
     // is verified.
-    let secrets = Secrets { inner, outer: secret(1) };
+    let secrets = Secrets { inner: &inner, outer };
     GenerationKeys::new(record.account(), record.generation(), secrets, settings.memory_lock)
         .map(|keys| keys.with_engine(settings.engine))
         .map_err(Refreshed::Wrong)
@@ -191,6 +211,11 @@ pub(crate) fn older_keys(
             .map_err(|_| untrusted("the generation before the record's newest one has not vouched for it"))?;
     }
     Ok(older)
+}
+
+fn wrong(record: &AccountRecord) -> Refreshed {
+    let error = Error::new(ErrorKind::Untrusted, "not all of the account's AEKs were unwrapped");
+    Refreshed::Wrong(error.with_account(record.account()))
 }
 
 fn classify(error: ProviderError) -> Refreshed {

@@ -31,7 +31,7 @@ impl OlderSecrets {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it is not as long as the AEKs of its suite.
     pub(crate) fn secrets(&self) -> Result<Secrets<'_>, Error> {
-        let (inner, outer) = self.bytes.split_first_chunk().ok_or_else(Error::corrupt)?;
+        let (inner, outer) = self.bytes.split_at_checked(32).ok_or_else(Error::corrupt)?;
         let outer = match self.suite {
             Suite::Aes256Gcm if outer.is_empty() => None,
             Suite::Double => Some(outer.try_into().map_err(|_| Error::corrupt())?),

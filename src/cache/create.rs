@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -16,8 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::policy::{RecordPolicy, VersionPolicy};
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, OlderGenerations, RecordDraft, RecordState, Sequence, Slot,
-    Timestamp, VerifiedRecord,
+    AccountRecord, Custody, GenerationEntry, Limit, OlderGenerations, RecordDraft, RecordState, Sequence,
+    Slot, Standing, Terms, Timestamp, VerifiedRecord,
 };
 use crate::id::{AccountId, Generation, Suite};
 use crate::keeper::{ControlCall, Destination, Message, Met, Pending};
@@ -35,10 +36,18 @@ use crate::rotate::met;
 pub struct AccountSpec {
     id: AccountId,
     under: Under,
+    second: Option<Second>,
     outer: Option<Under>,
     store: Option<Arc<dyn RecordStore>>,
     policy: RecordPolicy,
     recoverability: Recoverability,
+}
+
+/// The second KEK of an AEK.
+#[derive(Clone)]
+enum Second {
+    Failover { under: Under, limit: Duration },
+    Joint(Under),
 }
 
 /// What an AEK is to be wrapped by.
@@ -54,12 +63,39 @@ impl AccountSpec {
         Self {
             id,
             under: Under { provider, kek },
+            second: None,
             outer: None,
             store: None,
             policy: RecordPolicy::default(),
             recoverability: Recoverability::Required,
         }
     }
+
+    /// Failover custody (contract A7): `kek` at `provider` wraps the AEK too, and stands in while the first provider is silent, for at
+    /// most `limit` since that one has last answered: a whole number of seconds up to a week;
+    /// [`Self::FAILOVER_LIMIT`] is the usual one. For good, as what it is; each KEK is rotated by itself.
+    ///
+    /// The second provider is not asked while the first one answers, and never after it refused: a refusal is written to the
+    /// record, and bars the second one on every machine until the first one unwraps again. While it stands in, the status is
+    /// [`Status::Grace`](crate::Status::Grace). When it refuses, the account is revoked. A lock is opened by the first one only. Attach with
+    /// [`Expect::failover_kek`].
+    ///
+    /// Keep the record in a [`RecordStore`]. It says when the first provider has last answered, which is written anew several times
+    /// within `limit`; where nobody writes it, a process that starts after `limit` gets nothing of the second one.
+    pub fn failover(mut self, provider: Arc<dyn KeyProvider>, kek: Kek, limit: Duration) -> Self {
+        self.second = Some(Second::Failover { under: Under { provider, kek }, limit });
+        self
+    }
+
+    /// Joint custody (contract A7): `kek` at `provider` wraps one share of the AEK, and the first KEK another. Both are needed for every
+    /// refresh: a refusal by either revokes, and the silence of either is silence. For good. Attach with [`Expect::joint_kek`].
+    pub fn joint_with(mut self, provider: Arc<dyn KeyProvider>, kek: Kek) -> Self {
+        self.second = Some(Second::Joint(Under { provider, kek }));
+        self
+    }
+
+    /// 24 hours: a night, and a day to mend what it brought.
+    pub const FAILOVER_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
     /// Double encryption (contract A6): everything is sealed by AES-256-GCM and then by ChaCha20-Poly1305, under two independent AEKs,
     /// of which the second one is under `kek` at `provider`: another KEK at the same provider, or one at another. For good: it cannot be
@@ -118,10 +154,11 @@ impl AccountSpec {
 
 impl fmt::Debug for AccountSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, under, outer, store, policy, recoverability } = self;
+        let Self { id, under, second, outer, store, policy, recoverability } = self;
         f.debug_struct("AccountSpec")
             .field("id", id)
             .field("kek", &under.kek)
+            .field("second_kek", &second.as_ref().map(|second| &second.under().kek))
             .field("outer_kek", &outer.as_ref().map(|outer| &outer.kek))
             .field("stored", &store.is_some())
             .field("policy", policy)
@@ -153,8 +190,9 @@ impl AekCache {
         let abandon = completer.abandoner();
         let providers: Vec<_> = spec.unders().map(|under| Arc::clone(&under.provider)).collect();
         let destination = Destination::of_all(&providers);
-        let deadline =
-            self.shared.settings.policy.call_deadline() * CALLS * if spec.outer.is_some() { 2 } else { 1 };
+        let deadline = self.shared.settings.policy.call_deadline()
+            * CALLS
+            * u32::try_from(spec.unders().count()).unwrap_or(1);
         let shared = Arc::downgrade(&self.shared);
         let run = Box::pin(async move {
             let result = create(&shared, spec).await;
@@ -199,7 +237,8 @@ impl AekCache {
 impl AccountSpec {
     /// What the AEKs are to be wrapped by, in the order in which a record names them.
     fn unders(&self) -> impl Iterator<Item = &Under> {
-        std::iter::once(&self.under).chain(&self.outer)
+        let second = self.second.as_ref().map(Second::under);
+        std::iter::once(&self.under).chain(second).chain(&self.outer)
     }
 
     const fn suite(&self) -> Suite {
@@ -210,15 +249,28 @@ impl AccountSpec {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let Some(outer) = &self.outer else { return Ok(()) };
         let misuse = |message| Err(Error::new(ErrorKind::Misuse, message).with_account(self.id));
-        if self.under.kek.version().is_some() != outer.kek.version().is_some() {
+        let pinned = self.under.kek.version().is_some();
+        if self.unders().any(|under| under.kek.version().is_some() != pinned) {
             return misuse("of two KEKs either both are pinned to a version or none is");
         }
-        if self.under.uri()? == outer.uri()? {
-            return misuse("double encryption is under two KEKs, and these are one");
+        let mut uris = self.unders().map(Under::uri).collect::<Result<Vec<_>, _>>()?;
+        uris.sort_unstable();
+        if uris.windows(2).any(|two| two[0] == two[1]) {
+            return misuse("the second KEK is the first one: they have to be two");
+        }
+        if matches!(&self.second, Some(Second::Failover { limit, .. }) if Limit::new(*limit).is_none()) {
+            return misuse("a failover custody is limited to at least a second and at most a week");
         }
         Ok(())
+    }
+}
+
+impl Second {
+    const fn under(&self) -> &Under {
+        match self {
+            Self::Failover { under, .. } | Self::Joint(under) => under,
+        }
     }
 }
 
@@ -267,8 +319,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     }
 
     let context = |role| WrapContext::new(spec.id, Generation::FIRST, spec.suite(), role);
-    let secret = fresh_secret();
-    let (slot, started) = spec.under.wrap(clock, &context(WrapRole::Inner), &secret).await?;
+    let Fresh { custody, secret, started } = wrap_fresh(&spec, clock, context(WrapRole::Inner)).await?;
     let outer = match &spec.outer {
         None => None,
         Some(under) => {
@@ -283,7 +334,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     let keys = GenerationKeys::new(spec.id, Generation::FIRST, secrets, settings.memory_lock)?
         .with_engine(settings.engine);
     let created = Timestamp::from_wall_nanos(started.wall_nanos());
-    let verified = first_record(&spec, slot, outer.map(|(slot, _)| slot), &keys, created)?;
+    let verified = first_record(&spec, custody, outer.map(|(slot, _)| slot), &keys, created)?;
 
     let record = Arc::new(verified.record().clone());
     let draft = Known { record: Arc::clone(&record), tag: None, verified: None };
@@ -295,9 +346,45 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     };
     let grace = settings.grace.allowed_by(verified.policy());
     let known = Known { record, tag, verified: Some(Arc::new(verified)) };
-    inner.adopt_first(clock.now(), Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace });
+    inner.adopt_first(
+        clock.now(),
+        Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace, stand_in: None, renewal: None },
+    );
     shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
     Ok(Account::new(inner, Arc::clone(&shared.keeper)))
+}
+
+/// A new AEK, and who holds it.
+struct Fresh {
+    custody: Custody,
+    secret: Zeroizing<Vec<u8>>,
+    /// Before the first unwrap that it rests on.
+    started: Moment,
+}
+
+async fn wrap_fresh(spec: &AccountSpec, clock: &Clock, context: WrapContext) -> Result<Fresh, Error> {
+    let share = fresh_secret();
+    let first = if matches!(spec.second, Some(Second::Joint(_))) { context.with_share(1) } else { context };
+    let (first, started) = spec.under.wrap(clock, &first, &share).await?;
+    let mut secret = Zeroizing::new(Vec::with_capacity(2 * 32));
+    secret.extend_from_slice(share.as_slice());
+    let custody = match &spec.second {
+        None => Custody::Single(first),
+        Some(Second::Failover { under, limit }) => {
+            let (second, _) = under.wrap(clock, &context, &share).await?;
+            let limit = Limit::new(*limit).ok_or_else(Error::corrupt)?;
+            let confirmed = Timestamp::from_wall_nanos(started.wall_nanos());
+            let terms = Terms { limit, confirmed, standing: Standing::UNSEALED };
+            Custody::Failover { first, second, terms }
+        }
+        Some(Second::Joint(under)) => {
+            let share = fresh_secret();
+            let (second, _) = under.wrap(clock, &context.with_share(2), &share).await?;
+            secret.extend_from_slice(share.as_slice());
+            Custody::Joint { first, second }
+        }
+    };
+    Ok(Fresh { custody, secret, started })
 }
 
 /// 32 random bytes, where they are wiped: on the heap, because a move would leave a copy on the stack.
@@ -312,6 +399,13 @@ fn expected(spec: &AccountSpec, record: &AccountRecord) -> Expect {
         .kek(Arc::clone(&spec.under.provider), spec.under.kek.name())
         // What this process wraps and unwraps itself needs no further proof.
         .fingerprint(record.fingerprint());
+    let expect = match &spec.second {
+        None => expect,
+        Some(Second::Failover { under, .. }) => {
+            expect.failover_kek(Arc::clone(&under.provider), under.kek.name())
+        }
+        Some(Second::Joint(under)) => expect.joint_kek(Arc::clone(&under.provider), under.kek.name()),
+    };
     match &spec.outer {
         None => expect,
         Some(outer) => expect.outer_kek(Arc::clone(&outer.provider), outer.kek.name()),
@@ -320,7 +414,7 @@ fn expected(spec: &AccountSpec, record: &AccountRecord) -> Expect {
 
 fn first_record(
     spec: &AccountSpec,
-    slot: Slot,
+    custody: Custody,
     outer: Option<Slot>,
     keys: &GenerationKeys,
     created: Timestamp,
@@ -333,7 +427,7 @@ fn first_record(
         created,
         state: RecordState::Active,
         policy: spec.policy.with_version_policy(version_policy),
-        custody: Custody::Single(slot),
+        custody,
         newest: GenerationEntry::first(keys.prks(), created),
         outer: outer.map(Custody::Single),
         older: OlderGenerations::default(),

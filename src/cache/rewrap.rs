@@ -17,7 +17,7 @@ use crate::format::policy::VersionPolicy;
 use crate::id::AccountId;
 use crate::operation::{Operation, OperationRun};
 use crate::record_store::archive::RecordArchive;
-use crate::rotate::{Retire, RotateTo, SEEN_BY_ALL, begin_rotation};
+use crate::rotate::{Retire, RotateTo, SEEN_BY_ALL, Which, begin_rotation};
 
 /// What a bulk re-wrap has done since it was begun or resumed.
 #[derive(Clone, Debug)]
@@ -178,12 +178,12 @@ fn rewrap(bulk: &Bulk<'_>, account: AccountId) -> Result<Rewrapped, Error> {
         return Ok(Rewrapped::Pinned);
     }
     let mut rewrapped = Rewrapped::Before;
-    // The second AEK of an account under double encryption too.
-    for at in 0..inner.known().record.held().len() {
-        let rotation = match begin_rotation(&inner, at, RotateTo::Latest).wait() {
+    // Under failover and joint custody the second KEK too, and under double encryption that of the second AEK.
+    for which in Which::of(&inner.known().record) {
+        let rotation = match begin_rotation(&inner, which, RotateTo::Latest).wait() {
             // Whoever came first may have done the same: the record as it is now tells.
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                begin_rotation(&inner, at, RotateTo::Latest).wait()
+                begin_rotation(&inner, which, RotateTo::Latest).wait()
             }
             rotation => rotation,
         };

@@ -97,6 +97,8 @@ pub struct CheckedRecord {
     pub kek: KekUri,
     /// The versions of it that the record needs: the one in use, and that of the standby wrap.
     pub versions: Vec<KekVersion>,
+    /// The second KEK, under failover or joint custody, and the versions of it that the record needs.
+    pub second: Option<(KekUri, Vec<KekVersion>)>,
     /// The KEK that wraps the second AEK, under double encryption, and the versions of it that the record needs.
     pub outer: Option<(KekUri, Vec<KekVersion>)>,
     /// When the account was created.
@@ -332,17 +334,19 @@ impl RecordCheck {
 
 impl CheckedRecord {
     fn of(record: &AccountRecord) -> Self {
-        let mut needed = record.held().into_iter().map(|held| {
-            let mut versions = vec![held.slot.wrapped.version().clone()];
-            versions.extend(held.slot.standby.as_ref().map(|standby| standby.version().clone()));
-            (held.slot.wrapped.kek().clone(), versions)
+        let mut needed = record.slots().into_iter().map(|slot| {
+            let mut versions = vec![slot.wrapped.version().clone()];
+            versions.extend(slot.standby.as_ref().map(|standby| standby.version().clone()));
+            (slot.wrapped.kek().clone(), versions)
         });
         let (kek, versions) = needed.next().expect("a record has an AEK");
+        let second = if record.second_kek().is_some() { needed.next() } else { None };
         let outer = needed.next();
         Self {
             sequence: record.sequence(),
             kek,
             versions,
+            second,
             outer,
             account_created: record.created(),
             aek_created: record.generation_created(),

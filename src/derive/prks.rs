@@ -20,7 +20,8 @@ use crate::secret::MemoryLock;
 /// What was unwrapped of one generation. Borrowed: whoever holds the secrets wipes them.
 #[derive(Clone, Copy)]
 pub(crate) struct Secrets<'a> {
-    pub(crate) inner: &'a [u8; 32],
+    /// 32 bytes, or 64 under joint custody: both shares.
+    pub(crate) inner: &'a [u8],
     /// The second AEK, where the suite is double.
     pub(crate) outer: Option<&'a [u8; 32]>,
 }

@@ -25,7 +25,7 @@ mod generation;
 mod older;
 mod values;
 
-pub(crate) use custody::{Custody, Slot};
+pub(crate) use custody::{Custody, Limit, Slot, Standing, Terms};
 pub(crate) use generation::GenerationEntry;
 pub(crate) use older::{MAX_OLDER, OlderGeneration, OlderGenerations};
 pub(crate) use values::Timestamp;
@@ -69,6 +69,8 @@ pub(crate) struct RecordDraft {
 /// One secret that has to be unwrapped, and what wraps it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held<'a> {
+    /// Which of [`AccountRecord::slots`].
+    pub(crate) at: usize,
     /// What its wraps are bound to.
     pub(crate) context: WrapContext,
     pub(crate) slot: &'a Slot,
@@ -219,9 +221,30 @@ impl AccountRecord {
         self.draft.newest.created.into()
     }
 
+    /// The second KEK of a failover or joint custody.
+    #[must_use]
+    pub fn second_kek(&self) -> Option<&KekUri> {
+        self.draft.custody.second().map(|slot| slot.wrapped.kek())
+    }
+
+    /// The exact version of it.
+    #[must_use]
+    pub fn second_kek_version(&self) -> Option<&KekVersion> {
+        self.draft.custody.second().map(|slot| slot.wrapped.version())
+    }
+
+    /// The other version of it that wraps too, if any.
+    #[must_use]
+    pub fn second_standby_version(&self) -> Option<&KekVersion> {
+        self.draft.custody.second().and_then(|slot| slot.standby.as_ref()).map(Wrapped::version)
+    }
+
+    pub(crate) const fn custody(&self) -> &Custody {
+        &self.draft.custody
+    }
+
     const fn slot(&self) -> &Slot {
-        let Custody::Single(slot) = &self.draft.custody;
-        slot
+        self.draft.custody.first()
     }
 
     /// The customer's terms.
@@ -240,16 +263,50 @@ impl AccountRecord {
     }
 
     fn outer_slot(&self) -> Option<&Slot> {
-        self.draft.outer.as_ref().map(|Custody::Single(slot)| slot)
+        self.draft.outer.as_ref().map(Custody::first)
     }
 
-    /// Everything that has to be unwrapped to verify the record and to open under its newest generation: the AEK first, then
-    /// the second one.
+    /// All slots: the first, the second where there are two, and then that of the second AEK.
+    pub(crate) fn slots(&self) -> Vec<&Slot> {
+        let custody = &self.draft.custody;
+        std::iter::once(custody.first()).chain(custody.second()).chain(self.outer_slot()).collect()
+    }
+
+    /// Everything that has to be unwrapped to verify the record and to open under its newest generation: the AEK first, or both of
+    /// its shares, then the second one.
     pub(crate) fn held(&self) -> Vec<Held<'_>> {
-        let outer = self.outer_slot().map(|slot| Held { context: self.context(WrapRole::Outer), slot });
-        let mut held = vec![Held { context: self.wrap_context(), slot: self.slot() }];
-        held.extend(outer);
+        let (context, slot) = (self.wrap_context(), self.slot());
+        let mut held = match &self.draft.custody {
+            Custody::Single(_) | Custody::Failover { .. } => vec![Held { at: 0, context, slot }],
+            Custody::Joint { first, second } => vec![
+                Held { at: 0, context: context.with_share(1), slot: first },
+                Held { at: 1, context: context.with_share(2), slot: second },
+            ],
+        };
+        held.extend(self.outer_held());
         held
+    }
+
+    /// The same, where the second KEK of a failover custody stands in for the first one. `None` where there is none.
+    pub(crate) fn held_by_second(&self) -> Option<Vec<Held<'_>>> {
+        let Custody::Failover { second, .. } = &self.draft.custody else { return None };
+        let second = Held { at: 1, context: self.wrap_context(), slot: second };
+        Some(std::iter::once(second).chain(self.outer_held()).collect())
+    }
+
+    fn outer_held(&self) -> Option<Held<'_>> {
+        let at = 1 + usize::from(self.draft.custody.second().is_some());
+        self.outer_slot().map(|slot| Held { at, context: self.context(WrapRole::Outer), slot })
+    }
+
+    /// The record that follows this one where the first KEK of a failover custody has refused. Needs no key, and is as authentic as this
+    /// one. `None` for another custody, and where that is recorded already.
+    pub(crate) fn barred(&self) -> Option<Self> {
+        let Standing::Open { bar } = self.draft.custody.terms()?.standing else { return None };
+        let draft = self.draft.barred().ok()??;
+        let mut writer = draft.write();
+        writer.put(&bar);
+        Some(Self { draft, bytes: writer.into_bytes().into_boxed_slice() })
     }
 
     /// The wraps to ask for, in the order of [`Self::held`].
@@ -332,6 +389,18 @@ impl VerifiedRecord {
         self.0.draft.state
     }
 
+    /// The next record, which says that the first KEK of a failover custody has unwrapped at `confirmed`: the second one is barred no
+    /// longer. `None` for another custody.
+    ///
+    /// # Errors
+    /// As [`Self::successor`].
+    pub(crate) fn confirmed(&self, confirmed: Timestamp) -> Result<Option<RecordDraft>, Error> {
+        let mut draft = self.successor()?;
+        let Some(terms) = draft.custody.terms_mut() else { return Ok(None) };
+        *terms = Terms { confirmed, standing: Standing::UNSEALED, ..*terms };
+        Ok(Some(draft))
+    }
+
     /// The next record of the same account, to be changed and sealed.
     ///
     /// # Errors
@@ -386,12 +455,33 @@ impl RecordDraft {
             && entries.any(|entry| *entry == before.newest)
     }
 
-    /// Changes the slot that is number `at` of [`AccountRecord::held`].
+    /// Changes the slot that is number `at` of [`AccountRecord::slots`].
     pub(crate) fn replace_slot(&mut self, at: usize, slot: Slot) {
-        match (at, &mut self.outer) {
-            (0, _) => self.custody = Custody::Single(slot),
-            (_, outer) => *outer = Some(Custody::Single(slot)),
+        match (at, self.custody.second_mut()) {
+            (0, _) => *self.custody.first_mut() = slot,
+            (1, Some(second)) => *second = slot,
+            _ => self.outer = Some(Custody::Single(slot)),
         }
+    }
+
+    /// What follows this where the first KEK of a failover custody has refused.
+    fn barred(&self) -> Result<Option<Self>, Error> {
+        let mut next = Self { sequence: self.sequence.next()?, ..self.clone() };
+        let Some(terms) = next.custody.terms_mut() else { return Ok(None) };
+        terms.standing = Standing::Barred;
+        Ok(Some(next))
+    }
+
+    /// Lets anyone record a refusal of the first KEK.
+    fn with_bar(mut self, prks: &Prks) -> Result<Self, Error> {
+        if self.custody.terms().is_some_and(|terms| matches!(terms.standing, Standing::Open { .. }))
+            && let Some(barred) = self.barred()?
+            && let Some(terms) = self.custody.terms_mut()
+        {
+            let bar = prks.mac(MacUse::Record, MAC_NAME, &[barred.write().as_bytes()]);
+            terms.standing = Standing::Open { bar };
+        }
+        Ok(self)
     }
 
     /// Authenticates this under `prks`, which are those of the newest generation.
@@ -403,15 +493,16 @@ impl RecordDraft {
         if !self.newest.is_of(prks) {
             return Err(Error::new(ErrorKind::Misuse, "a record is sealed under another generation's key"));
         }
-        let mut writer = self.write();
+        let draft = self.with_bar(prks)?;
+        let mut writer = draft.write();
         // What cannot be read back as it was meant is never written.
-        if !Self::parse(&mut Reader::new(writer.as_bytes())).is_ok_and(|again| again == self) {
+        if !Self::parse(&mut Reader::new(writer.as_bytes())).is_ok_and(|again| again == draft) {
             return Err(Error::new(ErrorKind::Misuse, "a record that contradicts itself is not sealed"));
         }
         let mac = prks.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
         writer.put(&mac);
         let bytes = writer.into_bytes().into_boxed_slice();
-        Ok(VerifiedRecord(AccountRecord { draft: self, bytes }))
+        Ok(VerifiedRecord(AccountRecord { draft, bytes }))
     }
 
     fn write(&self) -> Writer {
@@ -457,7 +548,7 @@ impl RecordDraft {
         let newest = GenerationEntry::parse(reader)?;
         let outer = match newest.suite {
             Suite::Aes256Gcm => None,
-            Suite::Double => Some(Custody::parse(reader)?),
+            Suite::Double => Some(Custody::parse_single(reader)?),
         };
         let older = OlderGenerations::parse(&newest, reader)?;
         Ok(Self { account, sequence, created, state, policy, custody, newest, outer, older })

@@ -12,7 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Caps, Purpose};
+use super::authority::{Caps, Destination, Purpose};
 use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
@@ -21,6 +21,7 @@ use super::{Abandon, CallId, Chore, Counters, Message, Met, Setup};
 use crate::account::{AccountInner, AccountKey, Refreshed};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
+use crate::id::Epoch;
 use crate::lease::{Answer, AttemptId, Event};
 use crate::provider::ProviderError;
 
@@ -54,6 +55,12 @@ struct Tracked {
     account: Weak<AccountInner>,
     lane: LaneId,
     queued: Option<Turn>,
+    /// Where the second provider of a failover custody is asked.
+    second: Option<Destination>,
+    /// Where that waits for its turn.
+    second_queued: Option<(LaneId, Turn)>,
+    /// Whether it waits, or is under way.
+    second_busy: bool,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
     timer: Option<u64>,
 }
@@ -74,6 +81,12 @@ enum CallKind {
         attempt: AttemptId,
         refused: Option<Refusal>,
     },
+    /// An unwrap by the second provider of its failover custody, begun in `epoch`.
+    Second {
+        account: AccountKey,
+        epoch: Epoch,
+        refused: Option<Refusal>,
+    },
     Control {
         abandon: Option<Abandon>,
     },
@@ -82,7 +95,7 @@ enum CallKind {
 impl CallKind {
     const fn purpose(&self) -> Purpose {
         match self {
-            Self::Refresh { .. } => Purpose::Refresh,
+            Self::Refresh { .. } | Self::Second { .. } => Purpose::Refresh,
             Self::Control { .. } => Purpose::Control,
         }
     }
@@ -188,7 +201,15 @@ impl EventLoop {
     fn attach(&mut self, account: &Arc<AccountInner>) {
         let lane = self.lanes.id(account.destination());
         let key = account.key();
-        let tracked = Tracked { account: Arc::downgrade(account), lane, queued: None, timer: None };
+        let tracked = Tracked {
+            account: Arc::downgrade(account),
+            lane,
+            queued: None,
+            second: account.second_destination().cloned(),
+            second_queued: None,
+            second_busy: false,
+            timer: None,
+        };
         self.accounts.insert(key, tracked);
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.accounts.insert(key);
@@ -205,6 +226,9 @@ impl EventLoop {
             Some(turn) => self.leave(tracked.lane, turn),
             None => self.lanes.settle(tracked.lane),
         }
+        if let Some((lane, turn)) = tracked.second_queued {
+            self.leave(lane, turn);
+        }
     }
 
     /// Queues the account's attempt if one is due, and sets its timer.
@@ -218,10 +242,22 @@ impl EventLoop {
             let (lane, queued) = (tracked.lane, tracked.queued);
             if queued.is_none_or(|turn| turn.rank != rank) {
                 let number = queued.map_or(self.next_turn, |turn| turn.number);
-                let turn = Turn { rank, number, account: key };
+                let turn = Turn { rank, number, account: key, second: false };
                 tracked.queued = Some(turn);
                 self.enter(lane, queued, turn);
             }
+        }
+        if let Some(tracked) = self.accounts.get_mut(&key)
+            && schedule.wants_second
+            && !tracked.second_busy
+            && let Some(destination) = &tracked.second
+        {
+            tracked.second_busy = true;
+            let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
+            let turn = Turn { rank, number: self.next_turn, account: key, second: true };
+            let lane = self.lanes.id(destination);
+            tracked.second_queued = Some((lane, turn));
+            self.enter(lane, None, turn);
         }
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
@@ -322,6 +358,8 @@ impl EventLoop {
                     };
                     Ended::Refresh(*account, *attempt, refreshed)
                 }
+                // What it refused was heard then.
+                CallKind::Second { account, .. } => Ended::Second(*account),
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
             Counters::add(&self.counters.late);
@@ -338,6 +376,7 @@ impl EventLoop {
                         self.share_silence(now, lane, begun);
                     }
                 }
+                Ended::Second(account) => self.end_second(now, account),
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
                 Ended::Control(None) => {}
             }
@@ -361,6 +400,22 @@ impl EventLoop {
     fn on_pending_refusal(&mut self, now: Moment, id: CallId, refusal: Refusal) {
         let deadline = now.plus(self.call_deadline);
         let Some(call) = self.calls.get_mut(&id) else { return };
+        if let CallKind::Second { account, epoch, refused } = &mut call.kind {
+            *refused = Some(refusal);
+            let (key, epoch) = (*account, *epoch);
+            if !call.abandoned {
+                call.deadline = deadline;
+            }
+            self.feed(now, key, Event::SecondRefused { epoch, refusal });
+            // What it unwraps by a newer record, it unwraps after the refusal.
+            let closed = self.account(key).map(|account| account.epoch_of_lease());
+            if let (Some(Call { kind: CallKind::Second { epoch, .. }, .. }), Some(closed)) =
+                (self.calls.get_mut(&id), closed)
+            {
+                *epoch = closed;
+            }
+            return;
+        }
         let CallKind::Refresh { account, attempt, refused } = &mut call.kind else { return };
         *refused = Some(refusal);
         let (account, attempt) = (*account, *attempt);
@@ -372,6 +427,9 @@ impl EventLoop {
 
     fn on_refreshed(&mut self, now: Moment, id: CallId, refreshed: Refreshed) {
         let Some(call) = self.calls.remove(&id) else { return };
+        if let CallKind::Second { account, epoch, .. } = call.kind {
+            return self.on_second(now, &call, account, epoch, refreshed);
+        }
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
         let met = match &refreshed {
@@ -398,6 +456,31 @@ impl EventLoop {
         {
             self.tell_neighbours(now, call.lane, key, Event::AuthorityRefused);
         }
+    }
+
+    fn on_second(&mut self, now: Moment, call: &Call, key: AccountKey, epoch: Epoch, refreshed: Refreshed) {
+        let met = match &refreshed {
+            Refreshed::NoRecord(_) | Refreshed::Purged => None,
+            Refreshed::Silent(_) => Some(Met::Silence),
+            _ => Some(Met::Answers),
+        };
+        self.end_call(call, met);
+        // Late, it is heard where it refuses.
+        if (!call.abandoned || matches!(refreshed, Refreshed::Refused(..)))
+            && let Some(account) = self.account(key)
+        {
+            account.take_stood_in(now, epoch, refreshed);
+        }
+        if !call.abandoned {
+            self.end_second(now, key);
+        }
+    }
+
+    fn end_second(&mut self, now: Moment, key: AccountKey) {
+        if let Some(tracked) = self.accounts.get_mut(&key) {
+            tracked.second_busy = false;
+        }
+        self.look_at(now, key);
     }
 
     fn on_control_done(&mut self, id: CallId, met: Met) {
@@ -490,6 +573,7 @@ impl EventLoop {
 
 enum Ended {
     Refresh(AccountKey, AttemptId, Refreshed),
+    Second(AccountKey),
     Control(Option<Abandon>),
 }
 

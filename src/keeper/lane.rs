@@ -19,6 +19,8 @@ pub(super) struct Turn {
     /// First come first served.
     pub(super) number: u64,
     pub(super) account: AccountKey,
+    /// For the second provider of its failover custody.
+    pub(super) second: bool,
 }
 
 /// What people ask for, and the watch for newer versions.

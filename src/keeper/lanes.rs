@@ -135,7 +135,7 @@ mod tests {
     }
 
     const fn turn(rank: u32, number: u64) -> Turn {
-        Turn { rank, number, account: AccountKey::new(number) }
+        Turn { rank, number, account: AccountKey::new(number), second: false }
     }
 
     #[test]

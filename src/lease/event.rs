@@ -26,6 +26,21 @@ pub(crate) enum Event {
     AuthorityRefused,
     /// The record was changed by somebody: look at it, soon.
     RecordChanged,
+    /// Of a failover custody: the second provider has unwrapped, in a call begun in `epoch`, while the first one was silent.
+    StoodIn {
+        epoch: Epoch,
+        started: Moment,
+        /// When the first one has last answered, as far as the record says.
+        confirmed: Moment,
+        /// For how long since then the second one may stand in.
+        limit: Duration,
+        max_grace: Option<Duration>,
+    },
+    /// The second provider has refused, in a call begun in `epoch`.
+    SecondRefused {
+        epoch: Epoch,
+        refusal: Refusal,
+    },
     Lock,
     Unlock,
     Delete,

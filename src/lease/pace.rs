@@ -15,6 +15,8 @@ pub(crate) struct Past {
     pub(super) last_begun: Option<Moment>,
     pub(super) tokens: Tokens,
     pub(super) flaps: Flaps,
+    /// The first provider of a failover custody has refused.
+    pub(super) barred: bool,
 }
 
 /// A small token bucket for what people ask for: three at once, one more each 6 s.

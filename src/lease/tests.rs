@@ -9,6 +9,7 @@ mod invariants;
 mod outages;
 mod pace;
 mod schedule;
+mod second;
 mod table;
 mod time_and_news;
 mod watch;

@@ -59,6 +59,11 @@ impl WrapContext {
         Self { generation, ..self }
     }
 
+    /// The same of one share of a secret.
+    pub(crate) const fn with_share(self, share: u8) -> Self {
+        Self { share, ..self }
+    }
+
     /// A context for tests of a provider.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
@@ -82,6 +87,10 @@ impl WrapContext {
     #[must_use]
     pub const fn suite(&self) -> Suite {
         self.suite
+    }
+
+    pub(crate) const fn role(&self) -> WrapRole {
+        self.role
     }
 
     /// The additional data, for a KMS that takes bytes: label, account, generation (big-endian),

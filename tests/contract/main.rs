@@ -8,6 +8,7 @@ mod bulk;
 mod bulkheads;
 mod calls;
 mod common;
+mod custody;
 mod deletion;
 mod directory;
 mod double;

@@ -10,8 +10,7 @@ const CONTRACT: &str = "## 18. ";
 
 /// First letter, and the numbers from which to which.
 const REQUIRED: &[(char, u8, u8)] = &[
-    ('A', 1, 6),
-    ('A', 8, 8),
+    ('A', 1, 8),
     ('B', 1, 6),
     ('B', 8, 12),
     ('C', 1, 9),

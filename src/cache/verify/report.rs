@@ -74,7 +74,7 @@ impl VerifyReport {
     pub(super) fn add(&mut self, check: RecordCheck) {
         let is_newest = check.which == WhichRecord::Newest;
         self.accounts += u64::from(is_newest);
-        let CheckedRecord { sequence: _, kek, versions, outer, account_created: _, aek_created } =
+        let CheckedRecord { sequence: _, kek, versions, second, outer, account_created: _, aek_created } =
             match check.result {
                 Ok(checked) => checked,
                 Err(error) if is_newest && error.kind() == ErrorKind::Deleted => {
@@ -89,8 +89,9 @@ impl VerifyReport {
         } else {
             self.kept += 1;
         }
-        let outer = outer
+        let outer = second
             .into_iter()
+            .chain(outer)
             .flat_map(|(kek, versions)| versions.into_iter().map(move |version| (kek.clone(), version)));
         for needed in versions.into_iter().map(|version| (kek.clone(), version)).chain(outer) {
             let need = self.needed.entry(needed).or_default();

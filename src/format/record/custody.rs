@@ -1,7 +1,15 @@
-//! Who holds the newest AEK of an account: the KEK, and the wraps that it made.
+//! Who holds an AEK of an account: the KEKs, and the wraps that they made.
 //!
-//! Imports: `format::codec`, the provider's vocabulary, `error`.
+//! ```text
+//! single     one KEK wraps the AEK
+//! failover   two KEKs wrap the same AEK; the second one stands in while the first one's KMS is silent
+//! joint      two KEKs wrap a share each, and the AEK is both
+//! ```
+//! Imports: `record::values`, `format::codec`, the provider's vocabulary, `error`.
 
+use std::time::Duration;
+
+use super::values::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::format::codec::{Reader, Writer};
 use crate::provider::{KekUri, KekVersion, WrapAlgorithm, Wrapped};
@@ -11,6 +19,79 @@ use crate::provider::{KekUri, KekVersion, WrapAlgorithm, Wrapped};
 pub(crate) enum Custody {
     /// The AEK, wrapped by one KEK.
     Single(Slot),
+    /// The AEK, wrapped by two KEKs, and when the second one may be used.
+    Failover { first: Slot, second: Slot, terms: Terms },
+    /// Two secrets that are the AEK together, each wrapped by a KEK of its own.
+    Joint { first: Slot, second: Slot },
+}
+
+/// When the second KEK of a failover custody may stand in for the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// For how long since the first KEK's KMS has last answered, in whole seconds.
+    pub(crate) limit: Limit,
+    /// When that was, as far as anybody has recorded it.
+    pub(crate) confirmed: Timestamp,
+    pub(crate) standing: Standing,
+}
+
+/// How long a second KEK may stand in, at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(u32);
+
+/// What is recorded of a refusal by the first KEK's KMS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// None. Carries the MAC of the record that follows this one when the first one refuses, so that whoever hears of it can record it
+    /// and needs no key for that: a process that has just started has none, and one that was refused has none any more.
+    Open { bar: [u8; 32] },
+    /// It has refused, and has not unwrapped since. The second one is barred.
+    Barred,
+}
+
+impl Standing {
+    /// Not barred. The MAC is filled in when the record is sealed.
+    pub(crate) const UNSEALED: Self = Self::Open { bar: [0; 32] };
+}
+
+impl Limit {
+    /// A week.
+    pub(crate) const MOST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    /// `limit` in whole seconds, if it is at least one and at most [`Self::MOST`].
+    pub(crate) fn new(limit: Duration) -> Option<Self> {
+        let seconds = u32::try_from(limit.as_secs()).ok()?;
+        (seconds > 0 && Duration::from_secs(seconds.into()) <= Self::MOST).then_some(Self(seconds))
+    }
+
+    pub(crate) const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl Terms {
+    fn write(&self, writer: &mut Writer) {
+        let Self { limit, confirmed, standing } = self;
+        writer.u32(limit.0);
+        confirmed.write(writer);
+        writer.flag(matches!(standing, Standing::Barred));
+        if let Standing::Open { bar } = standing {
+            writer.put(bar);
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let limit = Limit::new(Duration::from_secs(reader.u32()?.into())).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Format,
+                "a record lets its second KEK stand in for longer than a week, or not at all",
+            )
+        })?;
+        let confirmed = Timestamp::parse(reader)?;
+        let standing =
+            if reader.flag()? { Standing::Barred } else { Standing::Open { bar: reader.array()? } };
+        Ok(Self { limit, confirmed, standing })
+    }
 }
 
 /// One secret, wrapped by one KEK.
@@ -29,12 +110,87 @@ impl Custody {
                 writer.u8(SINGLE);
                 slot.write(writer);
             }
+            Self::Failover { first, second, terms } => {
+                writer.u8(FAILOVER);
+                first.write(writer);
+                second.write(writer);
+                terms.write(writer);
+            }
+            Self::Joint { first, second } => {
+                writer.u8(JOINT);
+                first.write(writer);
+                second.write(writer);
+            }
         }
+    }
+
+    /// The custody of a second AEK, which one KEK holds.
+    pub(super) fn parse_single(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        match Self::parse(reader)? {
+            single @ Self::Single(_) => Ok(single),
+            _ => Err(Error::new(ErrorKind::Format, "a second AEK that more than one KEK holds")),
+        }
+    }
+
+    pub(crate) const fn first(&self) -> &Slot {
+        match self {
+            Self::Single(slot) | Self::Failover { first: slot, .. } | Self::Joint { first: slot, .. } => slot,
+        }
+    }
+
+    pub(crate) const fn second(&self) -> Option<&Slot> {
+        match self {
+            Self::Single(_) => None,
+            Self::Failover { second, .. } | Self::Joint { second, .. } => Some(second),
+        }
+    }
+
+    pub(crate) fn first_mut(&mut self) -> &mut Slot {
+        match self {
+            Self::Single(slot) | Self::Failover { first: slot, .. } | Self::Joint { first: slot, .. } => slot,
+        }
+    }
+
+    pub(crate) fn second_mut(&mut self) -> Option<&mut Slot> {
+        match self {
+            Self::Single(_) => None,
+            Self::Failover { second, .. } | Self::Joint { second, .. } => Some(second),
+        }
+    }
+
+    pub(crate) const fn terms(&self) -> Option<&Terms> {
+        match self {
+            Self::Failover { terms, .. } => Some(terms),
+            Self::Single(_) | Self::Joint { .. } => None,
+        }
+    }
+
+    pub(crate) fn terms_mut(&mut self) -> Option<&mut Terms> {
+        match self {
+            Self::Failover { terms, .. } => Some(terms),
+            Self::Single(_) | Self::Joint { .. } => None,
+        }
+    }
+
+    fn two(reader: &mut Reader<'_>) -> Result<(Slot, Slot), Error> {
+        let (first, second) = (Slot::parse(reader)?, Slot::parse(reader)?);
+        if first.wrapped.kek() == second.wrapped.kek() {
+            return Err(Error::new(ErrorKind::Format, "a record's two KEKs are one"));
+        }
+        Ok((first, second))
     }
 
     pub(super) fn parse(reader: &mut Reader<'_>) -> Result<Self, Error> {
         match reader.u8()? {
             SINGLE => Slot::parse(reader).map(Self::Single),
+            FAILOVER => {
+                let (first, second) = Self::two(reader)?;
+                Ok(Self::Failover { first, second, terms: Terms::parse(reader)? })
+            }
+            JOINT => {
+                let (first, second) = Self::two(reader)?;
+                Ok(Self::Joint { first, second })
+            }
             _ => Err(Error::new(ErrorKind::Format, "a record of an unknown kind of custody")),
         }
     }
@@ -91,5 +247,10 @@ fn malformed<E>(_: E) -> Error {
 }
 
 const SINGLE: u8 = 1;
+const FAILOVER: u8 = 2;
+const JOINT: u8 = 3;
 /// The longest name of a kind of provider, in bytes.
 pub(crate) const MAX_PROVIDER_LEN: usize = 64;
+
+#[cfg(test)]
+mod tests;

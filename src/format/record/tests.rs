@@ -211,7 +211,7 @@ fn f1_unknown_versions_suites_kinds_states_and_counts_are_refused() {
         (41, 0, "state"),
         (41, 3, "state"),
         (68, 0, "custody"),
-        (68, 2, "custody"),
+        (68, 4, "custody"),
         (fingerprint - 18, 0, "generation"),
         (fingerprint - 17, 0, "suite"),
         (fingerprint - 17, 3, "suite"),

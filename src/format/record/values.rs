@@ -72,6 +72,16 @@ impl Timestamp {
         Self(self.0.saturating_add(by.as_secs()).min(Self::MAX))
     }
 
+    /// What [`Self::from_wall_nanos`] takes; `None` after the year 2554.
+    pub(crate) const fn exact_wall_nanos(self) -> Option<u64> {
+        self.0.checked_mul(1_000_000_000)
+    }
+
+    /// How long after `earlier` this is; `None` where it is before.
+    pub(crate) fn seconds_since(self, earlier: Self) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_secs)
+    }
+
     pub(crate) fn write(self, writer: &mut Writer) {
         writer.u64(self.0);
     }

@@ -79,7 +79,12 @@ impl EventLoop {
         }
         while let Some(turn) = self.lanes.get_mut(id).and_then(|lane| lane.admit_due(now, caps, load)) {
             self.leave(id, turn);
-            if self.start_refresh(now, id, turn.account) {
+            let started = if turn.second {
+                self.start_second(now, id, turn.account)
+            } else {
+                self.start_refresh(now, id, turn.account)
+            };
+            if started {
                 if let Some(lane) = self.lanes.get_mut(id) {
                     lane.control_was_last = false;
                 }
@@ -138,8 +143,44 @@ impl EventLoop {
         let refresh = async move {
             let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
             account.refresh(&clock, &pending).await
-            // The keys go with the message, not with this call's hold on the account.
         };
+        self.run_refresh(now, lane, id, refresh);
+        true
+    }
+
+    fn start_second(&mut self, now: Moment, lane: LaneId, key: AccountKey) -> bool {
+        let Some(tracked) = self.accounts.get_mut(&key) else { return false };
+        tracked.second_queued = None;
+        let Some(account) = tracked.account.upgrade() else {
+            self.detach(key);
+            return false;
+        };
+        // The first one may have answered meanwhile.
+        let Some(epoch) = account.begin_second(now) else {
+            self.end_second(now, key);
+            return false;
+        };
+        Counters::add(&self.counters.refreshes);
+        let kind = CallKind::Second { account: key, epoch, refused: None };
+        let id = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
+        let outbox = self.outbox.clone();
+        let clock = self.clock.clone();
+        let stand_in = async move {
+            let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
+            account.stand_in(&clock, &pending).await
+        };
+        self.run_refresh(now, lane, id, stand_in);
+        true
+    }
+
+    /// The keys go with the message, not with the call's hold on its account.
+    fn run_refresh(
+        &mut self,
+        now: Moment,
+        lane: LaneId,
+        id: CallId,
+        refresh: impl Future<Output = Refreshed> + Send + 'static,
+    ) {
         let work = async move {
             let refreshed = CatchPanic(Box::pin(refresh))
                 .await
@@ -151,7 +192,6 @@ impl EventLoop {
         if let Err(error) = run {
             self.take(Message::Refreshed(id, Box::new(Refreshed::Silent(error))));
         }
-        true
     }
 
     fn start_control(&mut self, now: Moment, lane: LaneId, asked: Asked) {
@@ -198,7 +238,7 @@ impl EventLoop {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.lanes.change(lane, |bulkhead| match &kind {
-            CallKind::Refresh { .. } => bulkhead.begin(now),
+            CallKind::Refresh { .. } | CallKind::Second { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
         self.calls.insert(id, Call { lane, begun: now, deadline, kind, abandoned: false });

@@ -193,10 +193,13 @@ impl World {
             flaps: Flaps { last, doublings },
             jitter: _,
             overtaken,
+            second: Second { exists: _, barred, due: second_due, last_begun: second_begun, verified },
         } = lease;
+        hash.other(barred);
+        hash.moments([*second_due, *second_begun, *verified]);
         hash.other(std::mem::discriminant(phase));
-        if let Phase::Held(Held { since, silent_at, tainted, seen }) = phase {
-            hash.moments([Some(*since), *silent_at]);
+        if let Phase::Held(Held { since, stood_in, silent_at, tainted, seen }) = phase {
+            hash.moments([*since, *stood_in, *silent_at]);
             hash.other((tainted, seen));
         }
         hash.other(matches!(phase, Phase::Deleted { locked: true }));

@@ -1,0 +1,121 @@
+//! The second provider of a failover custody, beside the machine of the first: when it is asked, and what its answers are worth.
+//!
+//! Imports: `lease`, `clock`, `error`, `id`.
+
+use std::time::Duration;
+
+use super::{Closed, Effects, Held, Lease, MIN_SPACING, Phase, Publish, Seen, spaced_from};
+use crate::clock::Moment;
+use crate::error::Refusal;
+use crate::id::Epoch;
+
+/// What concerns the second provider of a failover custody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Second {
+    pub(super) exists: bool,
+    /// The first one has refused, and has not unwrapped since.
+    pub(super) barred: bool,
+    /// When it is to be asked; `None` while the first one is not silent.
+    pub(super) due: Option<Moment>,
+    pub(super) last_begun: Option<Moment>,
+    /// When the first one's last verified unwrap started, in this process.
+    pub(super) verified: Option<Moment>,
+}
+
+impl Lease {
+    /// The same machine, of an account with a second provider to stand in for the first.
+    pub(crate) fn with_second(self) -> Self {
+        Self { second: Second { exists: true, ..self.second }, ..self }
+    }
+
+    /// Whether the second provider should be asked now.
+    pub(crate) fn wants_second(&self, now: Moment) -> bool {
+        self.second_at().is_some_and(|at| now.reached(at))
+    }
+
+    /// A call of the second provider begins, in this epoch. Whatever comes of it, the next one is due at the distance at which
+    /// a lease that it renewed has room for it.
+    pub(crate) fn begin_second(&mut self, now: Moment) -> Epoch {
+        let again = if matches!(self.phase, Phase::Held(_)) { MIN_SPACING } else { self.policy.refresh() };
+        self.second.last_begun = Some(now);
+        self.second.due = Some(now.plus(again));
+        self.epoch
+    }
+
+    /// When the second provider is to be asked: while the first one is silent, and nothing else stands against it.
+    pub(crate) fn second_at(&self) -> Option<Moment> {
+        let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
+        let due = self.second.due.filter(|_| open && !self.second.barred)?;
+        Some(spaced_from(due, self.second.last_begun))
+    }
+
+    /// The first provider has refused: from here on the second one is nobody.
+    pub(crate) fn bar_second(&mut self) {
+        self.second.barred = true;
+        self.second.due = None;
+    }
+
+    /// What the second provider of a failover custody is for.
+    pub(super) fn first_is_silent(&mut self, now: Moment) {
+        let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
+        if open && self.second.exists && !self.second.barred {
+            self.second.due = self.second.due.or(Some(now));
+        }
+    }
+
+    pub(super) fn on_stood_in(
+        &mut self,
+        now: Moment,
+        epoch: Epoch,
+        started: Moment,
+        recorded: Moment,
+        limit: Duration,
+        max_grace: Option<Duration>,
+    ) -> Effects {
+        // Where it is due no longer, the first one has answered meanwhile.
+        if epoch != self.epoch || self.second_at().is_none() {
+            return Effects::default();
+        }
+        let policy = self.cache_policy.shortened(max_grace);
+        let ours = self.second.verified.map(|verified| verified.plus(limit));
+        // The later one, as a whole: each is true, and a mix of the two would outlast both.
+        let end = match ours {
+            Some(ours) if ours.boot_nanos() > recorded.boot_nanos() => ours,
+            _ => recorded,
+        };
+        let end = end.earlier(started.plus(policy.fresh_for()));
+        if now.reached(end) {
+            return Effects::default();
+        }
+        let held = match self.phase {
+            Phase::Held(held) if held.tainted => return Effects::default(),
+            Phase::Held(held) => Held { stood_in: Some(end), ..held },
+            _ => Held {
+                since: None,
+                stood_in: Some(end),
+                silent_at: Some(now),
+                tainted: false,
+                seen: Seen::Lapsed,
+            },
+        };
+        self.policy = policy;
+        self.phase = Phase::Held(held);
+        self.second.due =
+            Some(started.plus(self.jitter.between(policy.shortest_interval(), policy.longest_interval())));
+        let expired = self.expire(now);
+        let publish =
+            self.deadlines().map(|(fresh_until, valid_until)| Publish::Keys { fresh_until, valid_until });
+        Effects { publish, ..Effects::default() }.then(expired)
+    }
+
+    pub(super) fn on_second_refused(&mut self, now: Moment, epoch: Epoch, refusal: Refusal) -> Effects {
+        if epoch != self.epoch || self.second_at().is_none() {
+            return Effects::default();
+        }
+        self.second.due = Some(now.plus(self.jitter.near(self.policy.refresh())));
+        match self.phase {
+            Phase::Revoked => Effects::default(),
+            _ => self.close(Phase::Revoked, Closed::Revoked(refusal)),
+        }
+    }
+}
