@@ -371,7 +371,7 @@ impl Shared {
         if registry.by_id.len() == registry.by_id.capacity() {
             registry.by_id.retain(|_, account| is_attached(account));
         }
-        let calls = 1 + u64::from(account.is_double());
+        let calls = u64::from(account.slots());
         account.sit(self.seats.take(calls).map_err(|error| error.with_account(id))?);
         registry.by_id.insert(id, Arc::downgrade(account));
         Ok(())
