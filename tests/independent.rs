@@ -38,39 +38,63 @@ struct World {
     _cache: AekCache,
     account: Account,
     kek: String,
+    custody: Custody,
+    /// Under failover or joint custody.
+    second_kek: Option<String>,
     /// Under double encryption.
     outer_kek: Option<String>,
 }
 
-/// One of each suite.
-fn worlds() -> [World; 2] {
-    [world(Suite::Aes256Gcm), world(Suite::Double)]
+/// As a record numbers them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Custody {
+    Single = 1,
+    Failover = 2,
+    Joint = 3,
 }
 
-fn world(suite: Suite) -> World {
+/// One of each suite, under each custody.
+fn worlds() -> Vec<World> {
+    let custodies = [Custody::Single, Custody::Failover, Custody::Joint];
+    let suites = [Suite::Aes256Gcm, Suite::Double];
+    suites.into_iter().flat_map(|suite| custodies.map(|custody| world(suite, custody))).collect()
+}
+
+fn world(suite: Suite, custody: Custody) -> World {
     let directory = tempfile::tempdir().unwrap();
     let kms = LocalKms::create(directory.path().join("kms.json")).unwrap();
     kms.create_key("orders", KeyOptions::default()).unwrap();
     kms.create_key("second", KeyOptions::default()).unwrap();
+    kms.create_key("outer", KeyOptions::default()).unwrap();
     let kms: Arc<dyn KeyProvider> = Arc::new(kms);
     let kek = kms.authority().uri_of("orders").unwrap().to_string();
     let cache = AekCache::builder().build().unwrap();
     let mut spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest("orders"));
-    let outer_kek = (suite == Suite::Double).then(|| kms.authority().uri_of("second").unwrap().to_string());
+    let uri = |name: &str| kms.authority().uri_of(name).unwrap().to_string();
+    let outer_kek = (suite == Suite::Double).then(|| uri("outer"));
     if outer_kek.is_some() {
-        spec = spec.double_encryption(kms, Kek::latest("second"));
+        spec = spec.double_encryption(kms.clone(), Kek::latest("outer"));
     }
+    let second_kek = (custody != Custody::Single).then(|| uri("second"));
+    let second = Kek::latest("second");
+    let spec = match custody {
+        Custody::Single => spec,
+        Custody::Failover => spec.failover(kms, second, AccountSpec::FAILOVER_LIMIT),
+        Custody::Joint => spec.joint_with(kms, second),
+    };
     let account = cache.create(spec).unwrap();
-    World { directory, _cache: cache, account, kek, outer_kek }
+    World { directory, _cache: cache, account, kek, custody, second_kek, outer_kek }
 }
 
 impl World {
     /// What Python gets: the KMS's file, the record, and nothing that is secret beside.
     fn vector(&self, name: String, more: Value) -> Value {
         let file = std::fs::read_to_string(self.directory.path().join("kms.json")).unwrap();
-        let name = format!("{name}, suite {}", 1 + u8::from(self.outer_kek.is_some()));
+        let custody = self.custody as u8;
+        let name = format!("{name}, suite {}, custody {custody}", 1 + u8::from(self.outer_kek.is_some()));
         let mut vector = json!({
             "name": name, "file": file, "kek": self.kek, "outer_kek": self.outer_kek, "account": hex(self.account.id().as_bytes()),
+            "custody": custody, "second_kek": self.second_kek,
             "record": hex(&self.account.record().to_bytes()),
         });
         vector.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -138,6 +162,11 @@ fn f1_python_opens_what_the_library_seals_from_the_kms_file_on() {
             "op": "block", "object": hex(id.object().as_bytes()), "index": id.index(), "aad": hex(b"tenant-42"),
             "plain": hex(&plain(len)), "sealed": hex(&sealed),
         });
+        if world.custody == Custody::Failover {
+            let mut fields = fields.clone();
+            fields["first_is_silent"] = json!(true);
+            vectors.push(world.vector(format!("block of {len} bytes, the first KEK silent"), fields));
+        }
         vectors.push(world.vector(format!("block of {len} bytes"), fields));
     }
     let directory = tempfile::tempdir().unwrap();

@@ -60,6 +60,7 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("MAX_PROVIDER_LEN", super::record::MAX_PROVIDER_LEN as u64),
         ("MAX_OLDER", super::record::MAX_OLDER as u64),
         ("MAX_SEALED_LEN", super::record::MAX_SEALED_LEN as u64),
+        ("Limit::MOST", super::record::Limit::MOST.as_secs()),
         ("KekUri::MAX_LEN", KekUri::MAX_LEN as u64),
         ("KekVersion::MAX_LEN", KekVersion::MAX_LEN as u64),
         ("WrapAlgorithm::MAX_LEN", WrapAlgorithm::MAX_LEN as u64),

@@ -134,7 +134,7 @@ fn owners() -> Vec<Owner> {
     for byte in [0, 1, 0x7F, 0x80, 0xFF] {
         owners.push(Owner { account: [byte; 16], ..usual.clone() });
         owners.push(Owner { secret: [byte; 32], ..usual.clone() });
-        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1, outer: None });
+        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1, ..Owner::usual() });
     }
     owners
 }

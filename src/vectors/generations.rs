@@ -17,7 +17,7 @@ use crate::secret::MemoryLock;
 
 /// A record, its newest generation first.
 #[derive(Clone)]
-struct Chain {
+pub(super) struct Chain {
     newest: Owner,
     /// Each under its own seed of R, and with the secrets that are sealed in its place.
     older: Vec<(Owner, Owner)>,
@@ -25,10 +25,16 @@ struct Chain {
     linked_by: Owner,
 }
 
-/// The secrets of a generation, drawn from its number.
+/// The secrets of a generation, drawn from its number. Under one KEK.
 fn of_generation(suite: Suite, generation: u32) -> Owner {
     let outer = (suite == Suite::Double).then(|| bytes(&format!("outer secret of {generation}")));
     Owner { generation, secret: bytes(&format!("secret of {generation}")), outer, ..Owner::usual() }
+}
+
+/// The same under joint custody.
+fn of_two_shares(suite: Suite, generation: u32) -> Owner {
+    let second_share = Some(bytes(&format!("second share of {generation}")));
+    Owner { second_share, ..of_generation(suite, generation) }
 }
 
 /// The five fields of a generation, six in suite 2.
@@ -52,20 +58,30 @@ const fn born(generation: u32) -> (u64, u64) {
 impl Chain {
     /// Generations of these numbers, the newest first.
     fn of(suite: Suite, numbers: &[u32]) -> Self {
-        let all: Vec<Owner> = numbers.iter().map(|number| of_generation(suite, *number)).collect();
+        Self::held_by(suite, numbers, false)
+    }
+
+    /// The same, where the AEK of each generation is one or, under joint custody, two shares.
+    pub(super) fn held_by(suite: Suite, numbers: &[u32], joint: bool) -> Self {
+        let owner = if joint { of_two_shares } else { of_generation };
+        let all: Vec<Owner> = numbers.iter().map(|number| owner(suite, *number)).collect();
         let (newest, older) = all.split_first().expect("not empty");
         let linked_by = older.first().unwrap_or(newest).clone();
         let older = older.iter().map(|owner| (owner.clone(), owner.clone())).collect();
         Self { newest: newest.clone(), older, linked_by }
     }
 
+    pub(super) fn newest(&self) -> Owner {
+        self.newest.clone()
+    }
+
     /// What stands after the newest generation and its custody.
-    fn tail(&self) -> Vec<u8> {
+    pub(super) fn tail(&self) -> Vec<u8> {
         let mut tail = u16::try_from(self.older.len()).unwrap().to_be_bytes().to_vec();
         for (owner, inside) in &self.older {
             let (created, active_from) = born(owner.generation);
             tail.extend(named(owner, created, active_from));
-            let secrets = Secrets { inner: &inside.secret, outer: inside.outer.as_ref() };
+            let secrets = Secrets { inner: &inside.inner(), outer: inside.outer.as_ref() };
             let r = bytes(&format!("R of {}", owner.generation));
             let sealed = self.newest.keys().seal_older_with(owner.generation(), secrets, r).unwrap();
             tail.extend(u16::try_from(sealed.len()).unwrap().to_be_bytes());
@@ -84,10 +100,14 @@ impl Chain {
         tail
     }
 
+    /// Who owns each older generation.
+    pub(super) fn fields(&self) -> Vec<Value> {
+        self.older.iter().map(|(owner, _)| Value::Object(owner.fields())).collect()
+    }
+
     fn valid(&self, file: &mut File, name: &str) {
         let sealed = with_older(&self.newest, &self.tail());
-        let older: Vec<Value> = self.older.iter().map(|(owner, _)| Value::Object(owner.fields())).collect();
-        file.push(name, &self.newest, json!({ "sealed": hex(&sealed), "older": older }));
+        file.push(name, &self.newest, json!({ "sealed": hex(&sealed), "older": self.fields() }));
     }
 
     fn invalid(&self, file: &mut File, name: impl Into<String>, sealed: &[u8], error: ErrorKind) {

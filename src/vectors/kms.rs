@@ -51,7 +51,7 @@ pub(super) fn wraps() -> File {
     let mut file = File::new("wrap");
     let mut owners: Vec<Owner> = GENERATIONS.map(Owner::of_generation).into();
     for byte in [0, 0xFF] {
-        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1, outer: None });
+        owners.push(Owner { account: [byte; 16], secret: [byte; 32], generation: 1, ..Owner::usual() });
     }
     for (i, owner) in owners.iter().enumerate() {
         for role in [WrapRole::Inner, WrapRole::Preflight] {

@@ -37,14 +37,22 @@ mod takeovers;
 struct Owner {
     account: [u8; 16],
     generation: u32,
+    /// The first share of it, under joint custody.
     secret: [u8; 32],
+    second_share: Option<[u8; 32]>,
     /// The second secret, in suite 2.
     outer: Option<[u8; 32]>,
 }
 
 impl Owner {
     fn usual() -> Self {
-        Self { account: bytes("account"), generation: 1, secret: bytes("secret"), outer: None }
+        Self {
+            account: bytes("account"),
+            generation: 1,
+            secret: bytes("secret"),
+            second_share: None,
+            outer: None,
+        }
     }
 
     fn usual_of(suite: Suite) -> Self {
@@ -68,9 +76,15 @@ impl Owner {
         Generation::new(self.generation).expect("vectors have no generation zero")
     }
 
+    /// What its keys are derived from: 64 bytes under joint custody.
+    fn inner(&self) -> Vec<u8> {
+        let second = self.second_share.as_ref().map_or(&[][..], <[u8; 32]>::as_slice);
+        [&self.secret[..], second].concat()
+    }
+
     fn keys(&self) -> GenerationKeys {
         let lock = MemoryLock::BestEffort;
-        let secrets = Secrets { inner: &self.secret, outer: self.outer.as_ref() };
+        let secrets = Secrets { inner: &self.inner(), outer: self.outer.as_ref() };
         GenerationKeys::new(self.account(), self.generation(), secrets, lock).unwrap()
     }
 
@@ -83,7 +97,7 @@ impl Owner {
 
     fn fields(&self) -> Map<String, Value> {
         let owner = json!({
-            "account": hex(&self.account), "generation": self.generation, "secret": hex(&self.secret),
+            "account": hex(&self.account), "generation": self.generation, "secret": hex(&self.inner()),
         });
         let mut fields = owner.as_object().expect("is one").clone();
         if let Some(outer) = &self.outer {
@@ -95,10 +109,13 @@ impl Owner {
     fn read(vector: &Value) -> Self {
         let generation = u32::try_from(number(vector, "generation")).unwrap();
         let outer = vector.get("outer_secret").map(|_| unhex_array(vector, "outer_secret"));
+        let secret = unhex(vector, "secret");
+        let (first, second) = secret.split_first_chunk().expect("a secret, or two shares");
         Self {
             account: unhex_array(vector, "account"),
             generation,
-            secret: unhex_array(vector, "secret"),
+            secret: *first,
+            second_share: (!second.is_empty()).then(|| second.try_into().expect("as long as the first")),
             outer,
         }
     }
@@ -163,6 +180,7 @@ fn files() -> Vec<File> {
         records::file(),
         records::double(),
         generations::file(),
+        records::custody(),
         scopes::file(),
         #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
         takeovers::file(),
@@ -201,6 +219,7 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
                 "object" | "double_object" => objects::check,
                 "record" | "double_record" => records::check,
                 "generations" => generations::check,
+                "custody" => records::check_custody,
                 "scope" => scopes::check,
                 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
                 "takeover" => takeovers::check,

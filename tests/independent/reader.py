@@ -49,6 +49,7 @@ MAX_SEGMENT_ENTRIES = 1000
 MAX_SEGMENT_LEN = 1 << 20
 MAX_PATH = 4096
 MAX_TAG = 1024
+MAX_STAND_IN = 604800
 DAY = 86400
 
 SINGLE = 1
@@ -60,6 +61,9 @@ OBJECT_FRAME = 2
 ROLE_AEK = 1
 ROLE_SECOND_AEK = 2
 ROLE_PREFLIGHT = 255
+ONE_KEK = 1
+FAILOVER = 2
+JOINT = 3
 
 
 class Refused(Exception):
@@ -143,10 +147,10 @@ def expand(prk, info):
 
 
 class Keys:
-    """Of one secret, or of two in suite 2."""
+    """Of one secret, or of two in suite 2. Under joint custody the first one is two shares, joined."""
 
     def __init__(self, account, generation, secret, outer_secret=None):
-        assert len(account) == 16 and len(secret) == 32 and 1 <= generation < 1 << 32
+        assert len(account) == 16 and len(secret) in (32, 64) and 1 <= generation < 1 << 32
         self.account = account
         self.generation = generation
         self.prk = self.extract(INNER, secret)
@@ -211,8 +215,8 @@ def open_layers(keys, kind, object_, index, r, aad, sealed):
 # Section 3: what a KMS wraps
 
 
-def wrap_context(account, generation, role=ROLE_AEK, suite=SINGLE):
-    return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([suite, role, 0])
+def wrap_context(account, generation, role=ROLE_AEK, suite=SINGLE, share=0):
+    return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([suite, role, share])
 
 
 def wrap_names(account, generation, role=ROLE_AEK, suite=SINGLE):
@@ -225,13 +229,13 @@ def wrap_names(account, generation, role=ROLE_AEK, suite=SINGLE):
     }
 
 
-def wrap_input(account, generation, secret, role=ROLE_AEK, suite=SINGLE):
-    return bytes([1, suite, role, 0]) + be(generation, 4) + account + secret
+def wrap_input(account, generation, secret, role=ROLE_AEK, suite=SINGLE, share=0):
+    return bytes([1, suite, role, share]) + be(generation, 4) + account + secret
 
 
-def unwrapped_secret(plain, account, generation, role=ROLE_AEK, suite=SINGLE):
+def unwrapped_secret(plain, account, generation, role=ROLE_AEK, suite=SINGLE, share=0):
     require(len(plain) == 56, "length of what was unwrapped")
-    same(plain[:24], wrap_input(account, generation, b"", role, suite), "wrapped for something else")
+    same(plain[:24], wrap_input(account, generation, b"", role, suite, share), "wrapped for something else")
     return plain[24:]
 
 
@@ -387,7 +391,22 @@ def parse_record(data):
     require(1 <= record["limit_bytes"] <= MAX_BYTES, "limit of bytes")
     record["limit_age_days"] = take.number(4)
     require(1 <= record["limit_age_days"] <= MAX_AGE_DAYS, "limit of age")
-    record["provider"], record["kek"], record["wrap"], record["standby"] = parse_custody(take)
+    custody = take.number(1)
+    require(custody in (ONE_KEK, FAILOVER, JOINT), "custody")
+    record["provider"], record["kek"], record["wrap"], record["standby"] = parse_slot(take)
+    if custody != ONE_KEK:
+        record["custody"] = custody
+        second = parse_slot(take)
+        record["second_provider"], record["second_kek"], record["second_wrap"], record["second_standby"] = second
+        require(record["second_kek"] != record["kek"], "two KEKs that are one")
+    if custody == FAILOVER:
+        # What the record that follows a refusal is made from: see `barred_record`.
+        record["terms_at"] = len(record["content"]) - len(take.data)
+        record["limit"] = take.number(4)
+        require(1 <= record["limit"] <= MAX_STAND_IN, "limit of the second KEK")
+        record["confirmed"] = take.time()
+        record["barred"] = take.flag()
+        record["bar"] = None if record["barred"] else take.take(32)
     newest = parse_generation(take)
     record["newest"] = newest["fields"]
     record["generation"] = newest["generation"]
@@ -396,7 +415,8 @@ def parse_record(data):
     record["kcv"] = newest["kcvs"][0]
     if newest["suite"] == DOUBLE:
         record["outer_kcv"] = newest["kcvs"][1]
-        _, record["outer_kek"], record["outer_wrap"], record["outer_standby"] = parse_custody(take)
+        require(take.number(1) == ONE_KEK, "custody of a second AEK")
+        _, record["outer_kek"], record["outer_wrap"], record["outer_standby"] = parse_slot(take)
     record["older"] = parse_older(take, newest)
     record["link"] = take.take(32) if record["older"] else None
     take.end()
@@ -449,8 +469,14 @@ def open_older(keys, older):
     return found
 
 
-def parse_custody(take):
-    require(take.number(1) == 1, "custody")
+def barred_record(record):
+    """The record that follows this one when the first KMS refuses. It takes no key to write it."""
+    content, at = record["content"], record["terms_at"] + 12
+    sequence = be(record["sequence"] + 1, 8)
+    return content[:25] + sequence + content[33:at] + b"\x01" + content[at + 33 :] + record["bar"]
+
+
+def parse_slot(take):
     provider = take.text(MAX_PROVIDER)
     kek = take.text(MAX_URI)
     scheme, colon, _ = kek.partition("://")
@@ -471,6 +497,8 @@ def parse_wrap(take):
 
 
 def verify_record(record, secret, outer_secret=None):
+    shares = 2 if record.get("custody") == JOINT else 1
+    require(len(secret) == 32 * shares, "another custody than is expected")
     require(("outer_kcv" in record) == (outer_secret is not None), "another suite than is expected")
     keys = Keys(record["account"], record["generation"], secret, outer_secret)
     same(keys.kcvs[0], record["kcv"], "another AEK")
@@ -484,19 +512,28 @@ def verify_record(record, secret, outer_secret=None):
     return keys
 
 
-def open_record(data, account, kek, unwrap, outer_kek=None):
-    """`unwrap(kek, version, algorithm, wrapped, context)` is the KMS; one for both KEKs in suite 2."""
+def open_record(data, account, kek, unwrap, outer_kek=None, second_kek=None, custody=ONE_KEK, first_is_silent=False):
+    """`unwrap(kek, version, algorithm, wrapped, context)` is the KMS; one for all KEKs here."""
     record = parse_record(data)
     suite = DOUBLE if "outer_kcv" in record else SINGLE
     require(record.get("outer_kek") == outer_kek, "record under another second KEK")
     require(record["account"] == account, "record of another account")
     require(record["kek"] == kek, "record under another KEK")
-    def secret_of(kek, wrap, role):
-        context = wrap_context(account, record["generation"], role, suite)
-        plain = unwrap(kek, **wrap, context=context)
-        return unwrapped_secret(plain, account, record["generation"], role, suite)
+    require(record.get("custody", ONE_KEK) == custody, "record of another custody")
+    require(record.get("second_kek") == second_kek, "record under another KEK beside the first")
 
-    secret = secret_of(kek, record["wrap"], ROLE_AEK)
+    def secret_of(kek, wrap, role, share=0):
+        context = wrap_context(account, record["generation"], role, suite, share)
+        plain = unwrap(kek, **wrap, context=context)
+        return unwrapped_secret(plain, account, record["generation"], role, suite, share)
+
+    if custody == JOINT:
+        secret = secret_of(kek, record["wrap"], ROLE_AEK, 1) + secret_of(second_kek, record["second_wrap"], ROLE_AEK, 2)
+    elif first_is_silent:
+        require(custody == FAILOVER and not record["barred"], "nobody stands in")
+        secret = secret_of(second_kek, record["second_wrap"], ROLE_AEK)
+    else:
+        secret = secret_of(kek, record["wrap"], ROLE_AEK)
     outer_secret = secret_of(outer_kek, record["outer_wrap"], ROLE_SECOND_AEK) if outer_kek else None
     return record, verify_record(record, secret, outer_secret)
 
@@ -715,11 +752,11 @@ def check_record(vector):
     outer = unhex(vector, "outer_secret") if "outer_secret" in vector else None
     verify_record(record, unhex(vector, "secret"), outer)
     fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in record.items()}
-    for name in ("wrap", "standby", "outer_wrap", "outer_standby"):
+    for name in ("wrap", "standby", "second_wrap", "second_standby", "outer_wrap", "outer_standby"):
         if fields.get(name):
             fields[name] = dict(fields[name], wrapped=fields[name]["wrapped"].hex())
-    for name in ("content", "mac", "newest", "older", "link"):
-        del fields[name]
+    for name in ("content", "mac", "newest", "older", "link", "terms_at", "bar"):
+        fields.pop(name, None)
     expect(fields, vector.get("fields"), "fields")
 
 
@@ -730,6 +767,20 @@ def check_generations(vector):
     found = [(older.generation, [kcv.hex() for kcv in older.kcvs]) for older in keys.older]
     said = [keys_of(older) for older in vector.get("older", [])]
     expect(found, [(older.generation, [kcv.hex() for kcv in older.kcvs]) for older in said], "older generations")
+
+
+def check_custody(vector):
+    check_record(vector)
+    check_generations(vector)
+    record = parse_record(unhex(vector, "sealed"))
+    require("custody" in record, "one KEK alone")
+    next_ = barred_record(record) if record.get("bar") else None
+    expect(next_, vector.get("barred"), "the record of a refusal")
+    if next_:
+        barred = parse_record(next_)
+        outer = unhex(vector, "outer_secret") if "outer_secret" in vector else None
+        verify_record(barred, unhex(vector, "secret"), outer)
+        require(barred["barred"] and barred["sequence"] == record["sequence"] + 1, "no record of a refusal")
 
 
 def check_scope(vector):
@@ -764,7 +815,8 @@ def check_local_kms(vector):
 def check_chain(vector):
     """From the LocalKms file and the record to the plaintext: nothing secret is in the vector but the file."""
     kms = LocalKms(vector["file"].encode())
-    _, keys = open_record(unhex(vector, "record"), unhex(vector, "account"), vector["kek"], kms.unwrap, vector.get("outer_kek"))
+    custody = (vector.get("outer_kek"), vector.get("second_kek"), vector.get("custody", ONE_KEK), vector.get("first_is_silent", False))
+    _, keys = open_record(unhex(vector, "record"), unhex(vector, "account"), vector["kek"], kms.unwrap, *custody)
     if vector["op"] == "block":
         aad = unhex(vector, "aad")
         expect_plain(open_block(keys, unhex(vector, "object"), vector["index"], aad, unhex(vector, "sealed")), vector)
@@ -787,6 +839,7 @@ CHECKS = {
     "double_object": check_object,
     "double_record": check_record,
     "generations": check_generations,
+    "custody": check_custody,
     "scope": check_scope,
     "takeover": check_takeover,
     "local_kms": check_local_kms,

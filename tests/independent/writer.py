@@ -47,7 +47,8 @@ def main(tasks, out):
     for task in json.loads(pathlib.Path(tasks).read_text(encoding="utf-8")):
         bytes_ = {name: bytes.fromhex(task[name]) for name in ("account", "record", "object", "aad", "plain")}
         kms = reader.LocalKms(task["file"].encode())
-        _, keys = reader.open_record(bytes_["record"], bytes_["account"], task["kek"], kms.unwrap, task.get("outer_kek"))
+        custody = [task.get(name) for name in ("outer_kek", "second_kek")] + [task.get("custody", reader.ONE_KEK)]
+        _, keys = reader.open_record(bytes_["record"], bytes_["account"], task["kek"], kms.unwrap, *custody)
         parts = [bytes.fromhex(part) for part in task["parts"]]
         block = seal_frame(keys, BLOCK, 0, bytes_["object"], task["index"], bytes_["aad"], bytes_["plain"])
         sealed = seal_object(keys, bytes_["object"], task["log2"], parts, bytes_["plain"])
