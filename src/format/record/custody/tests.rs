@@ -3,6 +3,7 @@
 use super::*;
 use crate::derive::{Prks, Secrets};
 use crate::error::ErrorKind;
+use crate::evidence::report;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::OlderGenerations;
 use crate::format::record::{
@@ -136,6 +137,31 @@ fn a7_slots_that_were_swapped_or_replaced_and_another_kind_of_custody_are_no_rec
             assert!(matches!(kind, ErrorKind::Untrusted | ErrorKind::Format));
         }
     }
+}
+
+#[test]
+fn f5_r4_every_flipped_bit_of_a_record_that_two_keks_hold_is_refused() {
+    let (mut bits, mut rejected) = (0, 0);
+    let open = || sealed(failover(), &prks(&[0x5E; 32])).record().clone();
+    let records = [
+        (open(), prks(&[0x5E; 32])),
+        (open().barred().unwrap(), prks(&[0x5E; 32])),
+        (sealed(joint(), &prks(&[0x5E; 64])).record().clone(), prks(&[0x5E; 64])),
+    ];
+    for (record, prks) in records {
+        let bytes = record.to_bytes();
+        record.verify(&prks).expect("the original is fine");
+        bits += 8 * bytes.len();
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let believed = AccountRecord::parse(&flipped).and_then(|record| record.verify(&prks));
+            let error = believed.expect_err("a flipped bit");
+            assert!(matches!(error.kind(), ErrorKind::Format | ErrorKind::Untrusted), "bit {bit}: {error}");
+            rejected += 1;
+        }
+    }
+    report("R4", "flips of three records of two KEKs rejected", rejected, "=", bits);
 }
 
 #[test]
