@@ -17,6 +17,7 @@ pub(crate) mod state;
 mod sync;
 pub(crate) mod tally;
 pub(crate) mod unwrap;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;

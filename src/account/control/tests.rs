@@ -7,6 +7,7 @@ use crate::account::Account;
 use crate::cache::{AccountSpec, AekCache};
 use crate::clock::ManualClock;
 use crate::error::{ErrorKind, Refusal};
+use crate::keeper::Pending;
 use crate::provider::Kek;
 use crate::provider::block_on;
 use crate::rotate::RotateTo;
