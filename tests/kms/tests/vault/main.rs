@@ -3,6 +3,7 @@
 
 mod answers;
 mod broken;
+mod custody;
 mod fleet;
 mod kept_answers;
 mod logins;
