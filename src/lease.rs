@@ -141,6 +141,7 @@ impl Lease {
             // Due by the wall clock alone: from here on the distance decides, on the other clock.
             self.due = self.due.earlier(now);
         }
+        self.second.keep_distance(now);
         expired.then(effects)
     }
 

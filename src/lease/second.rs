@@ -22,6 +22,20 @@ pub(super) struct Second {
     pub(super) verified: Option<Moment>,
 }
 
+impl Second {
+    /// C1: its calls start at least 6 s apart too, on the boot-time clock.
+    fn spaced(&self, now: Moment) -> bool {
+        self.last_begun.is_none_or(|last| now.boot_nanos() >= last.plus(MIN_SPACING).boot_nanos())
+    }
+
+    /// Where it is due by the wall clock alone, the distance decides from here on, on the other clock.
+    pub(super) fn keep_distance(&mut self, now: Moment) {
+        if let Some(due) = self.due.filter(|due| now.reached(*due) && !self.spaced(now)) {
+            self.due = Some(due.earlier(now));
+        }
+    }
+}
+
 impl Lease {
     /// The same machine, of an account with a second provider to stand in for the first.
     pub(crate) fn with_second(self) -> Self {
@@ -30,7 +44,7 @@ impl Lease {
 
     /// Whether the second provider should be asked now.
     pub(crate) fn wants_second(&self, now: Moment) -> bool {
-        self.second_at().is_some_and(|at| now.reached(at))
+        self.second_at().is_some_and(|at| now.reached(at)) && self.second.spaced(now)
     }
 
     /// A call of the second provider begins, in this epoch. Whatever comes of it, the next one is due at the distance at which

@@ -4,6 +4,7 @@
 //! and shows each step to a [`Watch`], which knows the contract and nothing of the machine's inside.
 
 mod explore;
+mod explore_second;
 mod forged;
 mod invariants;
 mod outages;

@@ -5,6 +5,7 @@
 //! determines its future and nothing is lost by visiting it once.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::*;
@@ -92,21 +93,35 @@ fn so_does_every_history_that_begins_late() {
 }
 
 /// Plays every move in every state, and counts the states.
-fn explore(mut frontier: Vec<World>, deepest: u64) -> usize {
+fn explore(frontier: Vec<World>, deepest: u64) -> usize {
+    explore_all(frontier, deepest, &ALPHABET, |world, step| {
+        world.lease.jitter = Jitter::new(1);
+        let played = world.play(step)?;
+        Ok::<_, Breach>(played.then(|| world.fingerprint()))
+    })
+}
+
+/// The same of any world. `play` makes a move and gives the state's fingerprint, or nothing where the move is none there.
+pub(super) fn explore_all<W: Clone + Debug, M: Copy + Debug, B: Debug>(
+    mut frontier: Vec<W>,
+    deepest: u64,
+    alphabet: &[M],
+    play: impl Fn(&mut W, M) -> Result<Option<u64>, B>,
+) -> usize {
     let mut seen = HashSet::new();
     let mut moves = 0_u64;
     for depth in 1..=deepest {
         let mut next = Vec::new();
-        for (world, step) in frontier.iter().flat_map(|world| ALPHABET.map(|step| (world, step))) {
+        for (world, step) in frontier.iter().flat_map(|world| alphabet.iter().map(move |step| (world, *step)))
+        {
             let mut after = world.clone();
-            after.lease.jitter = Jitter::new(1);
-            match after.play(step) {
-                Ok(true) => {}
-                Ok(false) => continue,
+            let fingerprint = match play(&mut after, step) {
+                Ok(Some(fingerprint)) => fingerprint,
+                Ok(None) => continue,
                 Err(breach) => panic!("{breach:?} by {step:?} at depth {depth} from {world:#?}"),
-            }
+            };
             moves += 1;
-            if seen.insert(after.fingerprint()) && depth < deepest {
+            if seen.insert(fingerprint) && depth < deepest {
                 next.push(after);
             }
         }
@@ -176,7 +191,31 @@ impl World {
     /// A hash of all that decides the future. Destructured in full: a new field has to be thought about.
     fn fingerprint(&self) -> u64 {
         let Self { lease, watch, now, flight, stale } = self;
-        let mut hash = Relative { now: *now, hasher: DefaultHasher::new() };
+        let mut hash = Relative::at(*now);
+        hash.lease(lease);
+        hash.other((flight.is_some(), stale.is_some()));
+        watch.fingerprint(&mut hash);
+        hash.finish()
+    }
+}
+
+/// Hashes moments by their distance from now.
+pub(super) struct Relative {
+    now: Moment,
+    hasher: DefaultHasher,
+}
+
+impl Relative {
+    pub(super) fn at(now: Moment) -> Self {
+        Self { now, hasher: DefaultHasher::new() }
+    }
+
+    pub(super) fn finish(&self) -> u64 {
+        self.hasher.finish()
+    }
+
+    /// Of a machine, all that decides what it will do.
+    pub(super) fn lease(&mut self, lease: &Lease) {
         let Lease {
             policy: _,
             cache_policy: _,
@@ -195,32 +234,21 @@ impl World {
             overtaken,
             second: Second { exists: _, barred, due: second_due, last_begun: second_begun, verified },
         } = lease;
-        hash.other(barred);
-        hash.moments([*second_due, *second_begun, *verified]);
-        hash.other(std::mem::discriminant(phase));
+        self.other(barred);
+        self.moments([*second_due, *second_begun, *verified]);
+        self.other(std::mem::discriminant(phase));
         if let Phase::Held(Held { since, stood_in, silent_at, tainted, seen }) = phase {
-            hash.moments([*since, *stood_in, *silent_at]);
-            hash.other((tainted, seen));
+            self.moments([*since, *stood_in, *silent_at]);
+            self.other((tainted, seen));
         }
-        hash.other(matches!(phase, Phase::Deleted { locked: true }));
-        hash.moments([attempt.map(|attempt| attempt.begun)]);
-        hash.other(attempt.map(|attempt| (attempt.due, attempt.unlock)));
-        hash.moments([*last_begun, Some(*due), Some(*filled)]);
-        hash.moments(*last);
-        hash.other((failures, unlock_wanted, asked, left, doublings, overtaken));
-        hash.other((flight.is_some(), stale.is_some()));
-        watch.fingerprint(&mut hash);
-        hash.hasher.finish()
+        self.other(matches!(phase, Phase::Deleted { locked: true }));
+        self.moments([attempt.map(|attempt| attempt.begun)]);
+        self.other(attempt.map(|attempt| (attempt.due, attempt.unlock)));
+        self.moments([*last_begun, Some(*due), Some(*filled)]);
+        self.moments(*last);
+        self.other((failures, unlock_wanted, asked, left, doublings, overtaken));
     }
-}
 
-/// Hashes moments by their distance from now.
-pub(super) struct Relative {
-    now: Moment,
-    hasher: DefaultHasher,
-}
-
-impl Relative {
     pub(super) fn moments(&mut self, moments: impl IntoIterator<Item = Option<Moment>>) {
         for moment in moments {
             moment

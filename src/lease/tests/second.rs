@@ -126,6 +126,21 @@ fn a7_calls_of_the_second_keep_their_distance() {
 }
 
 #[test]
+fn a7_c1_a_wall_clock_that_jumps_buys_no_calls_of_the_second() {
+    let mut pair = Pair::standing_in();
+    pair.silence();
+    let begun = pair.lease.second.last_begun.expect("it stands in");
+    for _ in 0..10 {
+        let wall = pair.now.plus(Duration::from_secs(60)).wall_nanos();
+        pair.now = Moment::from_nanos(begun.plus(MIN_SPACING).boot_nanos() - 1, wall);
+        pair.lease.on(pair.now, Event::Wake);
+        assert!(!pair.lease.wants_second(pair.now));
+    }
+    pair.now = Moment::from_nanos(begun.plus(MIN_SPACING).boot_nanos(), pair.now.wall_nanos());
+    assert!(pair.lease.wants_second(pair.now));
+}
+
+#[test]
 fn a7_a_success_of_the_second_lasts_f_and_is_never_fresh() {
     let mut pair = Pair::cold();
     pair.silence();
