@@ -63,6 +63,7 @@ impl Arrived {
             use_them(&front[..len])
         } else {
             self.gathered.clear();
+            self.gathered.reserve_exact(len);
             for chunk in &self.chunks {
                 let missing = len - self.gathered.len();
                 self.gathered.extend_from_slice(&chunk[..chunk.len().min(missing)]);

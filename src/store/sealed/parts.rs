@@ -110,11 +110,12 @@ impl Parts {
         Ok(part_len)
     }
 
-    /// A part grows to a bit more than its length before it is cut.
+    /// A part grows to less than a frame more than its length before it is cut. All of that is taken at once: a buffer that
+    /// doubles would hold up to twice as much, for as long as the part is on its way.
     fn make_room(&mut self, part_len: usize) {
-        let frame = self.layout.block_len();
-        if self.part.capacity() < frame {
-            self.part.reserve(self.least.min(part_len) + frame);
+        if self.part.capacity() < part_len {
+            let frame = self.layout.frame_len(self.layout.block_len());
+            self.part.reserve_exact(part_len + frame - self.part.len());
         }
     }
 
