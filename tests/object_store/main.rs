@@ -8,6 +8,7 @@
 
 use strongroom::store::{Artifacts, SealedStore, StoreReseal};
 
+mod acknowledged;
 mod artifacts;
 mod conformance;
 mod copies;

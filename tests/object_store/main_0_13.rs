@@ -10,6 +10,7 @@ extern crate object_store_0_13 as object_store;
 
 use strongroom::store::object_store_0_13::{Artifacts, SealedStore, StoreReseal};
 
+mod acknowledged;
 mod artifacts;
 mod conformance;
 mod copies;

@@ -209,6 +209,21 @@ pub(crate) struct Bent {
     /// Whether a write that fails was done all the same, and whether everything after it fails too.
     fails_after: AtomicBool,
     fails_on: AtomicBool,
+    interruption: Arc<Mutex<Option<Interruption>>>,
+}
+
+/// A customer whose key is out of service and back again while an operation of the store is under way.
+#[derive(Debug)]
+struct Interruption {
+    customer: Arc<Customer>,
+    nth: usize,
+}
+
+/// To be called as the `nth` operation begins.
+fn interrupt(interruption: &Mutex<Option<Interruption>>, nth: usize) {
+    if let Some(Interruption { customer, .. }) = interruption.lock().unwrap().take_if(|due| due.nth == nth) {
+        customer.interrupt();
+    }
 }
 
 impl Bent {
@@ -224,6 +239,17 @@ impl Bent {
     pub(crate) fn fail_at(&self, nth: usize) {
         self.operations.store(0, Ordering::SeqCst);
         self.fail_at.store(nth, Ordering::SeqCst);
+    }
+
+    /// Has the customer interrupted during the nth operation from now.
+    pub(crate) fn interrupt_at(&self, customer: &Arc<Customer>, nth: usize) {
+        self.operations.store(0, Ordering::SeqCst);
+        *self.interruption.lock().unwrap() = Some(Interruption { customer: customer.clone(), nth });
+    }
+
+    /// Whether there were fewer operations than it waited for, and then it does not wait any more.
+    pub(crate) fn was_not_interrupted(&self) -> bool {
+        self.interruption.lock().unwrap().take().is_some()
     }
 
     /// Has writes and deletions that fail be done before they do.
@@ -251,6 +277,7 @@ impl Bent {
     fn operation(&self) -> Result<()> {
         let nth = self.operations.fetch_add(1, Ordering::SeqCst) + 1;
         let fail_at = self.fail_at.load(Ordering::SeqCst);
+        interrupt(&self.interruption, nth);
         let is_later = fail_at > 0 && nth > fail_at && self.fails_on.load(Ordering::SeqCst);
         if nth == fail_at || is_later { Err(planted()) } else { Ok(()) }
     }
@@ -291,7 +318,8 @@ impl ObjectStore for Bent {
         self.operation()?;
         let inner = self.memory.put_multipart_opts(location, opts).await?;
         let (operations, fail_at) = (self.operations.clone(), self.fail_at.load(Ordering::SeqCst));
-        Ok(Box::new(BentUpload { inner, operations, sent: self.sent.clone(), fail_at, lens: Vec::new() }))
+        let (sent, interruption) = (self.sent.clone(), self.interruption.clone());
+        Ok(Box::new(BentUpload { inner, operations, sent, fail_at, interruption, lens: Vec::new() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -389,12 +417,14 @@ struct BentUpload {
     operations: Arc<AtomicUsize>,
     sent: Arc<AtomicUsize>,
     fail_at: usize,
+    interruption: Arc<Mutex<Option<Interruption>>>,
     lens: Vec<usize>,
 }
 
 impl BentUpload {
     fn operation(&self) -> Result<()> {
         let nth = self.operations.fetch_add(1, Ordering::SeqCst) + 1;
+        interrupt(&self.interruption, nth);
         if nth == self.fail_at { Err(planted()) } else { Ok(()) }
     }
 }

@@ -1,5 +1,5 @@
 //! Copies and renames. An object is bound to its path, so a copy is sealed anew, as a stream of bounded memory.
-//! Imports: `id`, `store::sealed::span`, the layer.
+//! Imports: `id`, the layer.
 
 use std::sync::Arc;
 
@@ -19,13 +19,15 @@ use crate::id::ObjectId;
 
 pub(super) async fn copy(store: &Arc<Shared>, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
     let (source, target) = (store.place(from).await?, store.place(to).await?);
+    let fenced = target.owner.fenced().await.map_err(ours)?;
     if source.is(&target) && store.plaintext(from).is_none() {
-        target.owner.check_open().map_err(ours)?;
         let replacing = store.replacing(to).await;
         store.inner.copy_opts(from, to, options).await?;
-        return done(store, replacing).await;
+        done(store, replacing).await?;
+    } else {
+        seal_anew(store, source, from, target, to, options).await?;
     }
-    seal_anew(store, source, from, target, to, options).await
+    fenced.check().await.map_err(ours)
 }
 
 pub(super) async fn rename(
@@ -38,21 +40,25 @@ pub(super) async fn rename(
     if from == to {
         return rename_to_itself(store, from, options.target_mode).await;
     }
+    let fenced = target.owner.fenced().await.map_err(ours)?;
     let leaving = store.replacing(from).await;
     if source.is(&target) && leaving.is_none() {
-        target.owner.check_open().map_err(ours)?;
         let replacing = store.replacing(to).await;
         store.inner.rename_opts(from, to, options).await?;
-        return done(store, replacing).await;
+        done(store, replacing).await?;
+    } else {
+        let RenameOptions { target_mode, extensions } = options;
+        let mode = match target_mode {
+            RenameTargetMode::Overwrite => CopyMode::Overwrite,
+            RenameTargetMode::Create => CopyMode::Create,
+        };
+        seal_anew(store, source, from, target, to, CopyOptions { mode, extensions }).await?;
+        // The source goes once its copy could be acknowledged.
+        fenced.check().await.map_err(ours)?;
+        store.inner.delete(from).await?;
+        done(store, leaving).await?;
     }
-    let RenameOptions { target_mode, extensions } = options;
-    let mode = match target_mode {
-        RenameTargetMode::Overwrite => CopyMode::Overwrite,
-        RenameTargetMode::Create => CopyMode::Create,
-    };
-    seal_anew(store, source, from, target, to, CopyOptions { mode, extensions }).await?;
-    store.inner.delete(from).await?;
-    done(store, leaving).await
+    fenced.check().await.map_err(ours)
 }
 
 /// The end of what may have replaced plaintext.

@@ -1,6 +1,7 @@
 //! Whose an object is: one account's, or a scope's, which has several and writes under one. Imports: `account`, `store::scope`, `id`, `error`.
 
 use crate::account::Account;
+use crate::account::guard::Fence;
 use crate::error::Error;
 use crate::id::AccountId;
 use crate::store::scope::{Scope, ScopeWriter};
@@ -18,6 +19,12 @@ pub(crate) struct Writing {
     scope: Option<ScopeWriter>,
 }
 
+/// A call that writes by several steps, and is acknowledged only if the key was never out of service since it began (contract D11).
+pub(crate) struct Fenced {
+    writing: Writing,
+    fence: Fence,
+}
+
 impl Owner {
     /// The account that a write goes under which begins now.
     ///
@@ -31,6 +38,16 @@ impl Owner {
                 Ok(Writing { account: writer.account().clone(), scope: Some(writer) })
             }
         }
+    }
+
+    /// To be had before the first step of a call, and checked after the last one.
+    ///
+    /// # Errors
+    /// As [`Self::writer`], and the account's state when it holds no valid lease.
+    pub(crate) async fn fenced(&self) -> Result<Fenced, Error> {
+        let writing = self.clone().writer().await?;
+        let fence = writing.account.fence()?;
+        Ok(Fenced { writing, fence })
     }
 
     /// The account to open an object with that names `id`. Whether it is its own, one account leaves to the proof.
@@ -82,5 +99,16 @@ impl Writing {
             Some(writer) => writer.check().await,
             None => Ok(()),
         }
+    }
+}
+
+impl Fenced {
+    /// Immediately before the call is acknowledged: nothing is waited for after the look at the lease.
+    ///
+    /// # Errors
+    /// Why it may not be.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.writing.check().await?;
+        self.fence.check()
     }
 }
