@@ -106,7 +106,16 @@ async fn f3_truncated_extended_spliced_and_foreign_objects_are_refused() {
         world.store_raw("a", &bytes).await;
         let found = world.read("a").await.map(|_| ()).unwrap_err();
         assert_eq!(kind(&found), Some(expected), "{what}: {found}");
+        // By ranges, what is given out is the truth; and nothing is copied that is not whole.
+        read_every_way(&world.cold(), "a", &plain).await;
+        let copied = world.store.copy(&"a".into(), &"copy".into()).await.unwrap_err();
+        assert_eq!(kind(&copied), Some(expected), "{what}: {copied}");
+        assert!(world.store.head(&"copy".into()).await.is_err(), "{what}");
+        // It is still there, and can be replaced.
+        assert_eq!(world.stored("a").await, bytes, "{what}");
     }
+    world.put("a", &plain).await;
+    assert_eq!(world.read("a").await.unwrap(), plain);
     // Swapped behind the back of a store that remembers both headers.
     world.store_raw("a", &a).await;
     world.read("a").await.unwrap();

@@ -1,6 +1,7 @@
 //! Many accounts behind one store, and what becomes of reads and writes when one is revoked (contract G1, D1, D2, D11).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -94,6 +95,97 @@ async fn g1_d1_a_stream_under_way_ends_where_the_lease_does() {
     tenants.ada.revoke();
     assert_eq!(kind(&stream.try_next().await.unwrap_err()), Some(ErrorKind::Revoked));
     assert!(stream.next().await.is_none());
+}
+
+/// Storage itself puts a tenant's object where another one reads, or where that tenant has another object.
+#[tokio::test]
+async fn g1_f3_an_object_that_storage_put_at_another_path_gives_nothing_and_harms_nothing() {
+    let tenants = Tenants::new();
+    let store = &tenants.store;
+    let plain = pattern(3 * BLOCK);
+    store.put(&"ada/x".into(), plain.clone().into()).await.unwrap();
+    for place in ["bob/x", "ada/y"] {
+        // Warm, with the header of what was there.
+        store.put(&place.into(), pattern(3 * BLOCK + 1).into()).await.unwrap();
+        tenants.read(place).await.unwrap();
+        tenants.bent.memory.copy(&"ada/x".into(), &place.into()).await.unwrap();
+        let location = Path::from(place);
+        let failures = [
+            tenants.read(place).await.map(drop).unwrap_err(),
+            store.get_range(&location, 1..2).await.map(drop).unwrap_err(),
+            store.get_range(&location, 5_000..5_001).await.map(drop).unwrap_err(),
+            store.get_ranges(&location, &[1..2]).await.map(drop).unwrap_err(),
+            store.get_ranges(&location, &[5_000..5_001]).await.map(drop).unwrap_err(),
+            store.copy(&location, &"bob/copy".into()).await.unwrap_err(),
+            store.rename(&location, &"ada/x".into()).await.unwrap_err(),
+        ];
+        for failure in failures {
+            assert_eq!(kind(&failure), Some(ErrorKind::Corrupt), "{place}: {failure}");
+        }
+        assert!(store.head(&"bob/copy".into()).await.is_err());
+        assert_eq!(tenants.read("ada/x").await.unwrap(), plain);
+        store.put(&location, "anew".into()).await.unwrap();
+        assert_eq!(tenants.read(place).await.unwrap(), b"anew");
+    }
+}
+
+/// Whether each tenant has contexts of their own, or both share one.
+#[tokio::test]
+async fn g1_what_is_copied_or_renamed_to_another_tenant_is_under_that_tenants_key_alone() {
+    for shared in [false, true] {
+        let Tenants { ada, bob, bent, mut store } = Tenants::new();
+        if shared {
+            let context = Context::new(&[b"any place"]);
+            let router = ByPrefix::new()
+                .with("ada", Route::sealed_in(ada.account.clone(), context))
+                .with("bob", Route::sealed_in(bob.account.clone(), context));
+            let builder = SealedStore::builder(bent.clone(), "bucket", router).block_size(BlockSize::MIN);
+            store = builder.build().unwrap();
+        }
+        let tenants = Tenants { ada, bob, bent, store };
+        let plain = pattern(3 * BLOCK);
+        for path in ["ada/x", "ada/y"] {
+            tenants.store.put(&path.into(), plain.clone().into()).await.unwrap();
+        }
+        tenants.store.copy(&"ada/x".into(), &"bob/copied".into()).await.unwrap();
+        tenants.store.rename(&"ada/y".into(), &"bob/renamed".into()).await.unwrap();
+        tenants.ada.revoke();
+        for path in ["bob/copied", "bob/renamed"] {
+            assert_eq!(tenants.read(path).await.unwrap(), plain, "{path} {shared}");
+        }
+        tenants.ada.restore();
+        tenants.bob.revoke();
+        for path in ["bob/copied", "bob/renamed"] {
+            let error = tenants.read(path).await.unwrap_err();
+            assert_eq!(kind(&error), Some(ErrorKind::Revoked), "{path} {shared}");
+        }
+        assert_eq!(tenants.read("ada/x").await.unwrap(), plain);
+    }
+}
+
+/// A router may change its mind about a path whose header is remembered.
+#[tokio::test]
+async fn f3_a_remembered_header_serves_no_other_account_and_no_other_context() {
+    let (ada, bob, bent) = (Customer::new(), Customer::new(), Arc::new(Bent::default()));
+    let (one, other) = (Context::new(&[b"one"]), Context::new(&[b"other"]));
+    let routes = [(&ada, one), (&ada, other), (&bob, one)];
+    let routes = routes.map(|(customer, context)| Route::sealed_in(customer.account.clone(), context));
+    let chosen = Arc::new(AtomicUsize::new(0));
+    let choice = chosen.clone();
+    let router = move |_: &str| routes[choice.load(Ordering::SeqCst)].clone();
+    let store = SealedStore::builder(bent, "bucket", router).block_size(BlockSize::MIN).build().unwrap();
+    let (at, plain) = (Path::from("x"), pattern(3 * BLOCK));
+    store.put(&at, plain.clone().into()).await.unwrap();
+    for others in [1, 2] {
+        chosen.store(0, Ordering::SeqCst);
+        assert_eq!(store.get_range(&at, 5_000..5_001).await.unwrap(), plain[5_000..5_001]);
+        chosen.store(others, Ordering::SeqCst);
+        let range = store.get_range(&at, 5_000..5_001).await.map(drop);
+        let ranges = store.get_ranges(&at, &[5_000..5_001]).await.map(drop);
+        for refused in [range.unwrap_err(), ranges.unwrap_err()] {
+            assert_eq!(kind(&refused), Some(ErrorKind::Corrupt), "{others}: {refused}");
+        }
+    }
 }
 
 #[tokio::test]
