@@ -4,7 +4,7 @@
 
 A fault is a file in tests/evidence/planted/:
 
-    id = "R4"                                  the check that it belongs to
+    id = "R4"                                  the check that it belongs to, or the line of the contract
     what = "an open that compares no header"   said in the output
     file = "src/block.rs"                      where it is planted
     old = '...'                                stands there exactly once
