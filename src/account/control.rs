@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Bus, Transition};
+use super::failover::Recorded;
 use super::refresh::{Adopt, Known, Refreshed};
 use super::seats::Seat;
 use super::settings::Settings;
@@ -68,6 +69,8 @@ pub(super) struct Control {
     /// Attempts that have ended, to tell what a waiter has waited for.
     pub(super) ended: u64,
     pub(super) last_failure: Option<Error>,
+    /// Of a failover custody.
+    pub(super) recorded: Recorded,
     newer_kek_version: bool,
     next_version_check: Option<Moment>,
     next_look: Option<Moment>,
@@ -129,6 +132,7 @@ impl AccountInner {
             waiters: Vec::new(),
             ended: 0,
             last_failure: None,
+            recorded: Recorded::default(),
             newer_kek_version: false,
             next_version_check: None,
             next_look: None,

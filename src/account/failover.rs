@@ -11,23 +11,65 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
-use super::refresh::{Known, Refreshed};
+use super::refresh::{Adopt, Known, Refreshed};
 use super::unwrap::{Asked, Unwrapped};
 use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
-use crate::format::record::{Standing, Terms, Timestamp, VerifiedRecord};
+use crate::format::record::{AccountRecord, Standing, Terms, Timestamp, VerifiedRecord};
 use crate::id::Epoch;
 use crate::keeper::{ControlCall, Destination, Message, Met};
 use crate::lease::Event;
 use crate::provider::Wrapped;
 
-/// What the success of a second provider rests on.
+/// For how long the second provider may stand in: `limit` from an answer of the first one on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StandIn {
-    /// When the first one has last answered, as far as the record says.
-    pub(crate) confirmed: Moment,
-    pub(crate) limit: Duration,
+struct StandIn {
+    since: Moment,
+    limit: Duration,
+}
+
+impl StandIn {
+    /// What the record allows. `None` where the first one is recorded to have answered in the future: then nobody knows how long ago that
+    /// was.
+    fn by(terms: &Terms, now: Moment) -> Option<Self> {
+        let ago = now.wall_nanos().checked_sub(terms.confirmed.exact_wall_nanos()?)?;
+        // What passed before the machine was booted its boot-time clock cannot tell, so it is taken from the limit.
+        let since_boot = ago.min(now.boot_nanos());
+        let before_boot = Duration::from_nanos(ago.saturating_sub(since_boot));
+        let since = Moment::from_nanos(
+            now.boot_nanos().saturating_sub(since_boot),
+            now.wall_nanos().saturating_sub(since_boot),
+        );
+        Some(Self { since, limit: terms.limit.duration().saturating_sub(before_boot) })
+    }
+
+    fn end(&self) -> Moment {
+        self.since.plus(self.limit)
+    }
+
+    fn outlasts(&self, other: &Self) -> bool {
+        self.end().boot_nanos() > other.end().boot_nanos()
+    }
+}
+
+/// What the record allows, as it was first read: a wall clock that is set back has the first provider answer no later than that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recorded(Option<(Timestamp, StandIn)>);
+
+impl Recorded {
+    /// The later of what the record allows and what an answer to this process does, as a whole: each is true, and a mix of the two would
+    /// outlast both.
+    fn stand_in(&mut self, terms: &Terms, now: Moment, verified: Option<Moment>) -> Option<StandIn> {
+        let read = StandIn::by(terms, now)?;
+        let recorded = match self.0 {
+            Some((of, before)) if of == terms.confirmed && read.outlasts(&before) => before,
+            _ => read,
+        };
+        self.0 = Some((terms.confirmed, recorded));
+        let seen = verified.map(|since| StandIn { since, limit: terms.limit.duration() });
+        Some(seen.filter(|seen| seen.outlasts(&recorded)).unwrap_or(recorded))
+    }
 }
 
 impl AccountInner {
@@ -42,7 +84,16 @@ impl AccountInner {
         let mut control = self.lock_control();
         let (event, adopt) = match refreshed {
             Refreshed::Verified(adopt) => {
-                let Some(StandIn { confirmed, limit }) = adopt.stand_in else { return };
+                let verified = control.lease.first_verified();
+                let record = &adopt.known.record;
+                let stand_in = self.stand_in_by(&mut control.recorded, verified, now, record);
+                let StandIn { since: confirmed, limit } = match stand_in {
+                    Ok(stand_in) => stand_in,
+                    Err(error) => {
+                        control.last_failure = Some(error);
+                        return;
+                    }
+                };
                 let (started, max_grace) = (adopt.started, Some(adopt.grace));
                 (Event::StoodIn { epoch, started, confirmed, limit, max_grace }, Some(*adopt))
             }
@@ -93,19 +144,11 @@ impl AccountInner {
             }
             other => other?,
         };
-        let terms = self.open_terms(unwrapped.verified.record().custody().terms())?;
-        let now = clock.now();
-        let confirmed = moment_of(now, terms.confirmed).ok_or_else(|| {
-            self.barred("the first KMS has last answered in the future: the clock is behind")
-        })?;
-        match self.adopt(unwrapped, newest.tag) {
-            Refreshed::Verified(mut adopt) => {
-                adopt.stand_in = Some(StandIn { confirmed, limit: terms.limit.duration() });
-                adopt.renewal = None;
-                Ok(Refreshed::Verified(adopt))
-            }
-            other => Ok(other),
-        }
+        Ok(match self.adopt(unwrapped, newest.tag) {
+            // It is the second one that has unwrapped.
+            Refreshed::Verified(adopt) => Refreshed::Verified(Box::new(Adopt { renewal: None, ..*adopt })),
+            other => other,
+        })
     }
 
     async fn unwrap_by_second(
@@ -115,27 +158,47 @@ impl AccountInner {
         newest: &Known,
     ) -> Result<Unwrapped, Refreshed> {
         let record = &newest.record;
-        let providers = self.expect().admit(record).map_err(Refreshed::Wrong)?;
-        // Whatever the record claims: nobody asks the second one where it says that the first has refused.
-        self.open_terms(record.custody().terms())?;
+        let providers = self.admit(known, record).map_err(Refreshed::Wrong)?;
+        self.require_time_left(clock.now(), record)?;
         let held = record.held_by_second().unwrap_or_default();
         let wraps = wraps_of_second(newest);
         let asked = Asked { providers: &providers, held: &held, wraps: &wraps, first: 0 };
         self.unwrap_wraps(clock, asked, known, newest).await
     }
 
-    fn open_terms(&self, terms: Option<&Terms>) -> Result<Terms, Refreshed> {
-        match terms {
-            Some(terms) if matches!(terms.standing, Standing::Open { .. }) => Ok(*terms),
-            _ => {
-                Err(self.barred("the first KMS has refused: the second one is barred until it unwraps again"))
-            }
+    /// Nobody asks the second one where the record says that the first has refused, or past the limit, whatever else it claims.
+    fn require_time_left(&self, now: Moment, record: &AccountRecord) -> Result<(), Refreshed> {
+        let (mut recorded, verified) = {
+            let control = self.lock_control();
+            // A copy: nobody has authenticated the record yet.
+            (control.recorded, control.lease.first_verified())
+        };
+        // As if no record was read: of the KMS it says nothing.
+        let stand_in = self.stand_in_by(&mut recorded, verified, now, record).map_err(Refreshed::NoRecord)?;
+        if now.reached(stand_in.end()) {
+            let message = "the limit is over for which the second KMS may stand in for the first";
+            return Err(Refreshed::NoRecord(self.not_asked(message)));
         }
+        Ok(())
     }
 
-    /// No answer: the second one was not asked, or not in time.
-    const fn barred(&self, message: &'static str) -> Refreshed {
-        Refreshed::NoRecord(Error::new(ErrorKind::Unavailable, message).with_account(self.id()))
+    fn stand_in_by(
+        &self,
+        recorded: &mut Recorded,
+        verified: Option<Moment>,
+        now: Moment,
+        record: &AccountRecord,
+    ) -> Result<StandIn, Error> {
+        let open = |terms: &&Terms| matches!(terms.standing, Standing::Open { .. });
+        let terms = record.custody().terms().filter(open).ok_or_else(|| {
+            self.not_asked("the first KMS has refused: the second one is barred until it unwraps again")
+        })?;
+        let future = || self.not_asked("the first KMS has last answered in the future: the clock is behind");
+        recorded.stand_in(terms, now, verified).ok_or_else(future)
+    }
+
+    const fn not_asked(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Unavailable, message).with_account(self.id())
     }
 
     /// The first provider has refused: has the record say so. Tried again at the next probe where it cannot be written now.
@@ -200,12 +263,6 @@ pub(super) fn renewal_of(
 fn wraps_of_second(known: &Known) -> Vec<&Wrapped> {
     let held = known.record.held_by_second().unwrap_or_default();
     held.into_iter().map(|held| &held.slot.wrapped).collect()
-}
-
-/// When `recorded` was, on both clocks. `None` where it has not been yet: then nobody knows how long ago it was.
-fn moment_of(now: Moment, recorded: Timestamp) -> Option<Moment> {
-    let ago = now.wall_nanos().checked_sub(recorded.exact_wall_nanos()?)?;
-    Some(Moment::from_nanos(now.boot_nanos().saturating_sub(ago), now.wall_nanos().saturating_sub(ago)))
 }
 
 /// So many times within its limit, the record says when the first provider has answered.

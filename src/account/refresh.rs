@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountInner;
-use super::failover::{StandIn, renewal_of};
+use super::failover::renewal_of;
 use super::unwrap::{Asked, Raw, Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
@@ -44,8 +44,6 @@ pub(crate) struct Adopt {
     pub(crate) known: Known,
     /// G, as cache and customer together allow it.
     pub(crate) grace: Duration,
-    /// Where the second provider of a failover custody gave it.
-    pub(crate) stand_in: Option<StandIn>,
     /// What a failover custody has to say anew: that the first provider unwraps.
     pub(crate) renewal: Option<VerifiedRecord>,
 }
@@ -192,7 +190,7 @@ impl AccountInner {
             return Refreshed::Deleted(known);
         }
         let ring = Arc::new(unwrapped.into_ring());
-        Refreshed::Verified(Box::new(Adopt { started, ring, known, grace, stand_in: None, renewal }))
+        Refreshed::Verified(Box::new(Adopt { started, ring, known, grace, renewal }))
     }
 }
 

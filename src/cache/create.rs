@@ -348,7 +348,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     let known = Known { record, tag, verified: Some(Arc::new(verified)) };
     inner.adopt_first(
         clock.now(),
-        Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace, stand_in: None, renewal: None },
+        Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace, renewal: None },
     );
     shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
     Ok(Account::new(inner, Arc::clone(&shared.keeper)))

@@ -63,6 +63,11 @@ impl Lease {
         Some(spaced_from(due, self.second.last_begun))
     }
 
+    /// When the first provider's last verified unwrap started, in this process.
+    pub(crate) const fn first_verified(&self) -> Option<Moment> {
+        self.second.verified
+    }
+
     /// The first provider has refused: from here on the second one is nobody.
     pub(crate) fn bar_second(&mut self) {
         self.second.barred = true;

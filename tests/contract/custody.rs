@@ -12,6 +12,8 @@ use strongroom::{
 
 use crate::common::{Block, KEK, Meddler, NANO, Store, kind, secs};
 
+mod bounds;
+
 /// Longer than it takes to learn what has changed, from whatever state, at r = 30 s.
 const STEP: Duration = secs(120);
 const REFUSED: Answer = Answer::Refused(Refusal::KeyDisabled);
@@ -179,6 +181,10 @@ fn a7_failover_every_sequence_of_answers_of_both() {
         again.run_for(STEP);
         assert_eq!(block.open(&attached).is_ok(), !model.1, "{steps:?}");
         assert_ne!(seen(&attached), Some(Seen::Fresh));
+        // Whatever was before, an answer of the first one brings it back, with no help.
+        Says::Ok.tell(&two.first);
+        again.run_for(STEP);
+        assert_eq!((seen(&attached), block.open(&attached)), (Some(Seen::Fresh), Ok(())), "{steps:?}");
     });
 }
 
@@ -197,6 +203,17 @@ fn a7_joint_every_sequence_of_answers_of_both() {
             model = joint(model, first, second);
             assert_eq!(seen(&account), Some(model), "{steps:?} at {:?}", (first, second));
             assert_eq!(block.open(&account).is_ok(), model == Seen::Fresh);
+        }
+        // A restart: each of them is needed, and both bring it back.
+        let again = two.cache(OutageGrace::None);
+        let attached = two.attach(&again);
+        for (first, second, usable) in
+            [(Says::Ok, Says::Silent, false), (Says::Silent, Says::Ok, false), (Says::Ok, Says::Ok, true)]
+        {
+            first.tell(&two.first);
+            second.tell(&two.second);
+            again.run_for(STEP);
+            assert_eq!(block.open(&attached).is_ok(), usable, "{steps:?} at {:?}", (first, second));
         }
     });
 }
@@ -222,8 +239,10 @@ fn a7_the_second_stands_in_until_the_limit_since_the_first_has_answered() {
         assert_eq!(block.open(&account), Ok(()), "{restarted}");
         cache.run_for(secs(2));
         assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{restarted}");
+        two.second.clear_log();
         cache.run_for(secs(600));
         assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{restarted}");
+        assert_eq!(two.second.log(), [], "past the limit it is not asked");
         Says::Ok.tell(&two.first);
         cache.run_for(STEP);
         assert_eq!(seen(&account), Some(Seen::Fresh));

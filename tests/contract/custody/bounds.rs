@@ -1,0 +1,200 @@
+//! What a second provider may not do: outlast its limit by any clock, forget a refusal, or hold up anybody else. A7 with B12, C7, D12.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::common::usable;
+
+const LIMIT: Duration = secs(3600);
+
+/// In an outage of the first one from the beginning, on a machine that has just started where `anew`.
+fn standing_in(anew: bool) -> (Two, AekCache, Account, Block) {
+    let two = Two::new(Custody::Failover(LIMIT));
+    let cache = two.cache(OutageGrace::None);
+    let account = two.create(&cache);
+    let block = Block::sealed_by(&account);
+    Says::Silent.tell(&two.first);
+    let (cache, account) = if anew {
+        let again = two.cache(OutageGrace::None);
+        let attached = two.attach(&again);
+        (again, attached)
+    } else {
+        (cache, account)
+    };
+    cache.run_for(STEP);
+    assert_eq!(seen(&account), Some(Seen::Grace));
+    (two, cache, account, block)
+}
+
+#[test]
+fn a7_c7_a_wall_clock_that_is_set_back_does_not_lengthen_the_limit() {
+    for anew in [false, true] {
+        for back in [secs(60), secs(1800)] {
+            let (two, cache, account, block) = standing_in(anew);
+            cache.run_for(secs(1800));
+            assert_eq!(block.open(&account), Ok(()));
+            two.clock.jump_wall_back(back);
+            cache.run_for(LIMIT - STEP - secs(1800) - secs(1));
+            // Set back before the first one's last answer it allows nothing.
+            let _ = block.open(&account);
+            cache.run_for(secs(2));
+            assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{anew} {back:?}");
+            cache.run_for(LIMIT);
+            assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{anew} {back:?}");
+        }
+    }
+}
+
+#[test]
+fn a7_c7_a_wall_clock_that_is_set_forward_ends_it_early_and_never_late() {
+    for anew in [false, true] {
+        let (two, cache, account, block) = standing_in(anew);
+        two.clock.jump_wall_forward(LIMIT);
+        cache.run_for(NANO);
+        assert!(block.open(&account).is_err());
+        cache.run_for(STEP);
+        assert!(block.open(&account).is_err());
+        assert_ne!(seen(&account), Some(Seen::Fresh));
+    }
+}
+
+#[test]
+fn a7_c7_a_process_that_is_suspended_past_the_limit_comes_back_without_a_key() {
+    for anew in [false, true] {
+        let (two, cache, account, block) = standing_in(anew);
+        // Nobody drives the cache meanwhile.
+        two.clock.advance(LIMIT - STEP);
+        assert!(block.open(&account).is_err(), "at once, with no help of the keeper");
+        cache.run_for(STEP);
+        assert_eq!(block.open(&account), Err(ErrorKind::Unavailable));
+    }
+}
+
+#[test]
+fn a7_what_passed_before_the_machine_was_booted_counts() {
+    let two = Two::new(Custody::Failover(secs(3 * 3600)));
+    let cache = two.cache(OutageGrace::None);
+    let block = Block::sealed_by(&two.create(&cache));
+    // Two hours in which no boot-time clock ran: another machine, an hour after it was booted.
+    two.clock.jump_wall_forward(secs(2 * 3600));
+    Says::Silent.tell(&two.first);
+    let again = two.cache(OutageGrace::None);
+    let account = two.attach(&again);
+    again.run_for(STEP);
+    assert_eq!(block.open(&account), Ok(()));
+    two.clock.jump_wall_back(secs(1800));
+    again.run_for(secs(3600) - STEP - secs(1));
+    assert_eq!(block.open(&account), Ok(()));
+    again.run_for(secs(2));
+    assert_eq!(
+        block.open(&account),
+        Err(ErrorKind::Unavailable),
+        "the wall clock was set back by half an hour"
+    );
+}
+
+#[test]
+fn a7_a_refusal_that_cannot_be_recorded_revokes_here_and_is_recorded_later() {
+    for done in [false, true] {
+        let two = Two::new(FAILOVER);
+        let cache = two.cache(OutageGrace::For(secs(1800)));
+        let account = two.create(&cache);
+        let block = Block::sealed_by(&account);
+        let open = two.store.bytes(two.id).unwrap();
+        two.second.clear_log();
+        Says::Refused.tell(&two.first);
+        // A refresh reads, and once more when it is refused, and then writes.
+        two.store.fail_nth(2, done);
+        while block.open(&account).is_ok() {
+            cache.run_for(secs(1));
+        }
+        cache.run_for(secs(1));
+        assert_eq!(seen(&account), Some(Seen::Revoked));
+        assert_eq!(two.store.bytes(two.id).unwrap() != open, done, "whether it is in the store");
+        assert_eq!(two.second.log(), []);
+        // Silent from now on: nobody tells of the refusal again, and this process knows.
+        Says::Silent.tell(&two.first);
+        cache.run_for(secs(3600));
+        assert_eq!((seen(&account), two.second.log()), (Some(Seen::Revoked), Vec::new()));
+        Says::Refused.tell(&two.first);
+        cache.run_for(STEP);
+        assert_ne!(two.store.bytes(two.id).unwrap(), open, "the next probe has recorded it");
+    }
+}
+
+#[test]
+fn a7_a_rival_that_writes_first_does_not_keep_a_refusal_out_of_the_record() {
+    let two = Two::new(FAILOVER);
+    let cache = two.cache(OutageGrace::None);
+    let account = two.create(&cache);
+    let block = Block::sealed_by(&account);
+    two.store.conflict_nth(0);
+    Says::Refused.tell(&two.first);
+    cache.run_for(secs(40));
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    Says::Silent.tell(&two.first);
+    let again = two.cache(OutageGrace::None);
+    let late = two.attach(&again);
+    again.run_for(STEP);
+    assert!(block.open(&late).is_err(), "{:?}", late.status());
+}
+
+#[test]
+fn a7_the_second_is_not_asked_while_the_record_cannot_be_read() {
+    let (two, cache, account, block) = standing_in(false);
+    two.store.fail_all();
+    cache.run_for(secs(72));
+    assert_eq!(block.open(&account), Err(ErrorKind::Unavailable));
+    two.second.clear_log();
+    cache.run_for(secs(600));
+    assert_eq!(two.second.log(), []);
+    two.store.calm();
+    cache.run_for(STEP);
+    assert_eq!(block.open(&account), Ok(()));
+}
+
+/// An account of its own under one KMS only.
+fn alone(cache: &AekCache, kms: &ScriptedProvider) -> Account {
+    cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms.clone()), Kek::latest(KEK))).unwrap()
+}
+
+#[test]
+fn a7_b12_a_dark_authority_of_an_account_holds_up_nobody_under_the_other_one() {
+    for custody in [FAILOVER, Custody::Joint] {
+        for dark in [Answer::Transient, Answer::Hang] {
+            for first_is_dark in [true, false] {
+                let two = Two::new(custody);
+                let cache = two.cache(OutageGrace::None);
+                let crowd: Vec<_> = (0..40)
+                    .map(|_| {
+                        let id = AccountId::random();
+                        let (first, second) = (Arc::new(two.first.clone()), Arc::new(two.second.clone()));
+                        let spec = AccountSpec::new(id, first, Kek::latest(KEK)).store(Store::new());
+                        cache
+                            .create(match custody {
+                                Custody::Failover(limit) => spec.failover(second, Kek::latest(KEK), limit),
+                                Custody::Joint => spec.joint_with(second, Kek::latest(KEK)),
+                            })
+                            .unwrap()
+                    })
+                    .collect();
+                let (works, fails) =
+                    if first_is_dark { (&two.second, &two.first) } else { (&two.first, &two.second) };
+                let neighbour = alone(&cache, works);
+                fails.every_call(&dark);
+                let worst = Cell::new(0);
+                for _ in 0..90 {
+                    cache.run_for(secs(10));
+                    assert!(usable(&neighbour), "{custody:?} {dark:?} {first_is_dark}");
+                    assert!(matches!(neighbour.status(), Status::Fresh { .. }));
+                    worst.set(worst.get().max(crowd.iter().filter(|account| !usable(account)).count()));
+                }
+                // All of them are served by the second one, with no pause; joint custody needs both.
+                match custody {
+                    Custody::Failover(_) => assert_eq!(worst.get(), 0, "{dark:?} {first_is_dark}"),
+                    Custody::Joint => assert!(crowd.iter().all(|account| !usable(account))),
+                }
+            }
+        }
+    }
+}
