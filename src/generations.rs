@@ -14,19 +14,18 @@ use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::account::unwrap::Unwrapped;
+use crate::account::unwrap::{Gathered, Unwrapped};
 use crate::account::{Account, AccountInner};
 use crate::block::GenerationKeys;
 use crate::change::Newest;
-use crate::derive::Secrets;
 use crate::error::{Error, ErrorKind};
 use crate::format::policy::VersionPolicy;
 use crate::format::record::{
-    AccountRecord, Custody, GenerationEntry, MAX_OLDER, OlderGeneration, OlderGenerations, RecordDraft,
-    RecordState, Slot, Timestamp,
+    AccountRecord, GenerationEntry, MAX_OLDER, OlderGeneration, OlderGenerations, RecordDraft, RecordState,
+    Slot, Timestamp,
 };
 use crate::id::Generation;
-use crate::keeper::{ControlCall, Pending};
+use crate::keeper::{ControlCall, Destination, Pending};
 use crate::lease::Event;
 use crate::provider::{Caller, Kek, KekVersion, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped};
 use crate::random;
@@ -88,14 +87,15 @@ impl Account {
     /// [`ErrorKind::Conflict`] when another process changed the record meanwhile: retry. [`ErrorKind::Misuse`] while the newest generation is not
     /// active yet, and [`ErrorKind::Limit`] when there are 256 older ones: [destroy](Self::destroy_generation) some. [`ErrorKind::Deleted`] for a
     /// deleted account. [`ErrorKind::Untrusted`] where what this account was attached with would not admit the new record, such as a pinned
-    /// generation. Otherwise as [`Self::rotate_kek`].
+    /// generation. Under failover and joint custody both KMSs have to answer: each holds the new AEK, or a share of it. Otherwise as [`Self::rotate_kek`].
     pub fn rotate_aek(&self) -> Result<AekRotation, Error> {
         self.begin_rotate_aek().wait()
     }
 
     /// The same, as a future.
     pub fn begin_rotate_aek(&self) -> Pending<AekRotation> {
-        begin(self.inner(), |inner| async move { rotate(&inner).await })
+        let everyone = self.inner().destination_of_all().clone();
+        begin(self.inner(), everyone, |inner| async move { rotate(&inner).await })
     }
 
     /// From when a generation can be destroyed, as far as machines may still seal under it: once the one after it is active, and the lease of
@@ -125,12 +125,14 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_destroy_generation(&self, generation: Generation, _: NothingRefersToIt) -> Pending<()> {
-        begin(self.inner(), move |inner| async move { destroy(&inner, generation).await })
+        let destination = self.inner().destination().clone();
+        begin(self.inner(), destination, move |inner| async move { destroy(&inner, generation).await })
     }
 }
 
 fn begin<T, F>(
     inner: &Arc<AccountInner>,
+    destination: Destination,
     work: impl FnOnce(Arc<AccountInner>) -> F + Send + 'static,
 ) -> Pending<T>
 where
@@ -140,8 +142,7 @@ where
     let (pending, completer) = Pending::new();
     let abandon = completer.abandoner();
     let keeper = inner.keeper().clone();
-    let destination = inner.destination().clone();
-    let deadline = inner.settings().policy.call_deadline() * CALLS;
+    let deadline = inner.settings().policy.call_deadline() * CALLS * inner.slots();
     let work = work(Arc::clone(inner));
     let run = Box::pin(async move {
         let result = work.await;
@@ -158,9 +159,6 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
     let record = unwrapped.verified.record();
     let misuse = |message| Error::new(ErrorKind::Misuse, message).with_account(inner.id());
     require_active(&unwrapped)?;
-    if !matches!(record.custody(), Custody::Single(_)) {
-        return Err(misuse("the AEK of an account under failover or joint custody is not rotated"));
-    }
     let now = inner.clock().now();
     if now.wall_nanos() < record.newest().active_from.wall_nanos() {
         return Err(misuse("the newest generation is not active yet: one rotation at a time"));
@@ -174,7 +172,8 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
 
     let fresh = Fresh::drawn(record, number);
     let slots = fresh.wrapped(inner, &unwrapped).await?;
-    let keys = GenerationKeys::new(inner.id(), number, fresh.secrets()?, inner.settings().memory_lock)?
+    let gathered = fresh.gathered()?;
+    let keys = GenerationKeys::new(inner.id(), number, gathered.secrets(), inner.settings().memory_lock)?
         .with_engine(inner.settings().engine);
 
     let created = Timestamp::from_wall_nanos(now.wall_nanos());
@@ -247,18 +246,23 @@ impl Fresh {
         Self(contexts.map(draw).collect())
     }
 
-    fn secrets(&self) -> Result<Secrets<'_>, Error> {
-        let mut secrets = self.0.iter().map(|(context, input)| input.secret_for(context));
-        let inner = secrets.next().flatten().ok_or_else(Error::corrupt)?;
-        Ok(Secrets { inner, outer: secrets.next().flatten() })
+    fn gathered(&self) -> Result<Gathered<'_>, Error> {
+        let inputs = self.0.iter().map(|(context, input)| (*context, input));
+        Gathered::from(inputs).ok_or_else(Error::corrupt)
     }
 
-    /// Each wrapped under the version that the policy says, and where there is a standby under that one too.
+    /// What every slot of the record holds from now on: each secret wrapped by each KEK that holds it, under the version that the policy
+    /// says, and where there is a standby under that one too. Under failover custody both KMSs have to answer.
     async fn wrapped(&self, inner: &AccountInner, unwrapped: &Unwrapped) -> Result<Vec<Slot>, Error> {
         let record = unwrapped.verified.record();
         let providers = inner.expect().admit_next(record)?;
-        let mut slots = Vec::with_capacity(self.0.len());
-        for ((held, provider), (context, input)) in record.held().into_iter().zip(&providers).zip(&self.0) {
+        let held = record.held_by_all();
+        let mut slots = Vec::with_capacity(held.len());
+        for (held, provider) in held.into_iter().zip(&providers) {
+            // The two slots of a failover custody hold one secret.
+            let fresh =
+                self.0.iter().find(|(context, _)| context.of_generation(record.generation()) == held.context);
+            let (context, input) = fresh.ok_or_else(Error::corrupt)?;
             let Slot { wrapped: current, standby } = held.slot;
             let wrapping = Wrapping { inner, provider: provider.as_ref(), current, context, input };
             let pinned = unwrapped.verified.policy().version_policy() == VersionPolicy::Pinned;
@@ -309,11 +313,10 @@ impl Wrapping<'_> {
 /// Every generation that `unwrapped` opens, sealed under `keys`.
 fn sealed_under(keys: &GenerationKeys, unwrapped: &Unwrapped) -> Result<Vec<OlderGeneration>, Error> {
     let record = unwrapped.verified.record();
-    let mut secrets = record.held().into_iter().zip(&unwrapped.inputs);
-    let mut secret = || secrets.next().and_then(|(held, input)| input.secret_for(&held.context));
-    let current = Secrets { inner: secret().ok_or_else(Error::corrupt)?, outer: secret() };
+    let contexts = record.held().into_iter().map(|held| held.context);
+    let current = Gathered::from(contexts.zip(&unwrapped.inputs)).ok_or_else(Error::corrupt)?;
     let mut list = Vec::with_capacity(record.older().list.len() + 1);
-    let sealed = keys.seal_older(record.generation(), current)?;
+    let sealed = keys.seal_older(record.generation(), current.secrets())?;
     list.push(OlderGeneration { entry: *record.newest(), sealed });
     for OlderGeneration { entry, sealed } in &record.older().list {
         let secrets = unwrapped.keys.open_older(entry.number, sealed)?;
@@ -357,8 +360,8 @@ fn destroyable_from(
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// How long after it was made a generation is used.
 const ACTIVE_AFTER: Duration = Duration::from_secs(SEEN_BY_ALL.as_secs() + CLOCKS_DIFFER.as_secs());
-/// A load, an unwrap, two wraps and two unwraps, of two secrets where there are, a swap, what is kept, and one to spare.
-const CALLS: u32 = 14;
+/// For each slot: a load, an unwrap, two wraps and two unwraps, a swap, what is kept, and one to spare.
+const CALLS: u32 = 9;
 
 #[cfg(test)]
 mod tests;

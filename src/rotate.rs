@@ -290,9 +290,7 @@ impl<'a> Rewrap<'a> {
 
     /// The slot, and what its wraps are bound to.
     fn held(&self) -> Result<Held<'_>, Error> {
-        let record = &self.newest.record;
-        let second = record.held_by_second().unwrap_or_default();
-        let held = record.held().into_iter().chain(second).find(|held| held.at == self.at);
+        let held = self.newest.record.held_by_all().into_iter().find(|held| held.at == self.at);
         held.ok_or_else(|| self.wrong("the record has no such KEK any more"))
     }
 

@@ -158,25 +158,42 @@ fn keys_of(
     held: &[Held<'_>],
     inputs: &[WrapInput],
 ) -> Result<GenerationKeys, Refreshed> {
-    // In one place on the heap, of which no move leaves a copy.
-    let mut inner = Zeroizing::new(Vec::with_capacity(2 * 32));
-    let mut outer = None;
-    for (held, input) in held.iter().zip(inputs) {
-        let secret = input.secret_for(&held.context).ok_or_else(|| wrong(record))?;
-        match held.context.role() {
-            WrapRole::Outer => outer = Some(secret),
-            _ => inner.extend_from_slice(secret),
-        }
-    }
-    if inputs.len() != held.len() || inner.is_empty() {
+    if inputs.len() != held.len() {
         return Err(wrong(record));
     }
+    let gathered = Gathered::from(held.iter().map(|held| held.context).zip(inputs));
+    let gathered = gathered.ok_or_else(|| wrong(record))?;
     // What fails here is this machine's memory, not the KMS: it earns no grace. A second AEK that is missing shows when the record
     // is verified.
-    let secrets = Secrets { inner: &inner, outer };
-    GenerationKeys::new(record.account(), record.generation(), secrets, settings.memory_lock)
+    GenerationKeys::new(record.account(), record.generation(), gathered.secrets(), settings.memory_lock)
         .map(|keys| keys.with_engine(settings.engine))
         .map_err(Refreshed::Wrong)
+}
+
+/// What was unwrapped of one generation, as its keys are derived from it.
+pub(crate) struct Gathered<'a> {
+    /// The AEK, or both of its shares: in one place on the heap, of which no move leaves a copy.
+    inner: Zeroizing<Vec<u8>>,
+    outer: Option<&'a [u8; 32]>,
+}
+
+impl<'a> Gathered<'a> {
+    /// In the order of [`AccountRecord::held`]. `None` where one is not what its context says, or there is no AEK.
+    pub(crate) fn from(inputs: impl Iterator<Item = (WrapContext, &'a WrapInput)>) -> Option<Self> {
+        let mut gathered = Self { inner: Zeroizing::new(Vec::with_capacity(2 * 32)), outer: None };
+        for (context, input) in inputs {
+            let secret = input.secret_for(&context)?;
+            match context.role() {
+                WrapRole::Outer => gathered.outer = Some(secret),
+                _ => gathered.inner.extend_from_slice(secret),
+            }
+        }
+        (!gathered.inner.is_empty()).then_some(gathered)
+    }
+
+    pub(crate) fn secrets(&self) -> Secrets<'_> {
+        Secrets { inner: &self.inner, outer: self.outer }
+    }
 }
 
 /// The keys of the generations before the newest, which the record carries sealed under it.

@@ -22,7 +22,7 @@ use crate::secret::Dek;
 /// The AEK of one generation, as the record's newest one gave it out. Wiped when dropped, and on the heap, because a move
 /// would leave a copy.
 pub(crate) struct OlderSecrets {
-    /// The AEK, and behind it under double encryption the second one.
+    /// The AEK, or under joint custody both of its shares, and behind it under double encryption the second one.
     bytes: Zeroizing<Vec<u8>>,
     suite: Suite,
 }
@@ -31,13 +31,18 @@ impl OlderSecrets {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it is not as long as the AEKs of its suite.
     pub(crate) fn secrets(&self) -> Result<Secrets<'_>, Error> {
-        let (inner, outer) = self.bytes.split_at_checked(32).ok_or_else(Error::corrupt)?;
-        let outer = match self.suite {
-            Suite::Aes256Gcm if outer.is_empty() => None,
-            Suite::Double => Some(outer.try_into().map_err(|_| Error::corrupt())?),
-            Suite::Aes256Gcm => return Err(Error::corrupt()),
+        let (inner, outer) = match self.suite {
+            Suite::Aes256Gcm => (self.bytes.as_slice(), None),
+            Suite::Double => {
+                let (inner, outer) = self.bytes.split_last_chunk().ok_or_else(Error::corrupt)?;
+                (inner, Some(outer))
+            }
         };
-        Ok(Secrets { inner, outer })
+        // One secret, or two shares of it. Which of them shows when it is compared with what the record names.
+        match inner.len() {
+            32 | 64 => Ok(Secrets { inner, outer }),
+            _ => Err(Error::corrupt()),
+        }
     }
 }
 

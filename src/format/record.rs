@@ -294,6 +294,14 @@ impl AccountRecord {
         Some(std::iter::once(second).chain(self.outer_held()).collect())
     }
 
+    /// Every slot of [`Self::slots`], and what its wraps are bound to: under failover custody two slots hold one secret.
+    pub(crate) fn held_by_all(&self) -> Vec<Held<'_>> {
+        let second = self.held_by_second().into_iter().flatten().filter(|held| held.at == 1);
+        let mut all: Vec<_> = self.held().into_iter().chain(second).collect();
+        all.sort_unstable_by_key(|held| held.at);
+        all
+    }
+
     fn outer_held(&self) -> Option<Held<'_>> {
         let at = 1 + usize::from(self.draft.custody.second().is_some());
         self.outer_slot().map(|slot| Held { at, context: self.context(WrapRole::Outer), slot })

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cache::AekCache;
 use crate::clock::Moment;
+use crate::derive::Secrets;
 use crate::expect::Expect;
 use crate::format::policy::RecordPolicy;
 use crate::format::record::{Custody, Sequence, VerifiedRecord};
