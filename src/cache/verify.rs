@@ -109,7 +109,8 @@ pub struct CheckedRecord {
 
 impl AekCache {
     /// Verifies every record of `store`: that it is a record, of its account, as `expect` says, authentic, and that its KEK
-    /// answers. At most `per_second` accounts in each second, and one at a time.
+    /// answers. At most `per_second` accounts in each second, and one at a time. The second KEK of a failover custody is not asked:
+    /// that one is for silence. A [`preflight`](crate::provider::preflight()) shows whether it works.
     ///
     /// It runs on the thread that iterates, which it blocks; calls to KMSs are made on the cache's threads.
     ///

@@ -24,7 +24,8 @@ pub(crate) struct Glance {
 }
 
 pub(crate) struct LeaseTimes {
-    /// Since the start of its last verified unwrap.
+    /// Since the start of its last verified unwrap, by the first provider of a failover custody: where that was in another process, since the
+    /// record says that it was.
     pub(crate) age: Duration,
     /// Until it ends unless it is renewed.
     pub(crate) left: Duration,
@@ -46,10 +47,15 @@ impl AccountInner {
             (control.known.clone(), control.ended > 0)
         };
         let fresh_for = self.settings().policy.fresh_for();
+        let terms = known.record.custody().terms();
+        let wall = self.clock().now().wall_nanos();
+        let recorded =
+            terms.map(|terms| Duration::from_nanos(wall.saturating_sub(terms.confirmed.wall_nanos())));
         Some(Glance {
             status: self.state.status(),
             lease: self.state.lease_left().map(|lease| LeaseTimes {
-                age: fresh_for.saturating_sub(lease.fresh) + lease.stale,
+                age: (fresh_for.saturating_sub(lease.fresh) + lease.stale)
+                    .min(recorded.unwrap_or(Duration::MAX)),
                 left: lease.valid,
             }),
             had_key: known.verified.is_some(),
