@@ -182,7 +182,7 @@ fn version(record: &AccountRecord) -> u32 {
 }
 
 /// A refusal that tells the caller what to do. Not among them: anything that says the data is wrong.
-fn is_reasoned(kind: ErrorKind) -> bool {
+pub(crate) fn is_reasoned(kind: ErrorKind) -> bool {
     use ErrorKind::{Conflict, Io, Locked, Misuse, NotReady, Revoked, Unavailable, Untrusted};
     matches!(kind, Conflict | Io | Locked | Misuse | NotReady | Revoked | Unavailable | Untrusted)
 }

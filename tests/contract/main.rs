@@ -15,6 +15,7 @@ mod double;
 mod events;
 #[path = "../evidence/report.rs"]
 mod evidence;
+mod fail_either;
 mod fail_the_nth;
 mod faults;
 mod fleet;
