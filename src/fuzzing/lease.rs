@@ -8,7 +8,8 @@ use crate::error::Refusal;
 use crate::id::Epoch;
 use crate::lease::{Answer, AttemptId, Effects, Event, Lease, MIN_SPACING, Policy, Publish};
 
-/// The first bytes are the policy, then each command takes an opcode and an argument.
+/// The first bytes are the policy and a seed, then each command takes an opcode and an argument. With a seed of 128 or more there is
+/// a second provider, as under failover custody.
 pub fn lease(data: &[u8]) {
     let mut input = Input(data);
     let refresh = Duration::from_secs(6 + u64::from(input.u8() % 55));
@@ -17,7 +18,8 @@ pub fn lease(data: &[u8]) {
         255 => Duration::MAX,
         minutes => Duration::from_secs(60 * u64::from(minutes % 64)),
     };
-    let mut world = World::new(Policy::new(refresh, deadline, grace), u64::from(input.u8()));
+    let seed = input.u8();
+    let mut world = World::new(Policy::new(refresh, deadline, grace), seed);
     while !input.is_empty() {
         let (opcode, argument) = (input.u8(), input.u16());
         world.command(opcode, argument);
@@ -41,6 +43,20 @@ struct World {
     hurried: u64,
     /// How many closings there were: attempts of before one never open.
     closings: u64,
+    second: Option<Second>,
+}
+
+/// What is known of the second provider of a failover custody.
+#[derive(Default)]
+struct Second {
+    /// Its calls, and the epoch in which each began.
+    begun: Vec<(Epoch, Moment)>,
+    /// The first one has met silence, and nothing else since.
+    silence: bool,
+    /// The first one has refused, and has not unwrapped since.
+    barred: bool,
+    /// When the first one's last verified unwrap started.
+    verified: Option<Moment>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +72,10 @@ struct Begun {
 
 #[derive(Clone, Copy, Debug)]
 struct Keys {
-    since: Moment,
+    /// Nothing where only the second provider has unwrapped.
+    since: Option<Moment>,
+    /// Until when the second provider carries them.
+    stood_in: Option<Moment>,
     fresh_until: Moment,
     valid_until: Moment,
     grace: Duration,
@@ -65,9 +84,11 @@ struct Keys {
 }
 
 impl World {
-    fn new(policy: Policy, seed: u64) -> Self {
-        let now = Moment::from_nanos(BEGINNING, 1_790_000_000 * SECOND);
-        let lease = Lease::new(policy, now, seed);
+    fn new(policy: Policy, seed: u8) -> Self {
+        let now = beginning();
+        let two = seed >= 128;
+        let lease = Lease::new(policy, now, seed.into());
+        let lease = if two { lease.with_second() } else { lease };
         Self {
             epoch: lease.epoch(),
             lease,
@@ -81,6 +102,7 @@ impl World {
             last_begun: None,
             hurried: 0,
             closings: 0,
+            second: two.then(Second::default),
         }
     }
 
@@ -115,7 +137,39 @@ impl World {
                     if argument.is_multiple_of(2) { Event::AuthorityRefused } else { Event::RecordChanged };
                 self.on(event);
             }
+            15 if self.second.is_some() => self.second(argument),
             _ => self.answer(argument),
+        }
+    }
+
+    /// The second provider is asked, or answers a call of its own.
+    fn second(&mut self, argument: u16) {
+        let [which, what] = argument.to_be_bytes();
+        let now = self.now;
+        let Some(second) = &mut self.second else { return };
+        if what.is_multiple_of(2) {
+            if self.lease.wants_second(now) {
+                assert!(
+                    second.silence && !second.barred,
+                    "a7: asked in silence only, and never after a refusal"
+                );
+                assert!(!self.locked && !self.deleted, "a7: a lock is opened by the first one only");
+                let apart = second.begun.last().map(|(_, last)| now.boot_nanos() - last.boot_nanos());
+                assert!(apart.is_none_or(|apart| apart >= MIN_SPACING.as_secs() * SECOND), "c1");
+                second.begun.push((self.lease.begin_second(now), now));
+            }
+            return;
+        }
+        let Some(last) = second.begun.len().checked_sub(1) else { return };
+        let (epoch, started) = second.begun[last - usize::from(which) % second.begun.len()];
+        let counts = epoch == self.epoch && self.lease.second_at().is_some();
+        let max_grace = [None, Some(Duration::ZERO)][usize::from(what / 32) % 2];
+        match what / 2 % 8 {
+            0 => {
+                self.on(Event::SecondRefused { epoch, refusal: Refusal::KeyGone });
+                assert!(!counts || self.keys.is_none(), "a7: a refusal by the second one closes too");
+            }
+            _ => self.on(Event::StoodIn { epoch, started, confirmed: beginning(), limit: LIMIT, max_grace }),
         }
     }
 
@@ -161,6 +215,7 @@ impl World {
     fn on_lock(&mut self) {
         self.locked = true;
         self.unlock_asked = false;
+        self.forget_silence();
         self.on(Event::Lock);
         assert!(self.keys.is_none(), "d5: lock closes");
     }
@@ -168,12 +223,17 @@ impl World {
     fn on_delete_or_recover(&mut self, argument: u16) {
         if argument.is_multiple_of(2) {
             self.deleted = true;
+            self.forget_silence();
             self.on(Event::Delete);
             assert!(self.keys.is_none(), "delete closes");
         } else {
             self.deleted = false;
             self.on(Event::Recover);
         }
+    }
+
+    fn forget_silence(&mut self) {
+        self.second.iter_mut().for_each(|second| second.silence = false);
     }
 
     fn answer(&mut self, argument: u16) {
@@ -204,6 +264,17 @@ impl World {
     }
 
     fn on(&mut self, event: Event) {
+        if let Some(second) = &mut self.second {
+            match event {
+                Event::Answered(_, Answer::Refused(_) | Answer::RefusedPending(_)) => {
+                    (second.barred, second.silence) = (true, false);
+                }
+                Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { .. } => {
+                    second.silence |= !second.barred && !self.locked && !self.deleted;
+                }
+                _ => {}
+            }
+        }
         let effects = self.lease.on(self.now, event);
         let Effects { publish, notify, alarm } = effects;
         match publish {
@@ -224,6 +295,12 @@ impl World {
     }
 
     fn opened(&mut self, event: Event, fresh_until: Moment, valid_until: Moment) {
+        if let Event::StoodIn { epoch, started, max_grace, .. } = event {
+            // What the newest record allows, which it was verified by.
+            let grace = self.allowed(max_grace);
+            self.stood_in((epoch, started), grace, fresh_until, valid_until);
+            return;
+        }
         let Event::Answered(id, Answer::Verified { started, max_grace }) = event else {
             panic!("invariant 1: opened by {event:?}");
         };
@@ -234,17 +311,58 @@ impl World {
         assert_eq!(valid_until, fresh_until, "c5: grace is earned");
         assert!(!self.now.reached(valid_until), "nothing opens that has ended");
         self.locked = false;
-        let grace = max_grace.map_or(self.policy.grace(), |max| max.min(self.policy.grace()));
-        self.keys = Some(Keys { since: started, fresh_until, valid_until, grace, silence: false });
+        if let Some(second) = &mut self.second {
+            (second.verified, second.barred, second.silence) = (Some(started), false, false);
+        }
+        let (since, grace) = (Some(started), self.allowed(max_grace));
+        self.keys = Some(Keys { since, stood_in: None, fresh_until, valid_until, grace, silence: false });
+    }
+
+    fn allowed(&self, max_grace: Option<Duration>) -> Duration {
+        max_grace.map_or(self.policy.grace(), |max| max.min(self.policy.grace()))
+    }
+
+    /// Opened, or carried on, by the second provider.
+    fn stood_in(
+        &mut self,
+        (epoch, started): (Epoch, Moment),
+        grace: Duration,
+        fresh_until: Moment,
+        valid_until: Moment,
+    ) {
+        let second = self.second.as_ref().expect("a7: nobody stands in without a second one");
+        assert_eq!(epoch, self.epoch, "invariant 1: begun before the last closing");
+        assert!(second.silence && !second.barred && !self.locked && !self.deleted, "a7");
+        let recorded = beginning().plus(LIMIT);
+        let last = match second.verified.map(|verified| verified.plus(LIMIT)) {
+            Some(ours) if ours.boot_nanos() > recorded.boot_nanos() => ours,
+            _ => recorded,
+        };
+        let end = last.earlier(started.plus(self.policy.fresh_for()));
+        assert!(!self.now.reached(end), "nothing opens that has ended");
+        let unopened = Keys { since: None, stood_in: None, fresh_until, valid_until, grace, silence: false };
+        let keys = self.keys.unwrap_or(unopened);
+        let fresh = keys.since.map_or(Moment::from_nanos(0, 0), |since| since.plus(self.policy.fresh_for()));
+        // What the first one's silence has earned may last longer.
+        assert!(valid_until == end || within(valid_until, fresh.plus(grace)), "a7: F, and the limit");
+        let silence = keys.silence || valid_until != end;
+        assert!(within(fresh_until, fresh), "a7: what stands in is never fresh");
+        self.keys = Some(Keys { stood_in: Some(end), fresh_until, valid_until, grace, silence, ..keys });
     }
 
     fn extended(&mut self, event: Event, fresh_until: Moment, valid_until: Moment) {
         let keys = self.keys.as_mut().expect("only what is open is extended");
-        assert!(
-            within(fresh_until, keys.since.plus(self.policy.fresh_for())),
-            "c2: F counts from the unwrap"
-        );
-        let last = keys.since.plus(self.policy.fresh_for()).plus(keys.grace);
+        if matches!(event, Event::Answered(_, Answer::Integrity)) {
+            keys.stood_in = None;
+        }
+        let since = keys.since.unwrap_or(Moment::from_nanos(0, 0));
+        let fresh = keys.since.map_or(since, |since| since.plus(self.policy.fresh_for()));
+        assert!(within(fresh_until, fresh), "c2: F counts from the unwrap");
+        if keys.stood_in == Some(valid_until) {
+            (keys.fresh_until, keys.valid_until) = (fresh_until, valid_until);
+            return;
+        }
+        let last = fresh.plus(keys.grace);
         assert!(within(valid_until, last), "F + G at most");
         let in_grace = !within(valid_until, fresh_until);
         keys.silence |= in_grace;
@@ -279,14 +397,15 @@ impl World {
         assert_eq!(self.lease.is_locked(), self.locked && !self.deleted);
         let Some(keys) = self.keys else { return };
         assert!(!self.locked && !self.deleted, "d5");
-        if !self.now.reached(keys.valid_until) {
-            let age = self.now.age_since(keys.since);
+        let stands_in = keys.stood_in.is_some_and(|end| !self.now.reached(end));
+        let age = keys.since.map_or(Duration::MAX, |since| self.now.age_since(since));
+        if !self.now.reached(keys.valid_until) && !stands_in {
             let fresh_for = self.policy.fresh_for();
             assert!(age < fresh_for.saturating_add(keys.grace), "usable at the age of {age:?}: {keys:?}");
             assert!(age < fresh_for || keys.silence, "c5: grace was not earned at the age of {age:?}");
         }
-        let ended = self.now.age_since(keys.since) >= self.policy.fresh_for().saturating_add(keys.grace);
-        if ended {
+        let ended = age >= self.policy.fresh_for().saturating_add(keys.grace);
+        if ended && !stands_in {
             self.on(Event::Wake);
             assert!(self.keys.is_none(), "wiped by F + G");
         }
@@ -298,6 +417,12 @@ fn within(one: Moment, other: Moment) -> bool {
     one.boot_nanos() <= other.boot_nanos() && one.wall_nanos() <= other.wall_nanos()
 }
 
+fn beginning() -> Moment {
+    Moment::from_nanos(BEGINNING, 1_790_000_000 * SECOND)
+}
+
 const SECOND: u64 = 1_000_000_000;
+/// For how long the second provider may stand in.
+const LIMIT: Duration = Duration::from_secs(3_600);
 /// An hour after boot.
 const BEGINNING: u64 = 3_600 * SECOND;
