@@ -178,21 +178,20 @@ fn a7_r8_a_second_server_stands_in_while_the_first_is_silent_and_never_after_it_
     }
 }
 
+/// An account that both servers hold.
+fn joint([first, second]: &[Server; 2], folder: &Path, grace: OutageGrace) -> Process {
+    let cache = Process::cache(grace);
+    let spec =
+        AccountSpec::new(AccountId::random(), first.connect(), Kek::latest(KEY)).store(records(folder));
+    let account = cache.create(spec.joint_with(second.connect(), Kek::latest(KEY))).unwrap();
+    Process { cache, account }
+}
+
 #[test]
-fn a7_r8_r9_under_joint_custody_either_server_revokes_and_the_silence_of_one_is_silence() {
+fn a7_r8_r10_under_joint_custody_either_server_revokes() {
     let servers = Server::two();
     let folder = tempfile::tempdir().unwrap();
-    let create = |name: &str, grace| {
-        let cache = Process::cache(grace);
-        let [first, second] = [0, 1].map(|at: usize| servers[at].connect());
-        let store = records(&folder.path().join(name));
-        let spec = AccountSpec::new(AccountId::random(), first, Kek::latest(KEY)).store(store);
-        let account = cache.create(spec.joint_with(second, Kek::latest(KEY))).unwrap();
-        Process { cache, account }
-    };
-    std::fs::create_dir_all(folder.path().join("revoked")).unwrap();
-    std::fs::create_dir_all(folder.path().join("silent")).unwrap();
-    let process = create("revoked", OutageGrace::DEFAULT);
+    let process = joint(&servers, folder.path(), OutageGrace::DEFAULT);
     let block = Block::sealed_by(&process.account);
     let bound = process.cache.staleness_bound();
     let [first, second] = &servers;
@@ -211,11 +210,18 @@ fn a7_r8_r9_under_joint_custody_either_server_revokes_and_the_silence_of_one_is_
     measured("refused after the second one's share was taken away", stale, bound);
     second.bao.allow(POLICY, KEY);
     measured("back", process.comes_back(&block, Instant::now()), RECOVERY);
+}
+
+#[test]
+fn a7_r9_under_joint_custody_the_silence_of_one_is_silence() {
+    let servers = Server::two();
+    let folder = tempfile::tempdir().unwrap();
+    let grace = Duration::from_secs(4);
+    let process = joint(&servers, folder.path(), OutageGrace::For(grace));
+    let block = Block::sealed_by(&process.account);
+    let [_, second] = &servers;
 
     // Grace, as of one KMS that is silent, and then its end. Never a refusal, whatever the other one says.
-    let grace = Duration::from_secs(4);
-    let process = create("silent", OutageGrace::For(grace));
-    let block = Block::sealed_by(&process.account);
     let silent = second.says(Mode::Hang);
     let (fresh_for, usable_for) = (process.cache.fresh_for(), process.cache.usable_for());
     assert_eq!(usable_for, fresh_for + grace);
