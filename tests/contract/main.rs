@@ -35,3 +35,4 @@ mod rotation;
 mod schedule;
 mod survival;
 mod two_accounts;
+mod two_providers;

@@ -153,6 +153,7 @@ class Keys:
         assert len(account) == 16 and len(secret) in (32, 64) and 1 <= generation < 1 << 32
         self.account = account
         self.generation = generation
+        self.inner_len = len(secret)
         self.prk = self.extract(INNER, secret)
         self.kcvs = [expand(self.prk, b"SRK1")]
         self.kcv = self.kcvs[0]
@@ -461,9 +462,10 @@ def open_older(keys, older):
             sealed = aead(expand(prk, b"SRG1" + generation + r)).decrypt(r[12:24], sealed, aad)
         except (InvalidTag, ValueError) as error:
             raise Refused("an older AEK") from error
-    require(len(sealed) == 32 * keys.suite, "length of an older AEK")
-    outer = sealed[32:] if keys.suite == DOUBLE else None
-    found = Keys(keys.account, older["generation"], sealed[:32], outer)
+    # Under joint custody both shares, as in the newest one.
+    inner, outer = sealed[: keys.inner_len], sealed[keys.inner_len :]
+    require(len(sealed) == keys.inner_len + (32 if keys.suite == DOUBLE else 0), "length of an older AEK")
+    found = Keys(keys.account, older["generation"], inner, outer or None)
     for ours, theirs in zip(found.kcvs, older["kcvs"]):
         same(ours, theirs, "another older AEK")
     return found
