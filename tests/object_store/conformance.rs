@@ -10,7 +10,8 @@ use strongroom::{BlockSize, Suite};
 
 use crate::world::{Customer, store, store_of};
 
-/// Each case begins with an empty store.
+/// All of `integration` but `multipart*` and `list_paginated`, which take a `MultipartStore` and a `PaginatedListStore`: a sealed store
+/// is neither, on purpose. Each case begins with an empty store.
 async fn suite<F: Future<Output = ()>>(
     store: impl Fn() -> Box<dyn ObjectStore>,
     differing: impl FnOnce(Box<dyn ObjectStore>) -> F,

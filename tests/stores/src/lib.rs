@@ -2,17 +2,20 @@
 
 pub mod crowd;
 pub mod measured;
+pub mod v0_13;
+mod v0_14;
 
 use std::process::Command;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzureBuilder};
+use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::HttpRequestBody;
 use strongroom_kms_tests::http;
 use strongroom_kms_tests::install::installed;
 use strongroom_kms_tests::process::{Ready, Server};
+
+pub use v0_14::{azurite_store, s3_store};
 
 /// Amazon's S3, as moto has it: the server, and the store in it, where nothing is sealed yet.
 ///
@@ -54,24 +57,6 @@ fn make_bucket(server: &Server) -> Arc<dyn ObjectStore> {
     s3_store(&server.url())
 }
 
-/// The store in the S3 at `url`.
-///
-/// # Panics
-/// When it cannot be made.
-#[must_use]
-pub fn s3_store(url: &str) -> Arc<dyn ObjectStore> {
-    let store = AmazonS3Builder::new()
-        .with_endpoint(url)
-        .with_allow_http(true)
-        .with_bucket_name(BUCKET)
-        .with_region("us-east-1")
-        .with_access_key_id("test")
-        .with_secret_access_key("test")
-        .build()
-        .expect("is complete");
-    Arc::new(store)
-}
-
 /// A server of Azurite's, which is Microsoft's Azure Blob Storage on one machine, with an empty container. For its store, see
 /// [`azurite_store`].
 ///
@@ -95,17 +80,6 @@ pub fn azurite() -> Server {
     });
     create_container(&server);
     server
-}
-
-/// The store of the Azurite whose address the variable [`AZURITE_URL`] has. `object_store` reads no other place, and knows
-/// what Azurite lacks only if it is told this way.
-///
-/// # Panics
-/// When it cannot be made.
-#[must_use]
-pub fn azurite_store() -> Arc<dyn ObjectStore> {
-    let builder = MicrosoftAzureBuilder::new().with_use_emulator(true).with_container_name(BUCKET);
-    Arc::new(builder.build().expect("is complete"))
 }
 
 /// Runs the test `name` of this program in a process of its own, which is given an Azurite, and returns what it printed. An address goes
