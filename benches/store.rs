@@ -1,4 +1,5 @@
-//! A sealed store over one in memory: a streamed read of 64 MiB, and what a random range costs in requests and blocks.
+//! A sealed store over one in memory: a streamed read of 64 MiB, what a random range costs in requests and blocks, and what
+//! every method costs beside the same method of the plain store (`store/costs.rs`).
 //!
 //! "raw" opens the same bytes out of place with one key, in the same blocks of 64 KiB, into fresh chunks of 1 MiB: what
 //! anybody has to do who gives plaintext out of a store that keeps its own bytes. Either way whoever reads keeps all chunks until the
@@ -10,25 +11,24 @@
 //! benchmark runs in a process of its own in which every chunk is fresh, and pays for its pages, on both sides.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock itself")]
 
+#[path = "store/costs.rs"]
+mod costs;
+#[path = "store/counting.rs"]
+mod counting;
 #[path = "../tests/evidence/report.rs"]
 mod evidence;
 
-use std::fmt;
 use std::hint::black_box;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use aws_lc_rs::aead;
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, TryStreamExt};
-use object_store::memory::InMemory;
+use counting::Counting;
+use futures_util::stream::TryStreamExt;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 use strongroom::provider::{Kek, KeyOptions, LocalKms};
 use strongroom::store::{OneAccount, SealedStore};
 use strongroom::{AccountId, AccountSpec, AekCache};
@@ -56,7 +56,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let cache = AekCache::builder().build()?;
     let account = cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest("bench")))?;
     let counting = Arc::new(Counting::default());
-    let store = SealedStore::builder(counting.clone(), "bench", OneAccount::new(account)).build()?;
+    let store = SealedStore::builder(counting.clone(), "bench", OneAccount::new(account.clone())).build()?;
     let runtime = Builder::new_current_thread().build()?;
     let plain: Bytes = (0..LEN).map(|at| (at % 251).to_le_bytes()[0]).collect::<Vec<u8>>().into();
     let path = Path::from("object");
@@ -72,6 +72,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     evidence::report("P10", "blocks at most", frames, "<=", 2);
     let cold = cold_range(&runtime, &store, &counting, &path);
     evidence::report("P10", "cold, requests at the same time", cold, "=", 2);
+
+    let forgetful = SealedStore::builder(counting.clone(), "bench", OneAccount::new(account));
+    let forgetful = forgetful.cached_headers(0).build()?;
+    costs::print(&runtime, &counting, &store, &forgetful, if rounds == 1 { 1 } else { 15 });
     Ok(())
 }
 
@@ -135,7 +139,7 @@ fn cold_range(runtime: &Runtime, store: &SealedStore, counting: &Counting, path:
     runtime.block_on(async {
         store.copy(path, &other).await.expect("ours");
         counting.take();
-        counting.hold_back();
+        counting.hold_back(true);
         store.get_range(&other, 1_000_000..1_004_096).await.expect("ours");
     });
     counting.at_once()
@@ -183,94 +187,4 @@ fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
-}
-
-/// A store in memory that notes how many bytes each read asked for.
-#[derive(Debug, Default)]
-struct Counting {
-    inner: InMemory,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    asked: Vec<u64>,
-    hold_back: bool,
-    waiting: usize,
-    at_once: usize,
-}
-
-impl Counting {
-    fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut self.lock().asked)
-    }
-
-    /// From now on a read gives way once before it is answered, so that one begun beside it shows.
-    fn hold_back(&self) {
-        self.lock().hold_back = true;
-    }
-
-    fn at_once(&self) -> usize {
-        self.lock().at_once
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Counting {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let hold_back = {
-            let mut state = self.lock();
-            state.waiting += 1;
-            state.at_once = state.at_once.max(state.waiting);
-            state.hold_back
-        };
-        if hold_back {
-            tokio::task::yield_now().await;
-        }
-        let answer = self.inner.get_opts(location, options).await;
-        let mut state = self.lock();
-        state.waiting -= 1;
-        if let Ok(answer) = &answer {
-            state.asked.push(answer.range.end - answer.range.start);
-        }
-        answer
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-impl fmt::Display for Counting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Counting")
-    }
 }
