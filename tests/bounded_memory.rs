@@ -13,11 +13,12 @@ use cap::Cap;
 use futures_util::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use strongroom::provider::Kek;
 use strongroom::store::{OneAccount, SealedStore};
 use strongroom::testing::{ManualClock, ScriptedProvider};
-use strongroom::{AccountId, AccountSpec, AekCache, BlockSize};
+use strongroom::{Account, AccountId, AccountSpec, AekCache, BlockSize};
 use tempfile::TempDir;
 
 #[global_allocator]
@@ -38,13 +39,17 @@ struct World {
     _folder: TempDir,
 }
 
+fn account() -> (Account, AekCache) {
+    let kms = Arc::new(ScriptedProvider::on_virtual_time());
+    kms.add_key("orders");
+    let cache = AekCache::builder().manual(&ManualClock::new()).build().unwrap();
+    let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
+    (cache.create(spec).unwrap(), cache)
+}
+
 impl World {
     fn new(block_size: BlockSize) -> Self {
-        let kms = Arc::new(ScriptedProvider::on_virtual_time());
-        kms.add_key("orders");
-        let cache = AekCache::builder().manual(&ManualClock::new()).build().unwrap();
-        let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
-        let account = cache.create(spec).unwrap();
+        let (account, cache) = account();
         let folder = tempfile::tempdir().unwrap();
         let disk = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
         let store = SealedStore::builder(disk, "disk", OneAccount::new(account)).block_size(block_size);
@@ -157,5 +162,57 @@ fn g1_a_copy_takes_two_parts_and_what_a_stream_does() {
             assert_eq!(world.store.head(&"copy".into()).await.unwrap().size, len as u64);
             world.store.delete(&"copy".into()).await.unwrap();
         }
+    });
+}
+
+/// How many bytes `work` leaves on the heap for each of [`MANY`], beside a path.
+async fn kept_for_each<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let before = HEAP.allocated();
+    let done = work.await;
+    ((HEAP.allocated() - before) / MANY - name(0).as_ref().len(), done)
+}
+
+fn name(number: usize) -> Path {
+    format!("data/{number:06}").into()
+}
+
+const MANY: usize = 1500;
+
+#[test]
+fn g1_a_remembered_header_takes_300_bytes_and_its_path() {
+    alone(|| async {
+        let (account, _cache) = account();
+        let memory = Arc::new(InMemory::new());
+        let store = SealedStore::builder(memory, "memory", OneAccount::new(account)).build().unwrap();
+        for number in 0..MANY {
+            store.put(&name(number), "plain".into()).await.unwrap();
+        }
+        let read = async {
+            for number in 0..MANY {
+                store.get_range(&name(number), 1..2).await.unwrap();
+            }
+        };
+        let (each, ()) = kept_for_each(read).await;
+        assert!((100..=300).contains(&each), "{each} bytes");
+    });
+}
+
+#[test]
+fn e9_an_open_takeover_takes_200_bytes_and_the_path_for_each_object_left() {
+    alone(|| async {
+        let (account, _cache) = account();
+        let memory = Arc::new(InMemory::new());
+        for number in 0..MANY {
+            memory.put(&name(number), "plain".into()).await.unwrap();
+        }
+        let store = || {
+            let builder = SealedStore::builder(memory.clone(), "memory", OneAccount::new(account.clone()));
+            builder.build().unwrap()
+        };
+        store().begin_takeover(&"data".into()).await.unwrap();
+        let opening = store();
+        let (each, takeover) = kept_for_each(opening.open_takeover(&"data".into(), None)).await;
+        assert_eq!(takeover.unwrap().progress().objects_left, MANY as u64);
+        assert!((50..=200).contains(&each), "{each} bytes");
     });
 }

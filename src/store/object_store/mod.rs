@@ -78,12 +78,12 @@ pub use self::takeover::Takeover;
 /// ```
 ///
 /// - **Sizes and ranges are of plaintext**, in every answer. A payload of the store underneath is never passed on.
-/// - **Memory is bounded** by one part and one block for each operation, whatever the object's size; `put` and `get_ranges`
-///   hold what they were given or asked for.
+/// - **Memory is bounded**, whatever the object's size: one part, one block and the parts on their way when writing, a chunk of 1 MiB or a
+///   block, and two frames when reading. `put` and `get_ranges` hold what they were given or asked for.
 /// - **Errors** are those of the store underneath, unchanged, or `Generic` with a [`strongroom::Error`](crate::Error) as its
 ///   source, which [`Error::find`](crate::Error::find) digs out. Where the router denies, `PermissionDenied`.
-/// - **A write is acknowledged** only if the account has been in one epoch from its first byte on, with a valid lease
-///   immediately before the acknowledgement (contract D11).
+/// - **A write is acknowledged** only if the account has been in one epoch from its first byte on, and a copy or rename from its
+///   beginning on, with a valid lease immediately before the acknowledgement (contract D11).
 /// - **`head` and listings** need no key and prove nothing: they show names, and sizes computed from what the store
 ///   says. Every byte read is proven; a read that reaches an object's end proves its size.
 ///
