@@ -123,6 +123,23 @@ fn g1_an_upload_takes_a_part_and_a_block_beside_the_part_on_its_way() {
     });
 }
 
+/// Though its owner keeps it.
+#[test]
+fn g1_an_upload_that_was_aborted_holds_nothing() {
+    alone(|| async {
+        let world = World::new(BlockSize::DEFAULT);
+        let before = HEAP.allocated();
+        let mut upload = world.store.put_multipart(&"object".into()).await.unwrap();
+        upload.put_part(vec![7; MIB].into()).await.unwrap();
+        assert!(HEAP.allocated() - before > MIB);
+        upload.abort().await.unwrap();
+        let held = HEAP.allocated() - before;
+        // Less than the block that was held back.
+        assert!(held < world.block, "{held} bytes");
+        drop(upload);
+    });
+}
+
 #[test]
 fn g1_a_stream_takes_a_chunk_and_two_frames_and_a_range_no_more_than_its_blocks() {
     for block_size in [BlockSize::DEFAULT, BlockSize::new(4 * MIB).unwrap()] {

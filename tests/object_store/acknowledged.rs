@@ -63,6 +63,9 @@ async fn none_is_acknowledged(world: &World, store: &SealedStore, kinds: &[&str]
             }
             let error = done.expect_err(&format!("{what}, interrupted during operation {nth}"));
             assert_eq!(kind(&error), Some(ErrorKind::NotReady), "{what} {nth}: {error}");
+            // Begun, two parts, and the completion, without which nothing appears.
+            let appeared = store.head(&"to".into()).await.is_ok();
+            assert!(*what != "upload" || appeared == (nth == 4), "{what} {nth}: {appeared}");
             // What was there before is at one of the two places.
             for (path, len) in [("small", SMALL), ("large", LARGE)] {
                 let there = async |path: &str| match store.get(&path.into()).await {

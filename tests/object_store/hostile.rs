@@ -126,6 +126,18 @@ async fn f3_truncated_extended_spliced_and_foreign_objects_are_refused() {
 }
 
 #[tokio::test]
+async fn f3_a_header_that_came_with_more_than_was_asked_for_is_refused() {
+    let world = World::new();
+    world.put("a", &pattern(4 * BLOCK)).await;
+    world.bent.lie(Lie::LongHeader(1));
+    let range = world.cold().get_range(&"a".into(), 5_000..5_001).await.map(drop);
+    let ranges = world.cold().get_ranges(&"a".into(), &[5_000..5_001]).await.map(drop);
+    for refused in [range.unwrap_err(), ranges.unwrap_err()] {
+        assert_eq!(kind(&refused), Some(ErrorKind::Format), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn f3_every_flipped_bit_of_an_object_is_refused() {
     let world = World::new();
     world.put("a", b"a short object").await;

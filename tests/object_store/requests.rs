@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
+use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
-use strongroom::ErrorKind;
 use strongroom::store::OneAccount;
+use strongroom::{BlockSize, ErrorKind};
 
 use crate::SealedStore;
 use crate::world::{BLOCK, FRAME, HEADER, Lie, World, kind, pattern};
@@ -102,6 +103,30 @@ async fn an_object_that_was_replaced_is_read_with_its_own_header() {
     world.cold().put(&"a".into(), pattern(5 * BLOCK).into()).await.unwrap();
     let read = world.store.get_ranges(&"a".into(), &[9_000..9_010]).await.unwrap();
     assert_eq!(read[0], pattern(5 * BLOCK)[9_000..9_010]);
+}
+
+/// At least half of as many as it was told, and no more.
+#[tokio::test]
+async fn headers_of_the_last_objects_are_remembered_and_older_ones_are_not() {
+    let world = World::new();
+    let router = OneAccount::new(world.customer.account.clone());
+    let builder = SealedStore::builder(world.bent.clone(), "bucket", router).block_size(BlockSize::MIN);
+    let store = builder.cached_headers(4).build().unwrap();
+    let path = |number: usize| Path::from(format!("{number}"));
+    let cost = async |number: usize| {
+        world.bent.reads();
+        store.get_range(&path(number), 5_000..5_001).await.unwrap();
+        world.bent.reads().len()
+    };
+    for number in 0..10 {
+        store.put(&path(number), pattern(2 * BLOCK).into()).await.unwrap();
+        assert_eq!(cost(number).await, 2, "{number}");
+        // What is used again and again stays.
+        assert_eq!(cost(0).await, 1, "{number}");
+    }
+    for (number, requests) in [(9, 1), (8, 1), (0, 1), (1, 2), (2, 2), (3, 2), (4, 2)] {
+        assert_eq!(cost(number).await, requests, "{number}");
+    }
 }
 
 #[tokio::test]
@@ -242,6 +267,26 @@ async fn g1_a_stream_pulls_no_more_than_it_needs_for_its_next_chunk() {
         assert!(chunk.len() <= MIB && world.bent.pulled() <= sealed + PIECE, "{given}");
     }
     assert_eq!(given, 8 * MIB);
+}
+
+/// A store in memory keeps nobody waiting.
+#[tokio::test]
+async fn a_stream_that_is_never_kept_waiting_gives_way_once_in_8_mib() {
+    let world = World::with_large_blocks();
+    world.put("a", &pattern(20 * 1024 * 1024)).await;
+    let mut stream = world.store.get(&"a".into()).await.unwrap().into_stream();
+    let (mut given, mut gave_way) = (0, 0);
+    loop {
+        match stream.try_next().now_or_never() {
+            None => gave_way += 1,
+            Some(Ok(Some(chunk))) => given += chunk.len(),
+            Some(end) => {
+                assert!(end.unwrap().is_none());
+                break;
+            }
+        }
+    }
+    assert_eq!((given, gave_way), (20 * 1024 * 1024, 2));
 }
 
 #[tokio::test]

@@ -171,6 +171,8 @@ pub(crate) enum Lie {
     Short(usize),
     /// The stream goes on for this many bytes.
     Long(usize),
+    /// The answer to a request for a header alone goes on for this many bytes.
+    LongHeader(usize),
     /// A bit of this byte of the stream is flipped.
     Flip(usize),
     /// The object is said to be this long.
@@ -340,6 +342,8 @@ impl ObjectStore for Bent {
         match lie {
             Lie::Short(by) => bytes.truncate(bytes.len().saturating_sub(by)),
             Lie::Long(by) => bytes.resize(bytes.len() + by, 7),
+            Lie::LongHeader(by) if bytes.len() == HEADER => bytes.resize(HEADER + by, 7),
+            Lie::LongHeader(_) => {}
             Lie::Flip(at) => bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1),
             Lie::Size(size) => answer.meta.size = size,
             Lie::Range(range) => answer.range = range,
