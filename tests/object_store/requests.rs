@@ -82,6 +82,10 @@ async fn f4_many_ranges_are_one_request_and_each_block_is_fetched_once() {
     let read = world.store.get_ranges(&"far".into(), &ranges).await.unwrap();
     assert_eq!((&read[0][..], &read[1][..]), (&far[2_800_000..2_800_100], &far[5_000..5_001]));
     assert_eq!(world.bent.reads().len(), 2);
+    // Near each other, and far from the beginning.
+    let ranges = [2_800_000..2_800_001, 2_000_000..2_000_001];
+    world.store.get_ranges(&"far".into(), &ranges).await.unwrap();
+    assert_eq!(world.bent.reads().len(), 1);
 
     let backwards = std::ops::Range { start: 7, end: 6 };
     for wrong in [0..0, backwards, len..len + 1] {
