@@ -26,7 +26,7 @@ use crate::clock::Moment;
 use crate::error::Error;
 use crate::id::{AccountId, BlockId, Generation, Suite};
 use crate::random;
-use crate::secret::{Dek, MemoryLock, Slot};
+use crate::secret::{Dek, MemoryLock, Slot, wash_stack};
 
 mod prks;
 
@@ -442,6 +442,9 @@ impl HmacStream {
         self.states.compress_inner(&self.block);
         self.states.finish_outer();
         out.copy_from_slice(self.states.output().as_bytes());
+        // `sha2` leaves copies of the states below. Whatever is built there next may be moved on to other threads with the bytes
+        // that it does not use, out of reach of the washing that ends a thread's job.
+        wash_stack::<STACK>();
     }
 
     /// How much of `block` waits to be compressed.
@@ -449,6 +452,9 @@ impl HmacStream {
         usize::try_from(self.len % 64).expect("less than 64")
     }
 }
+
+/// How deep hashing goes, with room to spare; unoptimised code goes deeper.
+const STACK: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 1024 };
 
 const EXTRACT_LABEL: &[u8] = b"strongroom/v1";
 const BOTH_LABEL: &[u8] = b"strongroom/v1 both";

@@ -1,8 +1,8 @@
 //! The process that is searched: it holds an account, uses it, and loses it.
 
 use std::io::stdin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use strongroom::provider::{
     Wrapped,
 };
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Engine, ObjectId, Refusal, Status,
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Engine, ObjectId, Refusal, Status, Suite,
 };
 use zeroize::Zeroizing;
 
@@ -31,12 +31,12 @@ pub(crate) enum Form {
 }
 
 /// Lives until it is told to end. What the parent has to know it prints on lines that begin with `@`.
-pub(crate) fn live(engine: Engine, form: Form) {
+pub(crate) fn live(engine: Engine, form: Form, suite: Suite) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kms.json");
     let kms = LocalKms::create(&file).expect("creates");
-    kms.create_key("orders", KeyOptions::default()).expect("creates");
-    let telltale = Telltale { kms, unwraps: AtomicU32::new(0) };
+    KEKS.iter().for_each(|kek| drop(kms.create_key(kek, KeyOptions::default()).expect("creates")));
+    let telltale = Telltale { kms, told: Mutex::new(Vec::new()) };
     let kms: Arc<dyn KeyProvider> = match form {
         Form::Blocking => Arc::new(telltale),
         #[cfg(feature = "tokio")]
@@ -48,14 +48,22 @@ pub(crate) fn live(engine: Engine, form: Form) {
         .engine(engine)
         .build()
         .expect("the settings are in range");
-    let spec = AccountSpec::new(AccountId::random(), kms, Kek::latest("orders"));
-    let account = cache.create(spec).expect("the KEK is fit");
+    let spec = AccountSpec::new(AccountId::random(), Arc::clone(&kms), Kek::latest(KEKS[0]));
+    let spec = match suite {
+        Suite::Double => spec.double_encryption(kms, Kek::latest(KEKS[1])),
+        _ => spec,
+    };
+    let account = cache.create(spec).expect("the KEKs are fit");
+    // Published, and held from the next refresh on; the block below is still of the first.
+    account.rotate_aek().expect("another generation");
 
     open_until_told(&account);
     tell("idle");
     hold_what_is_planted();
 
-    LocalKms::open(&file).expect("opens").disable_key("orders").expect("disables");
+    // Under double encryption it is the second one's customer who takes it away.
+    let refusing = if suite == Suite::Double { KEKS[1] } else { KEKS[0] };
+    LocalKms::open(&file).expect("opens").disable_key(refusing).expect("disables");
     wait_until(|| account.status() == Status::Revoked(Refusal::KeyDisabled));
     // The event loop has published this and lets go of the keys.
     thread::sleep(Duration::from_millis(200));
@@ -85,20 +93,25 @@ fn open_until_told(account: &Account) {
 /// The parent sends what it will search for, in hexadecimal; here it is as it would be in memory.
 fn hold_what_is_planted() {
     let line = listen();
-    let mut planted = Zeroizing::new(Vec::with_capacity(32));
-    for pair in line.trim().as_bytes().chunks(2) {
-        let digits = std::str::from_utf8(pair).expect("digits");
-        planted.push(u8::from_str_radix(digits, 16).expect("digits"));
+    let mut planted = Vec::new();
+    for word in line.split_whitespace() {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(32));
+        for pair in word.as_bytes().chunks(2) {
+            let digits = std::str::from_utf8(pair).expect("digits");
+            bytes.push(u8::from_str_radix(digits, 16).expect("digits"));
+        }
+        planted.push(bytes);
     }
     tell("planted");
     listen();
 }
 
-/// A provider that tells the parent the AEK, masked, and waits while it holds it.
+/// A provider that tells the parent each AEK once, masked, and waits while it holds it.
 #[derive(Debug)]
 struct Telltale {
     kms: LocalKms,
-    unwraps: AtomicU32,
+    /// Generation and role of those that were told.
+    told: Mutex<Vec<(u32, u8)>>,
 }
 
 impl KeyProvider for Telltale {
@@ -108,10 +121,14 @@ impl KeyProvider for Telltale {
 
     fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
         let secret = self.kms.unwrap(wrapped, context)?;
-        // The first is the preflight's, of a value that is thrown away.
-        if self.unwraps.fetch_add(1, Ordering::Relaxed) == 1 {
+        let (generation, role) = (context.generation().number(), context.to_bytes()[WrapContext::LEN - 2]);
+        let mut told = self.told.lock().expect("nobody panics");
+        // What a preflight unwraps is thrown away.
+        if role != PREFLIGHT && !told.contains(&(generation, role)) {
+            told.push((generation, role));
             let masked = masked(&secret.expose()[WrapInput::LEN - 32..]);
-            tell(&format!("held {} {}", to_hex(&masked), to_hex(context.account().as_bytes())));
+            let account = to_hex(context.account().as_bytes());
+            tell(&format!("held {} {account} {generation} {role}", to_hex(&masked)));
             listen();
         }
         Ok(secret)
@@ -179,3 +196,8 @@ fn wait_until(done: impl Fn() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// The second is that of double encryption.
+const KEKS: [&str; 2] = ["orders", "second"];
+/// The role of what a preflight wraps (docs/FORMAT.md).
+const PREFLIGHT: u8 = 255;

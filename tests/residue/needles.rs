@@ -11,13 +11,22 @@ pub(crate) struct Needle {
     pub(crate) bytes: [u8; 32],
 }
 
-pub(crate) struct Needles {
+/// What one AEK leads to, in one generation.
+pub(crate) struct Keys {
     pub(crate) aek: Needle,
     pub(crate) prk: Needle,
-    pub(crate) inner: Needle,
-    pub(crate) outer: Needle,
-    /// AES-256's key schedule for one block's DEK, two round keys each: the first two are the DEK.
-    pub(crate) schedule: Vec<Needle>,
+    pub(crate) states: [Needle; 2],
+    name: String,
+    hkdf: Hkdf<Sha256>,
+}
+
+/// What is used once, for one block.
+pub(crate) struct BlockKeys {
+    /// What an open holds at the same time, of each layer. Of the first, AES-256's key schedule, two round keys each: the
+    /// first two are the DEK. Of the second, the DEK of ChaCha20.
+    pub(crate) layers: Vec<Vec<Needle>>,
+    /// What hides the inner tag.
+    pub(crate) pad: Option<Needle>,
 }
 
 impl Needle {
@@ -26,33 +35,54 @@ impl Needle {
     }
 }
 
-impl Needles {
-    /// Of block 7 of `object`, sealed with `nonce` (R) as a standalone block under generation 1.
-    pub(crate) fn derive(aek: Needle, account: &[u8], object: &[u8], nonce: &[u8]) -> Self {
-        let salt = Sha256::digest([b"strongroom/v1", account, &1_u32.to_be_bytes(), &[1]].concat());
+impl Keys {
+    /// Of the AEK of `generation` in the layer `family`: 1 is the inner one, 2 the outer.
+    pub(crate) fn derive(aek: Needle, account: &[u8], generation: u32, family: u8) -> Self {
+        let name = format!("of generation {generation}, layer {family}");
+        let salt = Sha256::digest([b"strongroom/v1", account, &generation.to_be_bytes(), &[family]].concat());
         let (prk, hkdf) = Hkdf::<Sha256>::extract(Some(&salt), &aek.bytes);
-        let info = [b"SRD1", &[1, 1][..], object, &7_u64.to_be_bytes(), nonce].concat();
-        let mut dek = [0; 32];
-        hkdf.expand(&info, &mut dek).expect("32 bytes are not too many");
-        let schedule = key_schedule(&dek)
-            .chunks_exact(32)
-            .zip(0..)
-            .map(|(keys, pair)| match pair {
-                0 => Needle::new("DEK", keys),
-                _ => Needle::new(&format!("round keys {} and {}", 2 * pair, 2 * pair + 1), keys),
-            })
-            .collect();
         Self {
             aek,
-            inner: Needle::new("inner HMAC state", &hmac_state(&prk, 0x36)),
-            outer: Needle::new("outer HMAC state", &hmac_state(&prk, 0x5c)),
-            prk: Needle::new("PRK", &prk),
-            schedule,
+            states: [
+                Needle::new(&format!("inner HMAC state {name}"), &hmac_state(&prk, 0x36)),
+                Needle::new(&format!("outer HMAC state {name}"), &hmac_state(&prk, 0x5c)),
+            ],
+            prk: Needle::new(&format!("PRK {name}"), &prk),
+            name,
+            hkdf,
         }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Needle> {
-        [&self.aek, &self.prk, &self.inner, &self.outer].into_iter().chain(&self.schedule)
+        [&self.aek, &self.prk].into_iter().chain(&self.states)
+    }
+
+    fn expand(&self, what: &str, info: &[u8]) -> Needle {
+        let mut key = [0; 32];
+        self.hkdf.expand(info, &mut key).expect("32 bytes are not too many");
+        Needle::new(&format!("{what} {}", self.name), &key)
+    }
+}
+
+impl BlockKeys {
+    /// Of block 7 of `object`, sealed with `nonce` (R) as a standalone block under the keys of the layers of one generation.
+    pub(crate) fn derive(layers: &[&Keys], object: &[u8], nonce: &[u8]) -> Self {
+        let suite = u8::try_from(layers.len()).expect("1 or 2");
+        let info = |label: &[u8]| [label, &[suite, 1], object, &7_u64.to_be_bytes(), nonce].concat();
+        let dek = layers[0].expand("DEK", &info(b"SRD1"));
+        let schedule = key_schedule(&dek.bytes);
+        let round_keys =
+            schedule.chunks_exact(32).zip(0..).skip(1).map(|(keys, pair)| {
+                Needle::new(&format!("round keys {} and {}", 2 * pair, 2 * pair + 1), keys)
+            });
+        let mut of_layers = vec![round_keys.collect::<Vec<_>>()];
+        of_layers[0].insert(0, dek);
+        of_layers.extend(layers.get(1).map(|outer| vec![outer.expand("DEK", &info(b"SRD2"))]));
+        Self { layers: of_layers, pad: layers.get(1).map(|outer| outer.expand("pad", &info(b"SRT2"))) }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Needle> {
+        self.layers.iter().flatten().chain(&self.pad)
     }
 }
 
