@@ -320,3 +320,38 @@ fn e4_a6_both_aeks_are_rotated_and_older_ones_open_with_one_unwrap_each() {
     pair.world.run(secs(12));
     assert!(blocks.iter().all(|block| block.open(&account) == Err(ErrorKind::Revoked)));
 }
+
+#[test]
+fn a6_double_encryption_is_chosen_at_creation_and_never_changes() {
+    let pair = Pair::new(6, OutageGrace::None);
+    for suite in [Suite::Aes256Gcm, Suite::Double] {
+        let double = suite == Suite::Double;
+        let store = Store::new();
+        let spec = if double { pair.spec() } else { pair.world.spec() };
+        let account = pair.world.cache.create(spec.store(Arc::clone(&store) as _)).unwrap();
+        let unchanged = |account: &Account| {
+            let record = account.record();
+            assert_eq!((record.suite(), record.outer_kek().is_some()), (suite, double));
+            assert_eq!(account.permit().unwrap().sealing().unwrap().1, suite);
+        };
+        unchanged(&account);
+        pair.world.kms.add_version(KEK);
+        account.rotate_kek(RotateTo::Latest).unwrap();
+        unchanged(&account);
+        account.rotate_aek().unwrap();
+        pair.world.run(secs(132));
+        assert_eq!(account.permit().unwrap().sealing().unwrap().0.number(), 2);
+        unchanged(&account);
+        let id = account.id();
+        drop(account);
+        pair.world.cache.drive();
+        // Neither does who attaches it choose.
+        let (expect, other) = (pair.expect(id), pair.world.expect(id));
+        let (expect, other) = if double { (expect, other) } else { (other, expect) };
+        let attach = |expect| pair.world.cache.attach_stored(Arc::clone(&store) as _, expect);
+        assert_eq!(kind(attach(other)), Some(ErrorKind::Untrusted));
+        let account = attach(expect).unwrap();
+        pair.world.run(secs(1));
+        unchanged(&account);
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use strongroom::provider::Kek;
 use strongroom::{
     Aad, Account, BlockId, Error, ErrorKind, Generation, MemoryRecordStore, ObjectId, OperationKind,
-    OperationStatus, Operations, OutageGrace, Reseal, ResealItems, ResealLimits, ResealStep, Resealed, peek,
+    OperationStatus, Operations, OutageGrace, Reseal, ResealItems, ResealLimits, ResealStep, Resealed, Suite,
+    peek,
 };
 
 use crate::common::{KEK, World, secs};
@@ -86,6 +88,10 @@ struct Rotated {
 fn rotated(pages: u64) -> Rotated {
     let world = World::new(6, OutageGrace::None);
     let account = world.create();
+    rotated_in(world, account, pages)
+}
+
+fn rotated_in(world: World, account: Account, pages: u64) -> Rotated {
     let pages = Pages::new(&account, pages);
     account.rotate_aek().unwrap();
     world.run(secs(132));
@@ -163,6 +169,29 @@ fn e4_d1_d2_a_job_of_a_revoked_account_stops_and_goes_on_with_the_key() {
     all.world.run(secs(70));
     while !matches!(job.step(&mut all.pages).unwrap(), ResealStep::Ended(_)) {}
     assert_eq!(all.pages.generations(), [2; 6]);
+}
+
+#[test]
+fn a6_e4_an_engines_data_under_double_encryption_is_sealed_anew_and_either_key_stops_the_job() {
+    let world = World::new(6, OutageGrace::None);
+    world.kms.add_key("second");
+    let spec = world.spec().double_encryption(world.provider(), Kek::latest("second"));
+    let account = world.cache.create(spec).unwrap();
+    let mut all = rotated_in(world, account, 6);
+    let mut job = all.begin(ResealLimits::DEFAULT.batch(2));
+    job.step(&mut all.pages).unwrap();
+    for kek in [KEK, "second"] {
+        all.world.kms.set_enabled(kek, false);
+        all.world.run(secs(20));
+        assert_eq!(job.step(&mut all.pages).unwrap_err().kind(), ErrorKind::Revoked, "{kek}");
+        assert_eq!(all.pages.generations(), [2, 2, 1, 1, 1, 1]);
+        all.world.kms.set_enabled(kek, true);
+        all.world.run(secs(70));
+    }
+    while !matches!(job.step(&mut all.pages).unwrap(), ResealStep::Ended(_)) {}
+    assert_eq!(all.pages.generations(), [2; 6]);
+    assert!(all.pages.pages.iter().all(|page| peek(page).unwrap().suite() == Suite::Double));
+    assert!(all.pages.all_open());
 }
 
 #[test]

@@ -7,11 +7,11 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
 use strongroom::{
     Error, ErrorKind, MemoryRecordStore, Operation, OperationKind, OperationRun, OperationStatus, Operations,
-    ResealLimits, ResealStep, SealedObject,
+    ResealLimits, ResealStep, SealedObject, Suite,
 };
 
 use crate::StoreReseal;
-use crate::world::{Lie, World, kind, pattern};
+use crate::world::{Customer, Lie, World, kind, pattern};
 
 fn operations(world: &World) -> Operations {
     Operations::new(Arc::new(MemoryRecordStore::new()), world.customer.account.clone())
@@ -43,7 +43,10 @@ fn path(nth: usize) -> String {
 
 /// So many objects under generation 1, and generation 2 active.
 async fn rotated(objects: usize) -> World {
-    let world = World::new();
+    rotated_in(World::new(), objects).await
+}
+
+async fn rotated_in(world: World, objects: usize) -> World {
     for nth in 0..objects {
         world.put(&path(nth), &pattern(1000 * nth)).await;
     }
@@ -141,6 +144,32 @@ async fn e4_d1_a_revoked_account_stops_the_job_and_it_goes_on_with_the_key() {
     assert_eq!((operation.status(), operation.progress().done), (&OperationStatus::Succeeded, 5));
     for nth in 0..5 {
         assert_eq!(world.read(&path(nth)).await.unwrap(), pattern(1000 * nth));
+    }
+}
+
+#[tokio::test]
+async fn a6_e4_objects_under_double_encryption_are_sealed_anew_and_either_key_stops_the_job() {
+    let world = rotated_in(World::double(), 5).await;
+    let operations = operations(&world);
+    let mut job = job(&world, begin(&world, &operations));
+    let limits = ResealLimits::DEFAULT.batch(2);
+    job.step(&limits).await.unwrap();
+    for revoke in [Customer::revoke, Customer::revoke_second] {
+        revoke(&world.customer);
+        assert_eq!(kind(&job.step(&limits).await.unwrap_err()), Some(ErrorKind::Revoked));
+        assert_eq!((generation(&world, &path(1)).await, generation(&world, &path(2)).await), (2, 1));
+        world.customer.restore();
+    }
+    let (operation, failures) = ended(job, &limits).await;
+    assert_eq!((operation.status(), failures.len()), (&OperationStatus::Succeeded, 0));
+    assert_eq!((operation.progress().done, operation.progress().bytes), (5, 10_000));
+    for nth in 0..5 {
+        let info = SealedObject::peek(&world.stored(&path(nth)).await).unwrap();
+        assert_eq!((info.generation.number(), info.suite), (2, Suite::Double));
+        assert_eq!(
+            world.cold().get(&path(nth).into()).await.unwrap().bytes().await.unwrap(),
+            pattern(1000 * nth)
+        );
     }
 }
 

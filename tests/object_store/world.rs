@@ -62,7 +62,16 @@ impl Customer {
 
     /// The customer disables the key, and the published bound passes.
     pub(crate) fn revoke(&self) {
-        self.kms.set_enabled("orders", false);
+        self.disable("orders");
+    }
+
+    /// The same, of the second key of double encryption.
+    pub(crate) fn revoke_second(&self) {
+        self.disable("second");
+    }
+
+    fn disable(&self, kek: &str) {
+        self.kms.set_enabled(kek, false);
         self.cache.run_for(self.cache.staleness_bound());
     }
 
@@ -72,9 +81,10 @@ impl Customer {
         self.cache.run_for(Duration::from_secs(132));
     }
 
-    /// The customer enables it again. Those who flap are asked once a minute only.
+    /// The customer enables all again. Those who flap are asked once a minute only.
     pub(crate) fn restore(&self) {
         self.kms.set_enabled("orders", true);
+        self.kms.set_enabled("second", true);
         self.cache.run_for(Duration::from_secs(61));
         assert!(self.account.permit().is_ok());
     }
@@ -96,9 +106,18 @@ pub(crate) struct World {
 impl World {
     /// With blocks of 4 KiB.
     pub(crate) fn new() -> Self {
-        let customer = Arc::new(Customer::new());
+        Self::of(Suite::Aes256Gcm)
+    }
+
+    /// The same, of an account under double encryption.
+    pub(crate) fn double() -> Self {
+        Self::of(Suite::Double)
+    }
+
+    fn of(suite: Suite) -> Self {
+        let customer = Arc::new(Customer::of(suite));
         let bent = Arc::new(Bent::default());
-        let store = store(bent.clone(), &customer.account, BlockSize::MIN);
+        let store = store_of(bent.clone(), &customer.account, BlockSize::MIN, suite);
         Self { customer, bent, store }
     }
 
@@ -111,7 +130,19 @@ impl World {
 
     /// Objects of 4 KiB blocks through a store that remembers nothing.
     pub(crate) fn cold(&self) -> SealedStore {
-        store(self.bent.clone(), &self.customer.account, BlockSize::MIN)
+        store_of(self.bent.clone(), &self.customer.account, BlockSize::MIN, self.suite())
+    }
+
+    fn suite(&self) -> Suite {
+        self.customer.account.record().suite()
+    }
+
+    /// How long a sealed block of 4 KiB is.
+    pub(crate) fn frame(&self) -> usize {
+        match self.suite() {
+            Suite::Double => FRAME + 16,
+            _ => FRAME,
+        }
     }
 
     pub(crate) async fn put(&self, path: &str, plain: &[u8]) {
