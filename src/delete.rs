@@ -112,26 +112,7 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_delete(&self, retention: Retention) -> Pending<Deletion> {
-        let clock = self.inner().clock().clone();
-        begin_change(
-            self.inner(),
-            move |current| {
-                if current.state() != RecordState::Active {
-                    return Ok(None);
-                }
-                let at = Timestamp::from_wall_nanos(clock.now().wall_nanos());
-                let state = RecordState::Deleted { at, recoverable_until: at.plus(retention.duration()) };
-                Ok(Some(RecordDraft { state, ..current.successor()? }))
-            },
-            |inner, known| {
-                let now = inner.clock().now();
-                inner.feed(now, Event::Delete);
-                Deletion {
-                    recoverable_until: known.record.recoverable_until().unwrap_or(UNIX_EPOCH),
-                    refused_everywhere_after: inner.store().is_some().then(|| wall(now) + SEEN_BY_ALL),
-                }
-            },
-        )
+        begin_delete(self.inner(), retention)
     }
 
     /// Brings a deleted account back, with its data: on any machine, within the retention. It becomes ready by itself, with an unwrap that
@@ -191,7 +172,31 @@ impl Account {
     }
 }
 
-/// The same, of an account that may be in use nowhere here.
+/// The same as [`Account::begin_delete`], of an account that may be in use nowhere here.
+pub(crate) fn begin_delete(inner: &Arc<AccountInner>, retention: Retention) -> Pending<Deletion> {
+    let clock = inner.clock().clone();
+    begin_change(
+        inner,
+        move |current| {
+            if current.state() != RecordState::Active {
+                return Ok(None);
+            }
+            let at = Timestamp::from_wall_nanos(clock.now().wall_nanos());
+            let state = RecordState::Deleted { at, recoverable_until: at.plus(retention.duration()) };
+            Ok(Some(RecordDraft { state, ..current.successor()? }))
+        },
+        |inner, known| {
+            let now = inner.clock().now();
+            inner.feed(now, Event::Delete);
+            Deletion {
+                recoverable_until: known.record.recoverable_until().unwrap_or(UNIX_EPOCH),
+                refused_everywhere_after: inner.store().is_some().then(|| wall(now) + SEEN_BY_ALL),
+            }
+        },
+    )
+}
+
+/// The same as [`Account::begin_purge`], of such an account.
 pub(crate) fn begin_purge(inner: &Arc<AccountInner>) -> Pending<()> {
     let (pending, completer) = Pending::new();
     let abandon = completer.abandoner();

@@ -144,9 +144,9 @@ pub use account::settings::{OutageGrace, RefreshWindow};
 pub use account::state::{Status, UnavailableCause};
 pub use block::MAX_AAD;
 pub use cache::{
-    AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DestroyForGood, Directory,
-    DirectoryBuilder, KekNeed, MirrorReport, PurgeReport, RecordCheck, RestoreSpec, Restored, Retirement,
-    RewrapReport, VerifyAll, VerifyReport, WhichRecord,
+    AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DeleteReport, DestroyForGood,
+    Directory, DirectoryBuilder, KekNeed, MirrorReport, PurgeReport, RecordCheck, RestoreSpec, Restored,
+    Retirement, RewrapReport, VerifyAll, VerifyReport, WhichRecord,
 };
 pub use delete::{Deletion, Retention};
 pub use derive::Kind;

@@ -90,7 +90,15 @@ impl<'a> Bulk<'a> {
 
     /// The account for one change of its record: in use nowhere here, it asks for nothing by itself and tells nobody.
     pub(super) fn unattached(&self, account: AccountId) -> Result<Arc<AccountInner>, Error> {
-        let expect = self.expected(account)?;
+        self.unattached_as(account, self.expected(account)?)
+    }
+
+    /// The same, of which this is expected.
+    pub(super) fn unattached_as(
+        &self,
+        account: AccountId,
+        expect: Expect,
+    ) -> Result<Arc<AccountInner>, Error> {
         let store: Arc<dyn RecordStore> = self.store.clone();
         let known = super::first_known(account, store.load(account, None)?)?;
         let shared = &self.cache.shared;

@@ -5,6 +5,7 @@
 
 mod builder;
 mod bulk;
+mod bulk_delete;
 mod create;
 mod directory;
 #[cfg(feature = "metrics")]
@@ -40,6 +41,7 @@ use crate::random;
 use crate::record_store::{Loaded, RecordStore};
 
 pub use builder::AekCacheBuilder;
+pub use bulk_delete::DeleteReport;
 pub use create::AccountSpec;
 pub use directory::{Directory, DirectoryBuilder};
 pub use mirror::MirrorReport;

@@ -161,7 +161,7 @@ impl AekCache {
         Ok(PurgeReport { operation, purged, retained, failures })
     }
 
-    fn wall_now(&self) -> SystemTime {
+    pub(super) fn wall_now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.shared.clock.now().wall_nanos())
     }
 }

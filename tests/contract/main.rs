@@ -5,6 +5,7 @@
 
 mod anchor;
 mod bulk;
+mod bulk_delete;
 mod bulkheads;
 mod calls;
 mod common;
