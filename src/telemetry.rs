@@ -59,6 +59,18 @@ metrics! {
         "Calls given up at their deadline.";
     KMS_CALLS_HANGING = "strongroom_kms_calls_hanging" Gauge ["cache"]
         "Calls given up that have not returned.";
+    KMS_CALLS_BEGUN = "strongroom_kms_calls_begun_total" Counter ["cache", "cause"]
+        "Calls to KMSs begun, by what for: what customers are billed for.";
+    KMS_CALLS_CAP = "strongroom_kms_calls_cap" Gauge ["cache"]
+        "The cap on calls to KMSs in each second; 0 without one.";
+    REFRESHES_DEFERRED = "strongroom_refreshes_deferred_total" Counter ["cache"]
+        "Refreshes that were due and had to wait for the cap.";
+    SEATS = "strongroom_seats" Gauge ["cache"]
+        "How many accounts the cap can serve, those with two KEKs counting twice; 0 without a cap.";
+    SEATS_TAKEN = "strongroom_seats_taken" Gauge ["cache"]
+        "How many of them are attached, counted in the same way.";
+    IDLE_DROPPED = "strongroom_accounts_idle_dropped_total" Counter ["cache"]
+        "Accounts that a directory has dropped because nobody used them.";
     REFRESHES = "strongroom_refreshes_total" Counter ["cache", "outcome"]
         "Refreshes that have ended, by what came of them.";
     ACCOUNTS = "strongroom_accounts" Gauge ["cache", "provider", "authority", "state"]

@@ -53,6 +53,18 @@ impl Seats {
         self.bound.map(|bound| bound.most)
     }
 
+    /// How many of them are taken: without a cap too.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The cap on calls per second; `None` without one.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn cap(&self) -> Option<u32> {
+        self.bound.map(|bound| bound.cap)
+    }
+
     /// For an account of which each refresh makes so many calls.
     ///
     /// # Errors

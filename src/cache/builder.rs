@@ -259,6 +259,7 @@ impl AekCache {
                 ("staleness", self.staleness_bound()),
                 ("fresh", self.fresh_for()),
                 ("usable", self.usable_for()),
+            seats: Arc::clone(&shared.seats),
             ],
             label_accounts,
         })));

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::Registry;
 use crate::account::glance::{Glance, LeaseTimes};
+use crate::account::seats::Seats;
 use crate::account::state::STATES;
 use crate::account::tally::{Sum, Tally};
 use crate::account::{AccountInner, AccountKey};
@@ -24,6 +25,7 @@ pub(super) struct Subject {
     pub(super) cache: String,
     pub(super) registry: Arc<Mutex<Registry>>,
     pub(super) counters: Arc<Counters>,
+    pub(super) seats: Arc<Seats>,
     /// What accounts that are gone have done.
     pub(super) departed: Arc<Tally>,
     pub(super) bounds: [(&'static str, Duration); 3],
@@ -207,6 +209,10 @@ impl Gauges {
 
     fn tell_of_most(&self, most: &Most) {
         let set = |name: &'static str, value: f64| {
+        let seats = &self.subject.seats;
+        set(telemetry::KMS_CALLS_CAP, seats.cap().unwrap_or(0).into());
+        set(telemetry::SEATS, count(seats.most().unwrap_or(0)));
+        set(telemetry::SEATS_TAKEN, count(seats.taken()));
             metrics::gauge!(name, "cache" => self.subject.cache.clone()).set(value);
         };
         set(telemetry::GENERATION_AGE_SECONDS, most.generation_age.as_secs_f64());
@@ -231,8 +237,19 @@ impl Gauges {
             ("verified", read(&counters.verified)),
             ("transient", read(&counters.transient)),
             ("refused", read(&counters.refused)),
+        for (cause, total) in [
+            ("refresh", read(&counters.refresh_calls)),
+            ("control", read(&counters.control_calls)),
+            ("version_check", read(&counters.version_check_calls)),
+        ] {
+            let by = self.told_now(telemetry::KMS_CALLS_BEGUN, cause, total);
+            let cache = self.subject.cache.clone();
+            metrics::counter!(telemetry::KMS_CALLS_BEGUN, "cache" => cache, "cause" => cause).increment(by);
+        }
             ("integrity", read(&counters.integrity)),
         ] {
+            (telemetry::REFRESHES_DEFERRED, read(&counters.deferred)),
+            (telemetry::IDLE_DROPPED, read(&counters.idle_dropped)),
             let by = self.told_now(telemetry::REFRESHES, outcome, total);
             let cache = self.subject.cache.clone();
             metrics::counter!(telemetry::REFRESHES, "cache" => cache, "outcome" => outcome).increment(by);
@@ -295,9 +312,13 @@ impl Most {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share, not a count")]
 fn ratio(used: u64, limit: u64) -> f64 {
-    used as f64 / limit as f64
+    count(used) / count(limit)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+const fn count(number: u64) -> f64 {
+    number as f64
 }
 
 fn labels_of(destination: &Destination) -> (String, String) {

@@ -10,8 +10,8 @@ use strongroom::provider::{
 use strongroom::telemetry::{self as names, METRICS};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId, OutageGrace,
-    Refusal, RotateTo,
+    Aad, Account, AccountId, AccountSpec, AekCache, AekCacheBuilder, BlockId, ErrorKind, Expect, ObjectId,
+    OutageGrace, Refusal, RotateTo,
 };
 
 use crate::ears::{Ear, Eye};
@@ -268,6 +268,46 @@ fn h1_an_outage_shows_as_grace_and_then_as_unavailable_and_passes() {
         assert!(fatal.iter().any(|told| told.values["state"] == "unavailable"
             && told.values["request_id"] == REQUEST
             && told.level == tracing::Level::WARN));
+    });
+}
+
+#[test]
+fn h1_c8_what_a_cap_on_calls_allows_and_puts_off_is_told() {
+    let (ear, clock) = (Ear::default(), ManualClock::new());
+    let kms = ScriptedProvider::on_virtual_time().with_clock(&clock);
+    metrics::with_local_recorder(&ear.clone(), || {
+        let built = |builder: AekCacheBuilder| builder.refresh_every(secs(6)).manual(&clock).build().unwrap();
+        let (free, cache) =
+            (built(AekCache::builder()), built(AekCache::builder().kms_calls_per_second(2).name("capped")));
+        let most = cache.stats().most_accounts.unwrap();
+        let attach = |_| {
+            let spec = AccountSpec::new(AccountId::random(), Arc::new(kms.clone()), Kek::latest(KEK));
+            let record = free.create(spec).unwrap().record();
+            let expect = Expect::account(record.account()).kek(Arc::new(kms.clone()), KEK);
+            cache.attach(record, expect).unwrap()
+        };
+        let accounts: Vec<_> = (0..most).map(attach).collect();
+        // The first look for versions comes with the second refresh.
+        cache.run_for(secs(30));
+        let gauge = |name| ear.gauge(name, &[("cache", "capped")]);
+        let begun = |cause| ear.count(names::KMS_CALLS_BEGUN, &[("cause", cause), ("cache", "capped")]);
+        assert_eq!(
+            [gauge(names::KMS_CALLS_CAP), gauge(names::SEATS), gauge(names::SEATS_TAKEN)].map(|n| n as u64),
+            [2, most, most]
+        );
+        drop(accounts);
+        cache.run_for(secs(5));
+        assert_eq!(gauge(names::SEATS_TAKEN), 0.0);
+        // What was not told by then is told at the end.
+        let stats = cache.stats();
+        cache.shutdown(Duration::ZERO);
+        assert_eq!(
+            [begun("refresh"), begun("control"), begun("version_check")],
+            [stats.refresh_calls, stats.control_calls, stats.version_check_calls]
+        );
+        assert_eq!(ear.count(names::REFRESHES_DEFERRED, &[("cache", "capped")]), stats.deferred);
+        assert!(stats.deferred > 0 && stats.refresh_calls > 0 && stats.version_check_calls > 0, "{stats:?}");
+        assert_eq!(ear.count(names::IDLE_DROPPED, &[("cache", "capped")]), stats.idle_dropped);
     });
 }
 
