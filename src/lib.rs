@@ -142,6 +142,7 @@ pub use account::guard::{Fence, Guarded};
 pub use account::permit::Permit;
 pub use account::settings::{OutageGrace, RefreshWindow};
 pub use account::state::{Status, UnavailableCause};
+pub use account::usage::{GenerationUse, LimitWarning};
 pub use block::MAX_AAD;
 pub use cache::{
     AccountSpec, AekCache, AekCacheBuilder, CacheStats, CheckedRecord, DeleteReport, DestroyForGood,

@@ -145,6 +145,15 @@ pub const TRANSITION: &str = "transition";
 pub const TRANSITION_FIELDS: &[&str] =
     &["message", "cache", "account", "state", "epoch", "cause", "request_id", "newer_kek_version"];
 
+/// A generation nears a limit, or has reached it. Level WARN, ERROR once sealing is refused. Told once for each of
+/// `LimitWarning`'s values. Fields: [`GENERATION_LIMIT_FIELDS`].
+#[cfg(feature = "tracing")]
+pub const GENERATION_LIMIT: &str = "generation_limit";
+
+/// `limit` is `age`, `near`, `imminent` or `reached`.
+#[cfg(feature = "tracing")]
+pub const GENERATION_LIMIT_FIELDS: &[&str] = &["message", "cache", "account", "limit"];
+
 /// An account could not be attached. Level ERROR. Fields: [`ATTACH_FAILED_FIELDS`].
 #[cfg(feature = "tracing")]
 pub const ATTACH_FAILED: &str = "attach_failed";

@@ -1,10 +1,11 @@
 //! Many blocks under one guard and one reading of the clock.
 //!
 //! A batch is released as a whole or not at all: the final check comes after the last block was decrypted, and
-//! whatever fails wipes every output of the batch (invariant 4). Imports: `permit`, `state`, `block`, `format`, `id`, `error`.
+//! whatever fails wipes every output of the batch (invariant 4). Imports: `budget`, `permit`, `state`, `block`, `format`, `id`, `error`.
 
 use std::fmt;
 
+use super::budget::Amount;
 use super::permit::{Permit, open_apart};
 use super::state::Guard;
 use crate::block::{Place, wipe};
@@ -103,11 +104,14 @@ impl Permit<'_> {
     /// their limits before any is begun. Should the lease be lost in the midst, the data of *every* job is all zeros.
     pub fn seal_batch(&self, jobs: &mut [SealJob<'_>]) -> Result<(), Error> {
         let guard = self.enter()?;
+        let mut cost = Amount::default();
         for (index, job) in jobs.iter().enumerate() {
             Place::block(job.id, job.aad).check(job.data.len()).map_err(|e| e.with_batch_index(index))?;
+            cost = cost.plus(Amount::block(job.data.len()));
         }
         let now = guard.check_lease()?;
         let keys = guard.sealing(now);
+        guard.pay(keys, cost)?;
         let sealed = jobs.iter_mut().enumerate().try_for_each(|(index, job)| {
             let place = Place::block(job.id, job.aad);
             let head = keys.fresh_head(&place, now);

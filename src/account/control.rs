@@ -6,17 +6,20 @@
 
 #[cfg(feature = "metrics")]
 pub(crate) mod glance;
+mod limits;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::budget::Budgets;
 use super::events::{Bus, Transition};
 use super::failover::Recorded;
 use super::refresh::{Adopt, Known, Refreshed};
 use super::seats::Seat;
 use super::settings::Settings;
-use super::state::{AccountState, Keyless, Status, UnavailableCause};
+use super::state::{AccountState, Keyless, Keys, Status, UnavailableCause};
+use super::usage::LimitWarning;
 use super::waits::Waiter;
 use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
@@ -57,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) keeper: KeeperHandle,
     pub(crate) bus: Arc<Bus>,
+    /// Rung by any account of the cache whose generation nears a limit.
+    pub(crate) limits_bell: Arc<AtomicBool>,
     /// Takes over what the account has counted.
     #[cfg(feature = "metrics")]
     pub(crate) departed: Arc<super::tally::Tally>,
@@ -72,6 +77,10 @@ pub(super) struct Control {
     /// Of a failover custody.
     pub(super) recorded: Recorded,
     newer_kek_version: bool,
+    /// Of each generation that may seal.
+    budgets: Budgets,
+    /// What was told of the limits.
+    warned: Option<LimitWarning>,
     next_version_check: Option<Moment>,
     next_look: Option<Moment>,
     /// The cache is shut down, or the last handle dropped: nobody is left to answer a wait.
@@ -82,9 +91,16 @@ pub(super) struct Control {
 
 /// What an account that was taken out of use leaves to the next one of its id.
 pub(crate) struct Departed {
-    pub(crate) past: Past,
+    pub(crate) legacy: Legacy,
     /// Of the newest record that was authenticated.
     pub(crate) sequence: Option<Sequence>,
+}
+
+/// What the next one goes on from.
+#[derive(Clone)]
+pub(crate) struct Legacy {
+    past: Past,
+    budgets: Budgets,
 }
 
 /// What the event loop asks of an account.
@@ -101,7 +117,7 @@ impl AccountKey {
 }
 
 impl AccountInner {
-    /// An account without a key. `seed` spreads its refreshes among those of others; `past` is what an earlier one of
+    /// An account without a key. `seed` spreads its refreshes among those of others; `legacy` is what an earlier one of
     /// its id has left.
     ///
     /// # Errors
@@ -112,7 +128,7 @@ impl AccountInner {
         known: Known,
         parts: Parts,
         seed: u64,
-        past: Option<Past>,
+        legacy: Option<Legacy>,
     ) -> Result<Self, Error> {
         let providers = parts.expect.admit(&known.record)?;
         let asked = |held: Vec<Held<'_>>| {
@@ -123,17 +139,20 @@ impl AccountInner {
         let second = known.record.held_by_second().map(asked);
         let fresh = Lease::new(parts.settings.policy, clock.now(), seed);
         let fresh = if second.is_some() { fresh.with_second() } else { fresh };
+        let (lease, budgets) = match legacy {
+            Some(Legacy { past, budgets }) => (fresh.following(past), budgets),
+            None => (fresh, Budgets::default()),
+        };
         let control = Control {
-            lease: match past {
-                Some(past) => fresh.following(past),
-                None => fresh,
-            },
+            lease,
             known,
             waiters: Vec::new(),
             ended: 0,
             last_failure: None,
             recorded: Recorded::default(),
             newer_kek_version: false,
+            budgets,
+            warned: None,
             next_version_check: None,
             next_look: None,
             retired: false,
@@ -262,6 +281,7 @@ impl AccountInner {
         // A refresh may have brought a newer one meanwhile.
         if control.known.yields_to(&known) {
             control.known = known;
+            self.follow_limits(&mut control);
         }
     }
 
@@ -309,7 +329,7 @@ impl AccountInner {
         control.retired = true;
         control.seat = None;
         let sequence = control.known.verified.as_ref().map(|verified| verified.record().sequence());
-        Some(Departed { past, sequence })
+        Some(Departed { legacy: Legacy { past, budgets: Arc::clone(&control.budgets) }, sequence })
     }
 
     /// The last handle was dropped: the account closes for good, and the event loop forgets it.
@@ -452,6 +472,7 @@ impl AccountInner {
 
     /// Publishes, then tells (invariant 5).
     pub(super) fn apply(&self, control: &mut Control, effects: Effects, adopt: Option<Adopt>) {
+        let mut limit = false;
         match effects.publish {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
@@ -459,14 +480,16 @@ impl AccountInner {
                 if control.known.yields_to(&adopt.known) {
                     control.known = adopt.known;
                 }
-                let epoch = control.lease.epoch();
-                self.state.publish_keys(epoch, adopt.ring, fresh_until, valid_until);
+                self.follow_limits(control);
+                let keys = Keys { ring: adopt.ring, budgets: Arc::clone(&control.budgets) };
+                self.state.publish_keys(control.lease.epoch(), keys, fresh_until, valid_until);
+                limit = control.warns_anew(self.clock().now());
             }
             Some(Publish::Extend { fresh_until, valid_until }) => self.state.extend(fresh_until, valid_until),
             Some(Publish::Close { epoch, why }) => self.state.close(epoch, keyless(why)),
             None => {}
         }
-        if effects.notify || effects.alarm {
+        if effects.notify || effects.alarm || limit {
             self.post(control);
         }
     }
@@ -478,6 +501,7 @@ impl AccountInner {
             status: self.state.status(),
             cause: control.last_failure.clone(),
             newer_kek_version: control.newer_kek_version,
+            limit: control.warned,
         });
     }
 

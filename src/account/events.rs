@@ -2,13 +2,14 @@
 //!
 //! The keeper never runs an engine's code: it posts here, and the engine takes from its own thread. Coalesced per
 //! account: a slow reader sees the newest transition of each account, and by its epoch that it missed some. Imports: `error`,
-//! `id`, `account::state`.
+//! `id`, `account::{state, usage}`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::state::Status;
+use super::usage::LimitWarning;
 use crate::error::Error;
 use crate::id::{AccountId, Epoch};
 
@@ -26,6 +27,9 @@ pub struct Transition {
     pub cause: Option<Error>,
     /// Newer versions of the KEK exist, and this cache cannot adopt them by itself.
     pub newer_kek_version: bool,
+    /// The generation in use nears a limit, or has reached it: [`Account::rotate_aek`](crate::Account::rotate_aek). See
+    /// [`Account::generation_use`](crate::Account::generation_use).
+    pub limit: Option<LimitWarning>,
 }
 
 /// The transitions of a cache since this was made. Each `Events` sees all of them.
@@ -187,6 +191,7 @@ mod tests {
             status: Status::NotReady,
             cause: None,
             newer_kek_version: false,
+            limit: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! `keeper`, `lease`, `format`, `id`, `error`.
 
 pub(crate) mod batch;
+mod budget;
 mod control;
 pub(crate) mod events;
 pub(crate) mod failover;
@@ -17,6 +18,7 @@ pub(crate) mod state;
 mod sync;
 pub(crate) mod tally;
 pub(crate) mod unwrap;
+pub(crate) mod usage;
 mod waits;
 
 use std::fmt;
@@ -34,11 +36,12 @@ use crate::record_store::RecordStore;
 
 #[cfg(feature = "metrics")]
 pub(crate) use control::glance;
-pub(crate) use control::{AccountInner, AccountKey, Parts};
+pub(crate) use control::{AccountInner, AccountKey, Legacy, Parts};
 use guard::{Fence, Guarded};
 use permit::Permit;
 pub(crate) use refresh::{Adopt, Known, Refreshed};
 use state::Status;
+use usage::GenerationUse;
 
 /// An account in use. Cheap to clone; all clones are one account.
 ///
@@ -137,6 +140,12 @@ impl Account {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.inner().state.epoch()
+    }
+
+    /// What this process has sealed under the generation in use, beside its limits (contract E6); `None` before the first key. No I/O.
+    #[must_use]
+    pub fn generation_use(&self) -> Option<GenerationUse> {
+        self.inner().generation_use()
     }
 
     /// The newest record that this process knows. Persist it where no [`RecordStore`] does.

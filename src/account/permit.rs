@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::budget::Amount;
 use super::state::{AccountState, Guard};
 use crate::block::{Place, wipe};
 use crate::derive::{Kind, MacUse};
@@ -74,7 +75,8 @@ use crate::id::{Aad, BlockId, Epoch, Generation, Suite};
 /// # Errors
 /// Every call can fail for want of a valid lease, with [`ErrorKind::Revoked`], [`ErrorKind::Unavailable`],
 /// [`ErrorKind::Locked`], [`ErrorKind::Deleted`] or [`ErrorKind::NotReady`]; and with [`ErrorKind::Limit`] for blocks
-/// beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or an AAD beyond [`MAX_AAD`](crate::MAX_AAD). Opening can fail with
+/// beyond [`MAX_BLOCK`](crate::MAX_BLOCK) or an AAD beyond [`MAX_AAD`](crate::MAX_AAD). Sealing fails with [`ErrorKind::Limit`] also once the
+/// generation is used up: [`Account::generation_use`](crate::Account::generation_use) tells how far it is. Opening can fail with
 /// - [`ErrorKind::Format`]: not a frame of a version, suite and kind known here, or too short for one;
 /// - [`ErrorKind::UnknownGeneration`]: sealed under another AEK, or under a generation that is not known;
 /// - [`ErrorKind::Corrupt`]: damaged, or of another place.
@@ -146,8 +148,9 @@ impl<'a> Permit<'a> {
         let guard = self.enter()?;
         let now = guard.check_lease()?;
 
-        let start = out.len();
         let keys = guard.sealing(now);
+        guard.pay(keys, Amount::block(plain_len))?;
+        let start = out.len();
         let suite = keys.suite();
         out.reserve(plain_len + frame::overhead(Kind::Block, suite));
         out.resize(start + frame::head_len(Kind::Block), 0);
@@ -181,7 +184,9 @@ impl<'a> Permit<'a> {
         let guard = self.enter()?;
         let now = guard.check_lease()?;
         let place = Place::block(id, aad);
+        place.check(data.len())?;
         let keys = guard.sealing(now);
+        guard.pay(keys, Amount::block(data.len()))?;
         let head = keys.fresh_head(&place, now);
         let tags = keys.seal_in_place(&place, &head, data)?;
         guard.check_epoch().inspect_err(|_| wipe(data))?;
@@ -388,6 +393,7 @@ impl<'a> Permit<'a> {
             None => guard.sealing(now),
             Some(generation) => guard.keys(generation)?,
         };
+        guard.pay(keys, Amount::block(plain.len()))?;
 
         let start = out.len();
         let head_len = frame::head_len(place.kind);

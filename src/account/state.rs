@@ -7,7 +7,7 @@
 //!
 //! Closing stores the new epoch first and publishes the keyless snapshot after it (invariant 5): from the moment that
 //! `close` returns no final check that starts can pass. Keys are wiped when the last guard on their snapshot drops; guards live for one call.
-//! Imports: `sync`, `tally`, `block`, `clock`, `id`, `error`.
+//! Imports: `sync`, `tally`, `budget`, `block`, `clock`, `id`, `error`.
 
 #[cfg(shuttle)]
 #[cfg(test)]
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::budget::{Amount, Budgets};
 use super::sync::{self, ArcSwap, AtomicU64, Ordering};
 use super::tally::Tally;
 use crate::block::{GenerationKeys, KeyRing};
@@ -153,8 +154,28 @@ struct Snapshot {
     access: Access,
 }
 
+/// What opens and seals, and what of it may be sealed.
+pub(crate) struct Keys {
+    pub(crate) ring: Arc<KeyRing>,
+    /// One for each generation of the ring that may seal.
+    pub(crate) budgets: Budgets,
+}
+
+#[cfg(test)]
+impl Keys {
+    /// Of a ring with one generation, to the library's own limits.
+    pub(crate) fn unlimited(ring: impl Into<Arc<KeyRing>>) -> Self {
+        use super::budget::Budget;
+        use crate::format::policy::GenerationLimits;
+        let ring = ring.into();
+        let newest = ring.sealing(Moment::from_nanos(0, u64::MAX)).generation();
+        let budget = Budget::new(newest, GenerationLimits::default(), Arc::default());
+        Self { ring, budgets: [Arc::new(budget)].into() }
+    }
+}
+
 enum Access {
-    Keys(Arc<KeyRing>),
+    Keys(Keys),
     Keyless(Keyless),
 }
 
@@ -186,16 +207,10 @@ impl AccountState {
 
     /// Puts keys into use, with their deadlines. `epoch` is the current one: a verified unwrap renews the
     /// epoch it started in, or opens the one that the last [`Self::close`] began.
-    pub(crate) fn publish_keys(
-        &self,
-        epoch: Epoch,
-        ring: Arc<KeyRing>,
-        fresh_until: Moment,
-        valid_until: Moment,
-    ) {
+    pub(crate) fn publish_keys(&self, epoch: Epoch, keys: Keys, fresh_until: Moment, valid_until: Moment) {
         debug_assert_eq!(self.gate.epoch.load(Ordering::SeqCst), epoch.number(), "keys of a past epoch");
         self.extend(fresh_until, valid_until);
-        self.snapshot.store(Arc::new(Snapshot { epoch, access: Access::Keys(ring) }));
+        self.snapshot.store(Arc::new(Snapshot { epoch, access: Access::Keys(keys) }));
     }
 
     /// Other deadlines for the same keys: grace earned, or taken back.
@@ -334,9 +349,9 @@ impl Guard<'_> {
     }
 
     #[inline]
-    fn ring(&self) -> &KeyRing {
+    fn held(&self) -> &Keys {
         match &self.snapshot.access {
-            Access::Keys(ring) => ring,
+            Access::Keys(keys) => keys,
             Access::Keyless(_) => unreachable!("`enter` makes no guard of a keyless snapshot"),
         }
     }
@@ -350,14 +365,34 @@ impl Guard<'_> {
     /// The keys that new data is sealed under at `now`.
     #[inline]
     pub(crate) fn sealing(&self, now: Moment) -> &GenerationKeys {
-        self.ring().sealing(now)
+        self.held().ring.sealing(now)
+    }
+
+    /// Pays for what is about to be sealed under `keys` (contract E6). What fails after this stays paid for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when a limit of their generation would be passed.
+    #[inline]
+    pub(crate) fn pay(&self, keys: &GenerationKeys, cost: Amount) -> Result<(), Error> {
+        let generation = keys.generation();
+        let budget = self.held().budgets.iter().find(|budget| budget.generation() == generation);
+        match budget {
+            Some(budget) if budget.pay(cost) => Ok(()),
+            _ => Err(self.generation_is_used_up()),
+        }
+    }
+
+    #[cold]
+    fn generation_is_used_up(&self) -> Error {
+        let message = "the generation has sealed as much as the record allows: `rotate_aek` makes a new one; opening goes on";
+        Error::new(ErrorKind::Limit, message).with_account(self.state.id)
     }
 
     /// # Errors
     /// [`ErrorKind::UnknownGeneration`].
     #[inline]
     pub(crate) fn keys(&self, generation: Generation) -> Result<&GenerationKeys, Error> {
-        self.ring().get(generation).ok_or_else(|| {
+        self.held().ring.get(generation).ok_or_else(|| {
             Error::new(
                 ErrorKind::UnknownGeneration,
                 "sealed under a generation that the account's record does not know",

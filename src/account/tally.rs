@@ -1,7 +1,7 @@
-//! How much an account has sealed and opened: counters that the data plane adds to and the keeper reads (contracts H1, E6).
+//! How much an account has sealed and opened: counters that the data plane adds to and the keeper reads (contract H1).
 //!
 //! Adding is two relaxed additions to memory that threads on other processors rarely write to. Without the feature `metrics`
-//! there is nothing here to add to. Imports: `sync`.
+//! there is nothing here to add to. Imports: `sync`, `budget`.
 
 #[cfg(feature = "metrics")]
 pub(crate) use counting::{Sum, Tally};
@@ -24,9 +24,7 @@ impl Tally {
 
 #[cfg(feature = "metrics")]
 mod counting {
-    use std::cell::Cell;
-    use std::sync::atomic::AtomicUsize;
-
+    use crate::account::budget::own_stripe;
     use crate::account::sync::{AtomicU64, Ordering};
 
     /// Since the account was attached.
@@ -92,7 +90,7 @@ mod counting {
 
         #[inline]
         fn stripe(&self) -> &Stripe {
-            &self.stripes[MINE.get().unwrap_or_else(take_stripe)]
+            &self.stripes[own_stripe::<STRIPES>()]
         }
     }
 
@@ -105,19 +103,6 @@ mod counting {
                 opened_bytes: self.opened_bytes.wrapping_add(other.opened_bytes),
             }
         }
-    }
-
-    /// Threads take stripes in turn.
-    #[cold]
-    fn take_stripe() -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let mine = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
-        MINE.set(Some(mine));
-        mine
-    }
-
-    thread_local! {
-        static MINE: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
     /// 512 bytes for each account.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "metrics")]
 use super::gauges;
+use super::limits;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 use super::reports;
 use super::{AekCache, Registry, Shared};
@@ -226,6 +227,7 @@ impl AekCacheBuilder {
                 counters,
                 seats: Arc::new(Seats::new(self.cap, &settings.policy, settings.version_check)),
                 accounts: Arc::new(Mutex::new(Registry::default())),
+                limits_bell: Arc::default(),
                 next_key: AtomicU64::new(0),
                 #[cfg(any(feature = "tracing", feature = "metrics"))]
                 name: self.name.into_owned(),
@@ -233,6 +235,9 @@ impl AekCacheBuilder {
                 departed: Arc::default(),
             }),
         };
+        let shared = &cache.shared;
+        let limits = limits::chore(Arc::clone(&shared.limits_bell), Arc::clone(&shared.accounts));
+        shared.keeper.handle().send(Message::Chore(limits));
         #[cfg(any(feature = "tracing", feature = "metrics"))]
         cache.tell_operators(
             #[cfg(feature = "metrics")]
@@ -254,12 +259,12 @@ impl AekCache {
             cache: shared.name.clone(),
             registry: Arc::clone(&shared.accounts),
             counters: Arc::clone(&shared.counters),
+            seats: Arc::clone(&shared.seats),
             departed: Arc::clone(&shared.departed),
             bounds: [
                 ("staleness", self.staleness_bound()),
                 ("fresh", self.fresh_for()),
                 ("usable", self.usable_for()),
-            seats: Arc::clone(&shared.seats),
             ],
             label_accounts,
         })));

@@ -108,6 +108,7 @@ impl<'a> Bulk<'a> {
             settings: shared.settings,
             keeper: shared.keeper.handle().clone(),
             bus: Arc::new(Bus::default()),
+            limits_bell: Arc::default(),
             #[cfg(feature = "metrics")]
             departed: Arc::clone(&shared.departed),
         };

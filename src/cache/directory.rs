@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{AekCache, first_known};
-use crate::account::Account;
+use crate::account::{Account, Legacy};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::id::AccountId;
 use crate::keeper::{Completer, ControlCall, Destination, Message, Met, Pending};
-use crate::lease::Past;
 use crate::record_store::{Loaded, RecordStore};
 
 /// Many accounts over one [`RecordStore`], each attached when it is first used and dropped once it is idle.
@@ -105,7 +104,7 @@ struct Book {
 struct Registered {
     expect: Expect,
     /// What the account left when it was last dropped.
-    past: Option<Past>,
+    legacy: Option<Legacy>,
 }
 
 enum Seat {
@@ -152,7 +151,7 @@ impl Directory {
         if book.registered.contains_key(&id) {
             return Err(Error::new(ErrorKind::Misuse, "the account is registered already").with_account(id));
         }
-        book.registered.insert(id, Registered { expect, past: None });
+        book.registered.insert(id, Registered { expect, legacy: None });
         Ok(())
     }
 
@@ -299,13 +298,13 @@ impl Inner {
     }
 
     fn attach(&self, id: AccountId, loaded: Result<Loaded, Error>) -> Result<Account, Error> {
-        let (expect, past) = {
+        let (expect, legacy) = {
             let book = self.book();
             let registered = book.registered.get(&id).ok_or_else(|| unknown(id))?;
-            (registered.expect.clone(), registered.past)
+            (registered.expect.clone(), registered.legacy.clone())
         };
         let known = first_known(id, loaded?)?;
-        self.cache.admit(known, expect, Some(Arc::clone(&self.records)), past)
+        self.cache.admit(known, expect, Some(Arc::clone(&self.records)), legacy)
     }
 
     /// The load `number` has ended. One that was overtaken by `unregister` is for nobody.
@@ -430,7 +429,7 @@ impl Book {
         }
         let departed = account.inner().depart()?;
         if let Some(registered) = self.registered.get_mut(&id) {
-            registered.past = Some(departed.past);
+            registered.legacy = Some(departed.legacy);
             if let Some(sequence) = departed.sequence {
                 registered.expect.raise_least_sequence(sequence);
             }

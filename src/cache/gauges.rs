@@ -67,8 +67,6 @@ struct Seen {
     attached: Moment,
     record: Arc<AccountRecord>,
     version_since: Moment,
-    /// What was done before this generation.
-    before: Sum,
 }
 
 /// The accounts of one authority.
@@ -133,14 +131,10 @@ impl Gauges {
             attached: now,
             record: Arc::clone(&glance.record),
             version_since: now,
-            before: Sum::default(),
         });
         if !Arc::ptr_eq(&seen.record, &glance.record) {
             if seen.record.kek_version() != glance.record.kek_version() {
                 seen.version_since = now;
-            }
-            if seen.record.generation() != glance.record.generation() {
-                seen.before = glance.done;
             }
             seen.record = Arc::clone(&glance.record);
         }
@@ -209,16 +203,16 @@ impl Gauges {
 
     fn tell_of_most(&self, most: &Most) {
         let set = |name: &'static str, value: f64| {
-        let seats = &self.subject.seats;
-        set(telemetry::KMS_CALLS_CAP, seats.cap().unwrap_or(0).into());
-        set(telemetry::SEATS, count(seats.most().unwrap_or(0)));
-        set(telemetry::SEATS_TAKEN, count(seats.taken()));
             metrics::gauge!(name, "cache" => self.subject.cache.clone()).set(value);
         };
         set(telemetry::GENERATION_AGE_SECONDS, most.generation_age.as_secs_f64());
         set(telemetry::KEK_VERSION_AGE_SECONDS, most.version_age.as_secs_f64());
         let hanging = self.subject.counters.hanging.load(Ordering::Relaxed);
         set(telemetry::KMS_CALLS_HANGING, u32::try_from(hanging).unwrap_or(u32::MAX).into());
+        let seats = &self.subject.seats;
+        set(telemetry::KMS_CALLS_CAP, seats.cap().unwrap_or(0).into());
+        set(telemetry::SEATS, count(seats.most().unwrap_or(0)));
+        set(telemetry::SEATS_TAKEN, count(seats.taken()));
         for (limit, ratio) in [("seals", most.seals), ("bytes", most.bytes), ("age", most.age)] {
             let cache = self.subject.cache.clone();
             metrics::gauge!(telemetry::LIMIT_RATIO, "cache" => cache, "limit" => limit).set(ratio);
@@ -237,6 +231,12 @@ impl Gauges {
             ("verified", read(&counters.verified)),
             ("transient", read(&counters.transient)),
             ("refused", read(&counters.refused)),
+            ("integrity", read(&counters.integrity)),
+        ] {
+            let by = self.told_now(telemetry::REFRESHES, outcome, total);
+            let cache = self.subject.cache.clone();
+            metrics::counter!(telemetry::REFRESHES, "cache" => cache, "outcome" => outcome).increment(by);
+        }
         for (cause, total) in [
             ("refresh", read(&counters.refresh_calls)),
             ("control", read(&counters.control_calls)),
@@ -246,16 +246,10 @@ impl Gauges {
             let cache = self.subject.cache.clone();
             metrics::counter!(telemetry::KMS_CALLS_BEGUN, "cache" => cache, "cause" => cause).increment(by);
         }
-            ("integrity", read(&counters.integrity)),
-        ] {
-            (telemetry::REFRESHES_DEFERRED, read(&counters.deferred)),
-            (telemetry::IDLE_DROPPED, read(&counters.idle_dropped)),
-            let by = self.told_now(telemetry::REFRESHES, outcome, total);
-            let cache = self.subject.cache.clone();
-            metrics::counter!(telemetry::REFRESHES, "cache" => cache, "outcome" => outcome).increment(by);
-        }
         for (name, total) in [
             (telemetry::KMS_CALLS_LATE, read(&counters.late)),
+            (telemetry::REFRESHES_DEFERRED, read(&counters.deferred)),
+            (telemetry::IDLE_DROPPED, read(&counters.idle_dropped)),
             (telemetry::SEALS, done.seals),
             (telemetry::SEALED_BYTES, done.sealed_bytes),
             (telemetry::OPENS, done.opens),
@@ -303,12 +297,11 @@ impl Most {
         let age = wall.duration_since(glance.record.generation_created()).unwrap_or_default();
         self.generation_age = self.generation_age.max(age);
         self.version_age = self.version_age.max(now.age_since(seen.version_since));
-        let limits = glance.limits;
-        let most = Duration::from_secs(u64::from(limits.age_days()) * 24 * 3600);
+        let Some(used) = glance.used else { return };
+        let most = Duration::from_secs(u64::from(used.limits.age_days()) * 24 * 3600);
         self.age = self.age.max(age.as_secs_f64() / most.as_secs_f64());
-        self.seals = self.seals.max(ratio(glance.done.seals - seen.before.seals, limits.seals()));
-        self.bytes =
-            self.bytes.max(ratio(glance.done.sealed_bytes - seen.before.sealed_bytes, limits.bytes()));
+        self.seals = self.seals.max(ratio(used.seals, used.limits.seals()));
+        self.bytes = self.bytes.max(ratio(used.bytes, used.limits.bytes()));
     }
 }
 

@@ -10,6 +10,7 @@ mod create;
 mod directory;
 #[cfg(feature = "metrics")]
 mod gauges;
+mod limits;
 mod mirror;
 mod records;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
@@ -21,14 +22,14 @@ mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::account::events::{Bus, Events};
 use crate::account::seats::Seats;
 use crate::account::settings::Settings;
-use crate::account::{Account, AccountInner, AccountKey, Known, Parts};
+use crate::account::{Account, AccountInner, AccountKey, Known, Legacy, Parts};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
@@ -36,7 +37,6 @@ use crate::format::record::AccountRecord;
 use crate::format::tombstone::{Tombstone, purged};
 use crate::id::AccountId;
 use crate::keeper::{Counters, Keeper, Message};
-use crate::lease::Past;
 use crate::random;
 use crate::record_store::{Loaded, RecordStore};
 
@@ -99,6 +99,8 @@ struct Shared {
     counters: Arc<Counters>,
     seats: Arc<Seats>,
     accounts: Arc<Mutex<Registry>>,
+    /// Rung by accounts whose generation nears a limit.
+    limits_bell: Arc<AtomicBool>,
     next_key: AtomicU64,
     /// What operators see the cache called.
     #[cfg(any(feature = "tracing", feature = "metrics"))]
@@ -322,9 +324,9 @@ impl AekCache {
         known: Known,
         expect: Expect,
         store: Option<Arc<dyn RecordStore>>,
-        past: Option<Past>,
+        legacy: Option<Legacy>,
     ) -> Result<Account, Error> {
-        let inner = self.shared.inner(known, expect, store, past)?;
+        let inner = self.shared.inner(known, expect, store, legacy)?;
         self.shared.register(&inner)?;
         self.shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
         Ok(Account::new(inner, Arc::clone(&self.shared.keeper)))
@@ -337,7 +339,7 @@ impl Shared {
         known: Known,
         expect: Expect,
         store: Option<Arc<dyn RecordStore>>,
-        past: Option<Past>,
+        legacy: Option<Legacy>,
     ) -> Result<Arc<AccountInner>, Error> {
         let mut seed = [0; 8];
         random::fill(&mut seed);
@@ -348,11 +350,12 @@ impl Shared {
             settings: self.settings,
             keeper: self.keeper.handle().clone(),
             bus: Arc::clone(&self.bus),
+            limits_bell: Arc::clone(&self.limits_bell),
             #[cfg(feature = "metrics")]
             departed: Arc::clone(&self.departed),
         };
         let seed = u64::from_ne_bytes(seed);
-        AccountInner::new(key, self.clock.clone(), known, parts, seed, past).map(Arc::new)
+        AccountInner::new(key, self.clock.clone(), known, parts, seed, legacy).map(Arc::new)
     }
 
     fn next_key(&self) -> AccountKey {

@@ -3,14 +3,26 @@
 //! A chore of the event loop reads transitions as an engine would, from a queue of its own. Recorder and subscriber are
 //! somebody else's code: they are called there, with no lock held. Imports: `account`, `keeper`, `error`, `id`, `telemetry`.
 
+#[cfg(feature = "tracing")]
+use std::collections::HashMap;
+
 use crate::account::events::{Events, Transition};
+#[cfg(feature = "tracing")]
+use crate::account::usage::LimitWarning;
 use crate::error::Error;
+#[cfg(feature = "tracing")]
+use crate::id::AccountId;
 use crate::keeper::Chore;
 use crate::telemetry::{self, shielded};
 
 /// The chore that tells of `events`, until the event loop ends, and then of those that are left.
 pub(super) fn chore(cache: String, events: Events) -> Chore {
-    let reports = Reports { cache, events };
+    let mut reports = Reports {
+        cache,
+        events,
+        #[cfg(feature = "tracing")]
+        warned: HashMap::new(),
+    };
     Box::new(move |_| {
         reports.tell();
         true
@@ -20,12 +32,28 @@ pub(super) fn chore(cache: String, events: Events) -> Chore {
 struct Reports {
     cache: String,
     events: Events,
+    /// What was told of limits, of accounts that are near one.
+    #[cfg(feature = "tracing")]
+    warned: HashMap<AccountId, LimitWarning>,
 }
 
 impl Reports {
-    fn tell(&self) {
+    fn tell(&mut self) {
         while let Some(transition) = self.events.try_next() {
             shielded(|| of_transition(&self.cache, &transition));
+            #[cfg(feature = "tracing")]
+            self.tell_of_limit(&transition);
+        }
+    }
+
+    #[cfg(feature = "tracing")]
+    fn tell_of_limit(&mut self, transition: &Transition) {
+        let Some(limit) = transition.limit else {
+            self.warned.remove(&transition.account);
+            return;
+        };
+        if self.warned.insert(transition.account, limit) != Some(limit) {
+            shielded(|| of_limit(&self.cache, transition, limit));
         }
     }
 }
@@ -74,6 +102,31 @@ fn of_transition(cache: &str, transition: &Transition) {
             Status::Revoked(_) => tell!(WARN, "the KMS refused: the account is closed"),
             Status::Locked => tell!(INFO, "the account was locked"),
             Status::Deleted => tell!(INFO, "the account is deleted"),
+        }
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn of_limit(cache: &str, transition: &Transition, limit: LimitWarning) {
+    macro_rules! tell {
+        ($level:ident, $message:literal) => {
+            tracing::event!(
+                name: telemetry::GENERATION_LIMIT,
+                target: telemetry::TARGET,
+                tracing::Level::$level,
+                cache,
+                account = %transition.account,
+                limit = limit.label(),
+                $message
+            )
+        };
+    }
+    match limit {
+        LimitWarning::Age => tell!(WARN, "the generation is as old as the record allows: rotate the AEK"),
+        LimitWarning::Near => tell!(WARN, "80 % of a generation's limit are used up: rotate the AEK"),
+        LimitWarning::Imminent => tell!(WARN, "95 % of a generation's limit are used up: rotate the AEK now"),
+        LimitWarning::Reached => {
+            tell!(ERROR, "a generation's limit is reached and sealing is refused: rotate the AEK");
         }
     }
 }

@@ -38,7 +38,8 @@ pub enum VersionPolicy {
     Pinned,
 }
 
-/// How much one generation may be used (contract E6). The defaults are the most that is allowed.
+/// How much one generation may be used (contract E6). The defaults are the most that is allowed. Each process holds itself to them, by what it
+/// sealed since it attached the account: [`GenerationUse`](crate::GenerationUse).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationLimits {
     seals: u64,

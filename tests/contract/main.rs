@@ -22,6 +22,7 @@ mod faults;
 mod fleet;
 mod generations;
 mod grace;
+mod limits;
 mod lock;
 mod machines;
 mod mistakes;

@@ -44,6 +44,7 @@ fn h1_the_page_lists_the_spans_and_events_with_their_fields() {
     for (name, fields) in [
         (names::KMS_CALL, names::KMS_CALL_FIELDS),
         (names::TRANSITION, names::TRANSITION_FIELDS),
+        (names::GENERATION_LIMIT, names::GENERATION_LIMIT_FIELDS),
         (names::ATTACH_FAILED, names::ATTACH_FAILED_FIELDS),
     ] {
         let fields: Vec<String> =

@@ -10,8 +10,8 @@ use strongroom::provider::{
 use strongroom::telemetry::{self as names, METRICS};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, AekCacheBuilder, BlockId, ErrorKind, Expect, ObjectId,
-    OutageGrace, Refusal, RotateTo,
+    Aad, Account, AccountId, AccountSpec, AekCache, AekCacheBuilder, BlockId, ErrorKind, Expect,
+    GenerationLimits, ObjectId, OutageGrace, RecordPolicy, Refusal, RotateTo,
 };
 
 use crate::ears::{Ear, Eye};
@@ -97,6 +97,13 @@ impl Story {
         self.cache.create(spec).unwrap()
     }
 
+    /// Whose generation may seal so many blocks.
+    fn limited(&self, seals: u64) -> Account {
+        let limits = GenerationLimits::new(seals, 1 << 60, 365).unwrap();
+        let spec = AccountSpec::new(AccountId::random(), Arc::new(self.kms.clone()), Kek::latest(KEK));
+        self.cache.create(spec.policy(RecordPolicy::default().with_limits(limits))).unwrap()
+    }
+
     fn expect(&self, id: AccountId) -> Expect {
         Expect::account(id).kek(Arc::new(self.kms.clone()), KEK)
     }
@@ -123,9 +130,10 @@ impl Story {
 
     /// Everything from creation to the end of the cache.
     fn whole(self) -> (Ear, Eye, Vec<Vec<u8>>) {
-        let account = self.create();
+        let account = self.limited(4);
         let frame = self.seal(&account);
         account.open(self.block, Aad::EMPTY, &frame).unwrap();
+        (0..3).for_each(|_| drop(self.seal(&account)));
         self.run(6);
         self.kms.scripted.next(Call::Unwrap, [Answer::Hang]);
         self.run(60);
@@ -170,6 +178,7 @@ fn h1_the_documented_spans_and_events_appear_and_nothing_else() {
     let documented = [
         (names::KMS_CALL, names::KMS_CALL_FIELDS),
         (names::TRANSITION, names::TRANSITION_FIELDS),
+        (names::GENERATION_LIMIT, names::GENERATION_LIMIT_FIELDS),
         (names::ATTACH_FAILED, names::ATTACH_FAILED_FIELDS),
     ];
     let all: BTreeSet<&str> = eye.all().iter().map(|told| told.name).collect();
@@ -268,6 +277,30 @@ fn h1_an_outage_shows_as_grace_and_then_as_unavailable_and_passes() {
         assert!(fatal.iter().any(|told| told.values["state"] == "unavailable"
             && told.values["request_id"] == REQUEST
             && told.level == tracing::Level::WARN));
+    });
+}
+
+#[test]
+fn h1_e6_a_generation_that_nears_its_limit_is_told_of_once_for_each_warning() {
+    live(false, |story| {
+        let account = story.limited(100);
+        let ratio = |limit| story.ear.gauge(names::LIMIT_RATIO, &[("limit", limit)]);
+        let mut told = Vec::new();
+        for seals in [79, 1, 15, 5] {
+            (0..seals).for_each(|_| drop(story.seal(&account)));
+            story.run(70);
+            told = story.eye.named(names::GENERATION_LIMIT);
+        }
+        assert!(account.seal(story.block, Aad::EMPTY, b"one more").is_err());
+        story.run(70);
+        let limits: Vec<&str> = told.iter().map(|told| told.values["limit"].as_str()).collect();
+        assert_eq!(limits, ["near", "imminent", "reached"]);
+        assert_eq!(told[1].level, tracing::Level::WARN);
+        assert_eq!(
+            (told[2].level, &told[2].values["account"]),
+            (tracing::Level::ERROR, &account.id().to_string())
+        );
+        assert_eq!((ratio("seals"), ratio("bytes") > 0.0), (1.0, true));
     });
 }
 

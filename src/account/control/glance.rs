@@ -1,4 +1,4 @@
-//! One look at an account, for gauges (contract H1). Imports: `account::*`, `format`.
+//! One look at an account, for gauges (contract H1). Imports: `account::*`, `clock`, `format`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::AccountInner;
 use crate::account::state::Status;
 use crate::account::tally::Sum;
-use crate::format::policy::GenerationLimits;
+use crate::account::usage::GenerationUse;
 use crate::format::record::AccountRecord;
 
 /// What gauges show of an account, as it stood at one moment.
@@ -19,7 +19,8 @@ pub(crate) struct Glance {
     /// Whether an attempt to get one has ended.
     pub(crate) asked: bool,
     pub(crate) record: Arc<AccountRecord>,
-    pub(crate) limits: GenerationLimits,
+    /// Once there has been a key.
+    pub(crate) used: Option<GenerationUse>,
     pub(crate) done: Sum,
 }
 
@@ -39,12 +40,13 @@ impl AccountInner {
 
     /// `None` once it is closed for good.
     pub(crate) fn glance(&self) -> Option<Glance> {
-        let (known, asked) = {
+        let now = self.state.clock().now();
+        let (known, used, asked) = {
             let control = self.lock_control();
             if control.retired {
                 return None;
             }
-            (control.known.clone(), control.ended > 0)
+            (control.known.clone(), control.generation_use(now), control.ended > 0)
         };
         let fresh_for = self.settings().policy.fresh_for();
         let terms = known.record.custody().terms();
@@ -58,9 +60,9 @@ impl AccountInner {
                     .min(recorded.unwrap_or(Duration::MAX)),
                 left: lease.valid,
             }),
+            used,
             had_key: known.verified.is_some(),
             asked,
-            limits: known.verified.as_ref().map_or_else(Default::default, |v| v.policy().limits()),
             record: known.record,
             done: self.done(),
         })

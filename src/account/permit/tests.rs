@@ -1,6 +1,5 @@
 //! The data plane under test: every form, every closing, two threads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::account::batch::{OpenJob, SealJob};
+use crate::account::state::Keys;
 use crate::account::state::{Keyless, Status, UnavailableCause};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, ManualClock};
@@ -60,7 +60,8 @@ impl Fixture {
         );
         let ring = KeyRing::new(keys.expect("maps").with_engine(self.engine));
         let now = self.clock.moment();
-        self.state.publish_keys(self.state.epoch(), Arc::new(ring), now.plus(MINUTE), now.plus(2 * MINUTE));
+        let keys = Keys::unlimited(ring);
+        self.state.publish_keys(self.state.epoch(), keys, now.plus(MINUTE), now.plus(2 * MINUTE));
     }
 
     fn close(&self, why: Keyless) {

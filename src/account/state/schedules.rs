@@ -128,7 +128,9 @@ impl World {
             }
             Publish(until) => {
                 let ring = Arc::clone(&self.rings[length(epoch.number() - 1)]);
-                self.storing(epoch, until, |at| self.state.publish_keys(epoch, ring, at, at));
+                self.storing(epoch, until, |at| {
+                    self.state.publish_keys(epoch, Keys::unlimited(Arc::clone(&ring)), at, at)
+                });
             }
             Extend(until) => self.storing(epoch, until, |at| self.state.extend(at, at)),
             Pass(seconds) => {

@@ -1,0 +1,98 @@
+//! The limits of the generations that an account may seal under, followed and told of (contract E6).
+//!
+//! What is left is counted in `budget`, by the data plane. Here it is set by the record whenever that changes, and looked at with each refresh and
+//! when the cache's bell has rung. Imports: `control`, `budget`, `usage`, `clock`, `format`, `id`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AccountInner, Control};
+use crate::account::budget::{Budget, Budgets};
+use crate::account::refresh::Known;
+use crate::account::usage::{GenerationUse, LimitWarning};
+use crate::clock::Moment;
+use crate::format::record::GenerationEntry;
+
+impl AccountInner {
+    /// How far the generation is used up that new data is sealed under now; `None` before the first key.
+    pub(crate) fn generation_use(&self) -> Option<GenerationUse> {
+        self.lock_control().generation_use(self.clock().now())
+    }
+
+    /// Tells of a warning that nobody was told of.
+    pub(crate) fn look_at_limits(&self, now: Moment) {
+        let mut control = self.lock_control();
+        if !control.retired && control.warns_anew(now) {
+            self.post(&control);
+        }
+    }
+
+    /// Sets the limits that `control.known` says, for each generation that may seal. Those that this process has sealed under keep their count.
+    pub(super) fn follow_limits(&self, control: &mut Control) {
+        let Known { record, verified, .. } = &control.known;
+        let Some(limits) = verified.as_ref().map(|verified| verified.policy().limits()) else { return };
+        let older: Vec<_> = record.older().list.iter().map(|older| older.entry.number).collect();
+        // The one before the newest seals until that is active, and a writer that began under it goes on.
+        let may_seal = std::iter::once(record.generation()).chain(older.first().copied());
+        let had = control.budgets.iter().map(|budget| budget.generation());
+        let mut numbers: Vec<_> = may_seal.chain(had.filter(|number| older.contains(number))).collect();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        numbers.dedup();
+        if !control.budgets.iter().map(|budget| budget.generation()).eq(numbers.iter().copied()) {
+            let budget = |number| {
+                let had = control.budgets.iter().find(|budget| budget.generation() == number);
+                had.cloned().unwrap_or_else(|| {
+                    Arc::new(Budget::new(number, limits, Arc::clone(&self.parts.limits_bell)))
+                })
+            };
+            let budgets: Budgets = numbers.into_iter().map(budget).collect();
+            control.budgets = budgets;
+        }
+        control.budgets.iter().for_each(|budget| budget.set_limits(limits));
+    }
+}
+
+impl Control {
+    /// Whether what is to be told of the limits has changed since it was told; then it counts as told.
+    pub(super) fn warns_anew(&mut self, now: Moment) -> bool {
+        let warning = self.warning(now);
+        if let Some(budget) = self.sealing(now).and_then(|entry| self.budget(entry)) {
+            budget.tell(warning);
+        }
+        std::mem::replace(&mut self.warned, warning) != warning
+    }
+
+    fn warning(&self, now: Moment) -> Option<LimitWarning> {
+        self.generation_use(now).and_then(|used| used.warning())
+    }
+
+    pub(super) fn generation_use(&self, now: Moment) -> Option<GenerationUse> {
+        let limits = self.known.verified.as_ref()?.policy().limits();
+        let entry = self.sealing(now)?;
+        let used = self.budget(entry)?.used();
+        let age = now.wall_nanos().saturating_sub(entry.created.wall_nanos());
+        Some(GenerationUse {
+            generation: entry.number,
+            seals: used.seals,
+            bytes: used.bytes,
+            age: Duration::from_nanos(age),
+            limits,
+        })
+    }
+
+    /// What the record says of the generation that new data is sealed under at `now`.
+    fn sealing(&self, now: Moment) -> Option<&GenerationEntry> {
+        let record = &self.known.record;
+        let newest = record.newest();
+        let before = record.older().list.first().map(|older| &older.entry);
+        if now.wall_nanos() >= newest.active_from.wall_nanos() {
+            Some(newest)
+        } else {
+            before.or(Some(newest))
+        }
+    }
+
+    fn budget(&self, entry: &GenerationEntry) -> Option<&Arc<Budget>> {
+        self.budgets.iter().find(|budget| budget.generation() == entry.number)
+    }
+}

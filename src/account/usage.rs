@@ -1,0 +1,88 @@
+//! How far a generation's limits are used up, as this process knows it (contract E6). Imports: `budget`, `format`, `id`.
+
+use std::time::Duration;
+
+use super::budget::Amount;
+use crate::format::policy::GenerationLimits;
+use crate::id::Generation;
+
+/// What *this process* has sealed under a generation, beside the record's limits.
+///
+/// Counted since the account was attached: other machines, and this one before it was restarted, are not in it. So each process holds
+/// itself to the whole limit; whoever means all of `n` machines together sets an `n`th of it in the record. The age is that of the generation, whoever
+/// uses it. A seal counts when it begins; one that fails after that counts too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GenerationUse {
+    /// The generation that new data is sealed under.
+    pub generation: Generation,
+    /// Blocks and frames of objects.
+    pub seals: u64,
+    /// Bytes of plaintext.
+    pub bytes: u64,
+    /// Since the generation was made.
+    pub age: Duration,
+    /// What the record allows.
+    pub limits: GenerationLimits,
+}
+
+/// How near a generation is to a limit; the worst comes last. [`Account::rotate_aek`](crate::Account::rotate_aek) is what to do, in time: a new
+/// generation is used 131 s after it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum LimitWarning {
+    /// The generation is as old as the record says, or older. Sealing goes on.
+    Age,
+    /// 80 % of the seals or the bytes are used up.
+    Near,
+    /// 95 % of the seals or the bytes are used up.
+    Imminent,
+    /// All are used up: sealing is refused with [`ErrorKind::Limit`](crate::ErrorKind::Limit). Opening goes on.
+    Reached,
+}
+
+impl GenerationUse {
+    /// What is worth a warning, if anything is.
+    #[must_use]
+    pub fn warning(&self) -> Option<LimitWarning> {
+        let Self { generation: _, seals, bytes, age, limits } = *self;
+        let old = age >= DAY * limits.age_days();
+        let most = Amount { seals: limits.seals(), bytes: limits.bytes() };
+        LimitWarning::of_use(Amount { seals, bytes }, most).or(old.then_some(LimitWarning::Age))
+    }
+}
+
+impl LimitWarning {
+    pub(super) fn of_use(used: Amount, limits: Amount) -> Option<Self> {
+        let has = |percent: u128| {
+            let reached = |used: u64, limit: u64| u128::from(used) * 100 >= u128::from(limit) * percent;
+            reached(used.seals, limits.seals) || reached(used.bytes, limits.bytes)
+        };
+        let worst_first = [(100, Self::Reached), (95, Self::Imminent), (80, Self::Near)];
+        worst_first.into_iter().find(|(percent, _)| has(*percent)).map(|(_, warning)| warning)
+    }
+
+    /// Zero for none.
+    pub(super) const fn rank(warning: Option<Self>) -> u8 {
+        match warning {
+            None => 0,
+            Some(Self::Age) => 1,
+            Some(Self::Near) => 2,
+            Some(Self::Imminent) => 3,
+            Some(Self::Reached) => 4,
+        }
+    }
+
+    /// What operators see it called.
+    #[cfg(feature = "tracing")]
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Near => "near",
+            Self::Imminent => "imminent",
+            Self::Reached => "reached",
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
