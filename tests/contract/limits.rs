@@ -154,12 +154,16 @@ fn e6_an_object_counts_for_the_generation_that_it_was_begun_under() {
     account.rotate_aek().unwrap();
     world.run(ACTIVE_AFTER - secs(1));
     let mut writer = SealedObject::writer(account.clone(), Context::new(&[b"o"]), Vec::new()).unwrap();
-    std::io::Write::write_all(&mut writer, &vec![7; 3 * 65_536]).unwrap();
+    let mut write = |blocks| std::io::Write::write_all(&mut writer, &vec![7; blocks * 65_536]);
+    write(3).unwrap();
     world.run(secs(20));
     assert_eq!(seals(&account, 10), 4, "the new one has its own limit");
-    std::io::Write::write_all(&mut writer, &vec![7; 2 * 65_536]).unwrap();
+    account.rotate_aek().unwrap();
+    world.run(ACTIVE_AFTER);
+    assert_eq!((account.record().older_generations().len(), seals(&account, 10)), (2, 4));
+    write(2).unwrap();
     let error = writer.finish().map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Limit, "five frames under the old one");
+    assert_eq!(error.kind(), ErrorKind::Limit, "five frames under the first one");
 }
 
 #[test]

@@ -289,6 +289,9 @@ fn h1_e6_a_generation_that_nears_its_limit_is_told_of_once_for_each_warning() {
         for seals in [79, 1, 15, 5] {
             (0..seals).for_each(|_| drop(story.seal(&account)));
             story.run(70);
+            account.lock();
+            account.unlock().unwrap();
+            story.run(70);
             told = story.eye.named(names::GENERATION_LIMIT);
         }
         assert!(account.seal(story.block, Aad::EMPTY, b"one more").is_err());
