@@ -71,7 +71,7 @@ fn e6_every_way_to_seal_is_counted_and_a_refused_one_leaves_its_buffer_as_it_was
     permit.seal(id, aad, b"1").unwrap();
     let mut page = bytes::BytesMut::from(&b"page"[..]);
     permit.seal_append(id, aad, &[std::io::IoSlice::new(b"2")], &mut page).unwrap();
-    permit.seal_detached(id, aad, &mut *b"3".to_vec()).unwrap();
+    permit.seal_detached(id, aad, &mut b"3".to_vec()).unwrap();
     assert_eq!(used(), 3);
     let (mut one, mut two) = (*b"one", *b"two");
     permit.seal_batch(&mut [SealJob::new(id, aad, &mut one), SealJob::new(id, aad, &mut two)]).unwrap();
@@ -154,7 +154,7 @@ fn e6_an_object_counts_for_the_generation_that_it_was_begun_under() {
     account.rotate_aek().unwrap();
     world.run(ACTIVE_AFTER - secs(1));
     let mut writer = SealedObject::writer(account.clone(), Context::new(&[b"o"]), Vec::new()).unwrap();
-    let mut write = |blocks| std::io::Write::write_all(&mut writer, &vec![7; blocks * 65_536]);
+    let mut write = |blocks: usize| std::io::Write::write_all(&mut writer, &vec![7_u8; blocks * 65_536]);
     write(3).unwrap();
     world.run(secs(20));
     assert_eq!(seals(&account, 10), 4, "the new one has its own limit");

@@ -315,7 +315,7 @@ fn h1_c8_what_a_cap_on_calls_allows_and_puts_off_is_told() {
         let built = |builder: AekCacheBuilder| builder.refresh_every(secs(6)).manual(&clock).build().unwrap();
         let (free, cache) =
             (built(AekCache::builder()), built(AekCache::builder().kms_calls_per_second(2).name("capped")));
-        let most = cache.stats().most_accounts.unwrap();
+        let most = u32::try_from(cache.stats().most_accounts.unwrap()).unwrap();
         let attach = |_| {
             let spec = AccountSpec::new(AccountId::random(), Arc::new(kms.clone()), Kek::latest(KEK));
             let record = free.create(spec).unwrap().record();
@@ -328,8 +328,8 @@ fn h1_c8_what_a_cap_on_calls_allows_and_puts_off_is_told() {
         let gauge = |name| ear.gauge(name, &[("cache", "capped")]);
         let begun = |cause| ear.count(names::KMS_CALLS_BEGUN, &[("cause", cause), ("cache", "capped")]);
         assert_eq!(
-            [gauge(names::KMS_CALLS_CAP), gauge(names::SEATS), gauge(names::SEATS_TAKEN)].map(|n| n as u64),
-            [2, most, most]
+            [gauge(names::KMS_CALLS_CAP), gauge(names::SEATS), gauge(names::SEATS_TAKEN)],
+            [2.0, f64::from(most), f64::from(most)]
         );
         drop(accounts);
         cache.run_for(secs(5));

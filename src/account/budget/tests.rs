@@ -1,3 +1,5 @@
+//! No limit is passed, none is given away, and the bell rings before.
+
 use std::sync::atomic::AtomicU64 as Count;
 
 use super::*;
