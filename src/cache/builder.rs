@@ -18,9 +18,7 @@ use crate::clock::Clock;
 use crate::clock::{ManualClock, SteppedWall};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-#[cfg(any(feature = "tracing", feature = "metrics"))]
-use crate::keeper::Message;
-use crate::keeper::{Counters, Keeper, Setup};
+use crate::keeper::{Counters, Keeper, Message, Setup};
 use crate::lease::Policy;
 use crate::secret::MemoryLock;
 
