@@ -31,6 +31,12 @@ pub(crate) struct Job {
     pub(crate) id: CallId,
     /// How many workers the calls to this one's authority hold, or are about to.
     pub(crate) held: Arc<AtomicUsize>,
+    /// Whether it holds its worker until it is answered.
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "threads find out by polling")
+    )]
+    pub(crate) holds_thread: bool,
     pub(crate) work: Work,
 }
 
@@ -71,19 +77,18 @@ impl Executor {
             Self::Threads(pool) => pool.run(job),
             #[cfg(any(test, feature = "testing"))]
             Self::Inline(inline) => {
-                inline.run(job.work);
+                inline.run(job);
                 Ok(())
             }
         }
     }
 
     /// Drops the work of `id` if it is parked, or as soon as it would be, and says so with `Message::Dropped`.
-    pub(crate) fn cancel(&self, id: CallId) {
+    pub(crate) fn cancel(&mut self, id: CallId) {
         match self {
             Self::Threads(pool) => pool.cancel(id),
-            // What runs inline has ended by the time that anybody could give it up.
             #[cfg(any(test, feature = "testing"))]
-            Self::Inline(_) => {}
+            Self::Inline(inline) => inline.cancel(id),
         }
     }
 
@@ -294,7 +299,7 @@ impl Shared {
 
     /// Drops work that was given up. A provider's own code may run in that.
     fn discard(&self, job: Job) {
-        let Job { id, held, work } = job;
+        let Job { id, held, holds_thread: _, work } = job;
         drop(catch_unwind(AssertUnwindSafe(|| drop(work))));
         held.fetch_sub(1, Ordering::Relaxed);
         drop(self.results.send(Message::Dropped(id)));
@@ -340,7 +345,7 @@ mod tests {
     use super::*;
 
     fn job(id: u64, work: impl Future<Output = Message> + Send + 'static) -> Job {
-        Job { id: CallId(id), held: Arc::default(), work: Box::pin(work) }
+        Job { id: CallId(id), held: Arc::default(), holds_thread: true, work: Box::pin(work) }
     }
 
     /// Parks once, and hands its waker out.
@@ -406,7 +411,8 @@ mod tests {
         let (wakers, parked) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
         for id in 0..1000 {
-            let job = Job { id: CallId(id), held: Arc::clone(&held), work: Box::pin(parks(wakers.clone())) };
+            let work = Box::pin(parks(wakers.clone()));
+            let job = Job { id: CallId(id), held: Arc::clone(&held), holds_thread: false, work };
             pool.run(job).unwrap();
         }
         let parked: Vec<Waker> = (0..1000).map(|_| parked.recv_timeout(PATIENCE).unwrap()).collect();

@@ -29,6 +29,8 @@ use std::fmt;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncKeyProvider, OnTokio};
 pub use call::Asynchronous;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use call::{Answer, Calls};
 pub(crate) use call::{Caller, block_on, together};
 pub use error::{ErrorClass, ProviderError};
 pub(crate) use gate::{Gate, Gated};

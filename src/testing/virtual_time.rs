@@ -3,10 +3,17 @@
 //! A keeper driven by hand runs provider calls on the test's own thread. A call that really waited
 //! would stop the clock it waits for. So a scripted provider returns at once and leaves a
 //! [`Latency`] here; the executor takes it right after the call and delivers the answer that much
-//! later on the virtual clock, or never. Imports: nothing of ours.
+//! later on the virtual clock, or never. Imports: `provider`.
 
 use std::cell::Cell;
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::provider::{
+    Answer, Asynchronous, Authority, Calls, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput,
+    Wrapped,
+};
 
 /// How late the answer of the provider call that just returned on this thread arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,61 @@ pub fn set(latency: Option<Latency>) {
 #[must_use]
 pub fn take() -> Option<Latency> {
     LATENCY.take()
+}
+
+/// A provider on virtual time as if its client were asynchronous: while an answer is late, or never comes, the call holds no
+/// worker of the keeper that is driven by hand.
+///
+/// For virtual time only. A provider whose client *is* asynchronous is an `AsyncKeyProvider` in an `OnTokio` (feature `tokio`).
+#[derive(Clone, Debug)]
+pub struct Awaited(Arc<dyn KeyProvider>);
+
+impl Awaited {
+    /// `provider`, which answers at once and leaves a [`Latency`] here.
+    #[must_use]
+    pub fn new(provider: Arc<dyn KeyProvider>) -> Self {
+        Self(provider)
+    }
+}
+
+impl Calls for Awaited {
+    fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Answer<Wrapped> {
+        Box::pin(ready(self.0.wrap(kek, context, secret)))
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Answer<WrapInput> {
+        Box::pin(ready(self.0.unwrap(wrapped, context)))
+    }
+
+    fn describe(&self, kek: &Kek) -> Answer<KekInfo> {
+        Box::pin(ready(self.0.describe(kek)))
+    }
+}
+
+impl KeyProvider for Awaited {
+    fn wrap(&self, kek: &Kek, context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
+        self.0.wrap(kek, context, secret)
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped, context: &WrapContext) -> Result<WrapInput, ProviderError> {
+        self.0.unwrap(wrapped, context)
+    }
+
+    fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
+        self.0.describe(kek)
+    }
+
+    fn authority(&self) -> Authority {
+        self.0.authority()
+    }
+
+    fn wrap_is_authentic(&self) -> bool {
+        self.0.wrap_is_authentic()
+    }
+
+    fn asynchronous(&self) -> Option<Asynchronous<'_>> {
+        Some(Asynchronous(self))
+    }
 }
 
 #[cfg(test)]

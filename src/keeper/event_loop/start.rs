@@ -38,8 +38,8 @@ impl EventLoop {
         // Goes on after the one that was served last: where workers are short, the first in order would take
         // each one that comes free, and the last in order none.
         let mut last = if self.meter.has_cap() { None } else { self.served };
-        // How many were looked at since one has started something.
-        let mut barren = 0;
+        // How many were looked at since one has started something, and what suspects hold meanwhile.
+        let (mut barren, mut suspects) = (0, None);
         while self.executor.free() > 0 && barren < self.lanes.with_work() {
             let Some(next) = self.lanes.after(last).or_else(|| self.lanes.after(None)) else { break };
             if next.0 > 0 && self.meter.opens_at() > now.boot_nanos() {
@@ -48,9 +48,9 @@ impl EventLoop {
             }
             last = Some(next);
             barren += 1;
-            if self.start_one(now, next.1) {
+            if self.start_one(now, next.1, &mut suspects) {
                 self.served = Some(next);
-                barren = 0;
+                (barren, suspects) = (0, None);
                 if self.meter.has_cap() {
                     last = None;
                 }
@@ -62,7 +62,7 @@ impl EventLoop {
         }
     }
 
-    fn start_one(&mut self, now: Moment, id: LaneId) -> bool {
+    fn start_one(&mut self, now: Moment, id: LaneId, suspects: &mut Option<usize>) -> bool {
         let Some(lane) = self.lanes.get(id) else { return false };
         // Record stores are not billed by the call; loads of records are bounded by what asks for them.
         let is_kms = !matches!(lane.destination, Destination::Records(_));
@@ -71,8 +71,12 @@ impl EventLoop {
         }
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
         let refresh_first = lane.control_was_last;
-        let load =
-            Load { suspects: self.lanes.suspect_workers(), free: self.executor.free(), held: lane.held() };
+        // Summed up once for all that are looked at in vain, and only where it is asked for.
+        let suspects = match lane.destination.holds_threads() {
+            true => *suspects.get_or_insert_with(|| self.lanes.suspect_workers()),
+            false => 0,
+        };
+        let load = Load { suspects, free: self.executor.free(), held: lane.held() };
         let caps = self.caps;
         if !refresh_first && self.start_queued_control(now, id, load) {
             return true;
@@ -230,8 +234,10 @@ impl EventLoop {
         lane: LaneId,
         work: impl Future<Output = Message> + Send + 'static,
     ) -> Result<(), Error> {
-        let held = self.lanes.get(lane).map(|lane| Arc::clone(&lane.held)).unwrap_or_default();
-        self.executor.run(Job { id, held, work: Box::pin(work) })
+        let lane = self.lanes.get(lane);
+        let held = lane.map(|lane| Arc::clone(&lane.held)).unwrap_or_default();
+        let holds_thread = lane.is_none_or(|lane| lane.destination.holds_threads());
+        self.executor.run(Job { id, held, holds_thread, work: Box::pin(work) })
     }
 
     fn begin_call(&mut self, now: Moment, lane: LaneId, deadline: Moment, kind: CallKind) -> CallId {
