@@ -71,6 +71,8 @@ metrics! {
         "How many of them are attached, counted in the same way.";
     IDLE_DROPPED = "strongroom_accounts_idle_dropped_total" Counter ["cache"]
         "Accounts that a directory has dropped because nobody used them.";
+    KMS_PROBES_WAITING = "strongroom_kms_probes_waiting" Gauge ["cache"]
+        "Silent authorities whose probe is due and waits for a thread.";
     REFRESHES = "strongroom_refreshes_total" Counter ["cache", "outcome"]
         "Refreshes that have ended, by what came of them.";
     ACCOUNTS = "strongroom_accounts" Gauge ["cache", "provider", "authority", "state"]

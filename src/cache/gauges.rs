@@ -213,6 +213,8 @@ impl Gauges {
         set(telemetry::KMS_CALLS_CAP, seats.cap().unwrap_or(0).into());
         set(telemetry::SEATS, count(seats.most().unwrap_or(0)));
         set(telemetry::SEATS_TAKEN, count(seats.taken()));
+        let waiting = self.subject.counters.probes_waiting.load(Ordering::Relaxed);
+        set(telemetry::KMS_PROBES_WAITING, u32::try_from(waiting).unwrap_or(u32::MAX).into());
         for (limit, ratio) in [("seals", most.seals), ("bytes", most.bytes), ("age", most.age)] {
             let cache = self.subject.cache.clone();
             metrics::gauge!(telemetry::LIMIT_RATIO, "cache" => cache, "limit" => limit).set(ratio);

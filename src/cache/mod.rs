@@ -135,6 +135,10 @@ pub struct CacheStats {
     pub late: u64,
     /// Workers that hang in such a call now.
     pub hanging_workers: u64,
+    /// Authorities that do not answer, or have not yet, whose next probe is due and waits for a worker now: others that are silent hold
+    /// as many as they may. While there are any, accounts behind them recover later than one refresh interval after
+    /// access returns, and more [`AekCacheBuilder::kms_threads`] would help.
+    pub probes_waiting: u64,
     /// Calls to KMSs begun for refreshes: one for each refresh, and one more where a record changed while its
     /// KMS refused.
     pub refresh_calls: u64,
@@ -237,6 +241,7 @@ impl AekCache {
             integrity: read(&counters.integrity),
             late: read(&counters.late),
             hanging_workers: read(&counters.hanging),
+            probes_waiting: read(&counters.probes_waiting),
             refresh_calls: read(&counters.refresh_calls),
             control_calls: read(&counters.control_calls),
             version_check_calls: read(&counters.version_check_calls),

@@ -2,8 +2,8 @@
 //!
 //! Calls are grouped by authority. Each has its own cap on calls in flight and its own circuit breaker. Until
 //! an authority has answered, and again once it has fallen silent, it is *suspect*: it gets one refresh at a
-//! time and beside it one call that somebody asked for, and all suspects together get at most half of the threads, those with calls that hang three quarters of that. The
-//! last quarter of the threads is for authorities that hold none: several that answered until just now and fall silent together
+//! time and beside it one call that somebody asked for, and all suspects together get at most half of the threads; one at which a call
+//! hangs gets no other while suspects hold a quarter of them. The last quarter of the threads is for authorities that hold none: several that answered until just now and fall silent together
 //! cannot take it. A refusal is an answer.
 //!
 //! A call to an asynchronous provider holds a thread only while it reads the record and while it takes in the answer. Such an
@@ -77,6 +77,8 @@ pub(crate) struct Bulkhead {
     /// Calls given up that have not returned: each holds a worker.
     abandoned: usize,
     holds_threads: bool,
+    /// When it last counted as silent because of calls that hang, in the place of a probe.
+    silent_again: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,14 @@ impl Caps {
         let half = self.threads / 2;
         if half == 0 { 1 } else { half }
     }
+
+    /// Workers that all suspects together may hold before one at which a call hangs gets another: each that falls silent has to be
+    /// met by one call, and second ones must not take the workers for that.
+    const fn beside_hanging(self) -> usize {
+        let quarter = self.threads / 4;
+        let least = if self.suspects() < 2 { self.suspects() } else { 2 };
+        if quarter < least { least } else { quarter }
+    }
 }
 
 impl Bulkhead {
@@ -140,7 +150,7 @@ impl Bulkhead {
 
     pub(crate) const fn new(holds_threads: bool) -> Self {
         let standing = Standing::Suspect { probe_at: None };
-        Self { standing, refreshes: 0, controls: 0, abandoned: 0, holds_threads }
+        Self { standing, refreshes: 0, controls: 0, abandoned: 0, holds_threads, silent_again: None }
     }
 
     const fn in_flight(&self) -> usize {
@@ -149,12 +159,23 @@ impl Bulkhead {
 
     /// Whether a refresh may start now.
     pub(crate) fn admits(&self, now: Moment, caps: Caps, load: Load) -> bool {
-        let timely = match self.standing {
+        // A probe waits for no control call: those that hang would keep leases from the silence that earns their grace.
+        self.is_time(now) && self.admits_beside(self.refreshes, caps, load)
+    }
+
+    fn is_time(&self, now: Moment) -> bool {
+        match self.standing {
             Standing::Proven => true,
             Standing::Suspect { probe_at } => probe_at.is_none_or(|at| now.reached(at)),
-        };
-        // A probe waits for no control call: those that hang would keep leases from the silence that earns their grace.
-        timely && self.admits_beside(self.refreshes, caps, load)
+        }
+    }
+
+    /// Whether its probe is due and waits for a worker: what all suspects may hold is taken up, or all are busy.
+    pub(crate) fn waits_for_worker(&self, now: Moment, caps: Caps, load: Load) -> bool {
+        matches!(self.standing, Standing::Suspect { .. })
+            && self.refreshes == 0
+            && self.is_time(now)
+            && !self.admits_beside(0, caps, load)
     }
 
     /// The same for what a person asks for: it does not wait for the next probe.
@@ -170,7 +191,7 @@ impl Bulkhead {
             return false;
         }
         // Those that hang already leave room for those that nobody has heard of yet.
-        let share = if self.abandoned > 0 { caps.suspects() - caps.suspects() / 4 } else { caps.suspects() };
+        let share = if self.abandoned > 0 { caps.beside_hanging() } else { caps.suspects() };
         match self.standing {
             Standing::Proven if self.holds_threads => calls < caps.per_authority(),
             Standing::Proven => calls < Self::MOST_AWAITED,
@@ -181,20 +202,18 @@ impl Bulkhead {
         }
     }
 
-    /// Whether a probe is due that cannot be made, because as many calls hang here as may. They are unanswered still:
-    /// that is the silence which the probe would have met. The next one is due at its usual distance.
-    pub(crate) fn is_silent_still(&mut self, now: Moment) -> bool {
-        match &mut self.standing {
-            Standing::Suspect { probe_at: Some(at) }
-                if self.abandoned + self.controls >= Self::MOST_ABANDONED
-                    && self.refreshes == 0
-                    && now.reached(*at) =>
-            {
-                *at = now.plus(Self::PROBE_SPACING);
-                true
-            }
-            _ => false,
+    /// Whether a probe is due that cannot be made while calls hang here. These are unanswered still: that is the silence which
+    /// the probe would have met. True once in the time between two probes.
+    pub(crate) fn is_silent_still(&mut self, now: Moment, caps: Caps, load: Load) -> bool {
+        let Standing::Suspect { probe_at: Some(_) } = self.standing else { return false };
+        let hangs = self.abandoned + self.controls >= Self::MOST_ABANDONED
+            || (self.holds_threads && self.abandoned > 0);
+        let again = self.silent_again.is_none_or(|last| now.reached(last.plus(Self::PROBE_SPACING)));
+        let silent = hangs && again && self.waits_for_worker(now, caps, load);
+        if silent {
+            self.silent_again = Some(now);
         }
+        silent
     }
 
     /// When a call that is not admitted now may be, if that is a matter of time.
@@ -315,7 +334,31 @@ mod tests {
         bulkhead.abandoned = 3;
         bulkhead.begin_asked();
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(4)));
-        assert!(bulkhead.is_silent_still(clock.moment()), "in the place of a probe");
+        assert!(bulkhead.is_silent_still(clock.moment(), CAPS, load(4)), "in the place of a probe");
+    }
+
+    #[test]
+    fn b12_where_suspects_hold_what_they_may_a_call_that_hangs_stands_for_the_next_probe() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new(true);
+        let crowded = load(CAPS.beside_hanging());
+        assert!(!bulkhead.waits_for_worker(clock.moment(), CAPS, crowded), "the first call is made");
+        bulkhead.begin(clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment());
+        assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, crowded), "no probe is due");
+        clock.advance(Bulkhead::PROBE_SPACING);
+        assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, load(1)), "the probe is made");
+        assert!(bulkhead.waits_for_worker(clock.moment(), CAPS, crowded));
+        assert!(bulkhead.is_silent_still(clock.moment(), CAPS, crowded));
+        assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, crowded), "at the distance of probes");
+        clock.advance(Bulkhead::PROBE_SPACING);
+        assert!(bulkhead.is_silent_still(clock.moment(), CAPS, crowded));
+        // What has returned says nothing about now: grace is not earned by waiting for a worker.
+        bulkhead.returned();
+        clock.advance(Bulkhead::PROBE_SPACING);
+        assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, load(CAPS.suspects())));
+        assert!(bulkhead.waits_for_worker(clock.moment(), CAPS, load(CAPS.suspects())));
+        assert!(bulkhead.admits(clock.moment(), CAPS, crowded), "as soon as there is a worker");
     }
 
     #[test]
@@ -342,8 +385,8 @@ mod tests {
             clock.advance(Duration::from_secs(60));
         }
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
-        assert!(bulkhead.is_silent_still(clock.moment()), "in the place of a probe");
-        assert!(!bulkhead.is_silent_still(clock.moment()), "at the distance of probes");
+        assert!(bulkhead.is_silent_still(clock.moment(), CAPS, load(4)), "in the place of a probe");
+        assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, load(4)), "at the distance of probes");
         bulkhead.returned();
         clock.advance(Duration::from_secs(6));
         assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));

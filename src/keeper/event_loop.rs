@@ -12,7 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::authority::{Caps, Destination, Purpose};
+use super::authority::{Caps, Destination, Load, Purpose};
 use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
@@ -523,15 +523,22 @@ impl EventLoop {
         }
     }
 
-    /// Where as many calls hang as may, no probe tells of the silence any more; the hanging calls do. Without this an
+    /// Where no probe can be made while calls hang, none tells of the silence any more; the hanging calls do. Without this an
     /// outage in which calls hang for long would end the grace that it earns.
     fn share_lasting_silence(&mut self, now: Moment) {
-        let working: Vec<_> = self.lanes.ready().map(|(id, _)| id).collect();
-        for lane in working {
-            if self.lanes.change(lane, |bulkhead| bulkhead.is_silent_still(now)) == Some(true) {
+        let (caps, mut load) = (self.caps, self.load());
+        let working: Vec<_> = self.lanes.ready().map(|(id, lane)| (id, lane.held())).collect();
+        for (lane, held) in working {
+            load.held = held;
+            if self.lanes.change(lane, |bulkhead| bulkhead.is_silent_still(now, caps, load)) == Some(true) {
                 self.share_silence(now, lane, now);
             }
         }
+    }
+
+    /// How the pool is taken up, seen from no authority in particular.
+    fn load(&self) -> Load {
+        Load { suspects: self.lanes.suspect_workers(), free: self.executor.free(), held: 0 }
     }
 
     fn tell_neighbours(&mut self, now: Moment, lane: LaneId, but: AccountKey, event: Event) {

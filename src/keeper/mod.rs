@@ -114,6 +114,8 @@ pub(crate) struct Counters {
     pub(crate) late: AtomicU64,
     /// Workers that hang in such a call right now.
     pub(crate) hanging: AtomicU64,
+    /// Silent authorities whose probe is due and waits for a worker right now.
+    pub(crate) probes_waiting: AtomicU64,
     /// Calls to providers begun, by what they are for: what a KMS bills.
     pub(crate) refresh_calls: AtomicU64,
     pub(crate) control_calls: AtomicU64,

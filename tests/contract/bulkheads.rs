@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use strongroom::provider::{Authority, Kek, KeyProvider};
+use strongroom::testing::virtual_time::Awaited;
 use strongroom::testing::{Answer, Call, ScriptedProvider};
 use strongroom::{
     Account, AccountId, AccountSpec, AekCache, ErrorKind, Expect, OutageGrace, Refusal, Status,
@@ -87,6 +88,96 @@ fn b12_a_dark_authority_delays_no_other_on_virtual_time() {
         // A quarter of the threads, as many as it may hold while it answers.
         assert!(world.cache.stats().hanging_workers <= 8);
     }
+}
+
+/// An account each at `count` authorities of which two fifths are dark, without grace.
+struct Neighbours {
+    world: World,
+    dark: Vec<(ScriptedProvider, Account)>,
+    healthy: Vec<Account>,
+}
+
+impl Neighbours {
+    fn new(count: usize, asynchronous: bool) -> Self {
+        let world = World::new(6, OutageGrace::None);
+        let (mut dark, mut healthy) = (Vec::new(), Vec::new());
+        for n in 0..count {
+            let authority = Authority::new("scripted", n.to_string());
+            let kms = ScriptedProvider::on_virtual_time().with_authority(authority);
+            let mut provider: Arc<dyn KeyProvider> = Arc::new(kms.clone());
+            if asynchronous {
+                provider = Arc::new(Awaited::new(provider));
+            }
+            let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest(KEK));
+            let account = world.cache.create(spec).unwrap();
+            kms.every_call(&Answer::Delay(millis(15)));
+            // Mixed in every order that a keeper could serve them in.
+            match n % 5 {
+                0 | 1 => dark.push((kms, account)),
+                _ => healthy.push(account),
+            }
+        }
+        Self { world, dark, healthy }
+    }
+
+    fn darken(&self, answer: &Answer) {
+        self.dark.iter().for_each(|(kms, _)| kms.every_call(answer));
+    }
+
+    /// How many operations on healthy accounts fail, of one each a second.
+    fn failed_in(&self, seconds: usize) -> usize {
+        let failed = |()| self.healthy.iter().filter(|account| !usable(account)).count();
+        (0..seconds).map(|_| self.world.run(secs(1))).map(failed).sum()
+    }
+
+    fn dark_in_use(&self) -> usize {
+        self.dark.iter().filter(|(_, account)| usable(account)).count()
+    }
+}
+
+#[test]
+fn b12_hundreds_of_asynchronous_authorities_that_hang_delay_no_other_and_hold_no_thread() {
+    let neighbours = Neighbours::new(500, true);
+    neighbours.darken(&Answer::Hang);
+    assert_eq!(neighbours.failed_in(90), 0);
+    assert_eq!(neighbours.dark_in_use(), 0);
+    let stats = neighbours.world.cache.stats();
+    assert!(stats.late >= 200, "{stats:?}");
+    assert_eq!((stats.hanging_workers, stats.probes_waiting), (0, 0), "{stats:?}");
+    // D7, for all of them at once.
+    neighbours.darken(&Answer::Ok);
+    neighbours.world.run(secs(8));
+    assert_eq!(neighbours.dark_in_use(), 200);
+}
+
+/// What our own clients do: they give up after 4 s, and the thread is free again.
+#[test]
+fn b12_authorities_that_hang_until_their_client_gives_up_delay_no_other() {
+    let neighbours = Neighbours::new(50, false);
+    neighbours.darken(&Answer::Late(secs(4), Box::new(Answer::Transient)));
+    assert_eq!(neighbours.failed_in(300), 0);
+    assert_eq!(neighbours.dark_in_use(), 0);
+}
+
+/// 80 authorities that fall silent together, where each holds a thread of 32 for 4 s, are more than F leaves time for. Once it is known
+/// which they are, nobody else waits for them, and it shows that they wait for each other.
+#[test]
+fn b12_c8_more_dark_authorities_than_threads_can_probe_wait_for_each_other_and_for_nobody_else() {
+    let neighbours = Neighbours::new(200, false);
+    neighbours.darken(&Answer::Late(secs(4), Box::new(Answer::Transient)));
+    neighbours.failed_in(60);
+    let mut waited = 0;
+    for _ in 0..120 {
+        assert_eq!(neighbours.failed_in(1), 0);
+        waited = waited.max(neighbours.world.cache.stats().probes_waiting);
+    }
+    assert!(waited > 0);
+    assert_eq!(neighbours.dark_in_use(), 0);
+    // Those that are asked already hold their threads for 4 s more; then all are asked.
+    neighbours.darken(&Answer::Ok);
+    neighbours.world.run(secs(6 + 4 + 6));
+    assert_eq!(neighbours.dark_in_use(), 80);
+    assert_eq!(neighbours.world.cache.stats().probes_waiting, 0);
 }
 
 #[test]

@@ -60,6 +60,18 @@ impl EventLoop {
             self.counters.deferred.fetch_add(self.uncounted, Ordering::Relaxed);
             (self.counted, self.uncounted) = (self.next_turn, 0);
         }
+        self.count_waiting_probes(now);
+    }
+
+    /// Says how many silent authorities cannot be asked now whether they answer again.
+    fn count_waiting_probes(&self, now: Moment) {
+        let load = self.load();
+        let waits = |lane: &Lane| {
+            let load = Load { held: lane.held(), ..load };
+            lane.bulkhead.waits_for_worker(now, self.caps, load)
+        };
+        let waiting = self.lanes.ready().filter(|(_, lane)| waits(lane)).count();
+        self.counters.probes_waiting.store(waiting as u64, Ordering::Relaxed);
     }
 
     fn start_one(&mut self, now: Moment, id: LaneId, suspects: &mut Option<usize>) -> bool {
