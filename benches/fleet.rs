@@ -10,6 +10,7 @@ mod kms;
 #[path = "../tests/evidence/report.rs"]
 mod report;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,10 @@ use report::{count, report, timed};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom::provider::{Kek, KeyProvider};
 use strongroom::testing::ManualClock;
+use strongroom::testing::virtual_time::Awaited;
 use strongroom::{
-    Aad, Account, AccountId, AccountRecord, AccountSpec, AekCache, AekCacheBuilder, BlockId, ErrorKind,
-    Expect, ObjectId, OutageGrace,
+    Aad, Account, AccountId, AccountRecord, AccountSpec, AekCache, BlockId, ErrorKind, Expect, ObjectId,
+    OutageGrace,
 };
 
 /// The system's, with a count of the bytes that are taken.
@@ -34,6 +36,9 @@ const PRICE: f64 = 0.03;
 
 fn main() {
     let accounts = usize::try_from(count(20_000, 20_000, 100_000)).expect("a number of accounts");
+    if std::env::args().any(|word| word == "P13") {
+        return neighbours();
+    }
     fleet(accounts, 1);
     // A customer's KMS each: as many authorities as accounts.
     fleet(accounts, accounts);
@@ -183,50 +188,108 @@ fn round_trips() {
     report("P12", "round trips for each refresh", (kms.calls() - before) as f64 / refreshes as f64, "=", 1);
 }
 
+/// How the calls of dark authorities end.
+#[derive(Clone, Copy)]
+enum Dark {
+    /// Not at all: each holds its thread.
+    Hang,
+    /// The client gives up, after as long as ours do unless told otherwise.
+    GiveUp,
+    /// Not at all, but the client is asynchronous: they hold no thread.
+    Awaited,
+}
+
 /// P13: two fifths of the authorities are dark, and nobody else notices.
 fn neighbours() {
-    // A call that hangs for ever holds a thread for ever: as many dark authorities as there are threads would take all.
-    const AUTHORITIES: usize = 20;
-    const DARK: usize = AUTHORITIES * 2 / 5;
-    let accounts = 5000;
     let minutes = count(2, 5, 30);
-    for refresh in [6, 60] {
-        let clock = ManualClock::new();
-        let kms: Vec<_> = (0..AUTHORITIES).map(|n| Kms::new(&clock, &n.to_string())).collect();
-        let builder: AekCacheBuilder =
-            AekCache::builder().refresh_every(secs(refresh)).outage_grace(OutageGrace::None);
-        let cache = builder.kms_threads(32).manual(&clock).build().expect("settings in range");
-        let fleet: Vec<_> = (0..accounts).map(|n| create(&cache, &kms[n % AUTHORITIES])).collect();
-        // Dark and healthy ones stand mixed in every order that a keeper could serve them in.
-        let is_dark = |n: usize| n % AUTHORITIES % 5 < 2;
-        let dark = (0..AUTHORITIES).filter(|n| n % 5 < 2);
-        kms.iter().for_each(|kms| kms.answer_after(millis(15)));
-        assert_eq!(dark.clone().count(), DARK);
-        dark.for_each(|n| kms[n].hang());
-        let (mut failed, mut operations) = (0, 0);
-        for _ in 0..minutes * 60 {
-            cache.run_for(secs(1));
-            let healthy = fleet.iter().enumerate().filter(|(n, _)| !is_dark(*n));
-            let tried = healthy.map(|(_, account)| account.permit().is_ok());
-            let (ok, bad): (Vec<bool>, Vec<bool>) = tried.partition(|ok| *ok);
-            failed += bad.len();
-            operations += ok.len() + bad.len();
+    report("P13", "minutes", minutes, ">=", count(2, 5, 30));
+    for (dark, authorities, threads) in [
+        (Dark::Hang, 20, 32),
+        (Dark::Awaited, 500, 32),
+        (Dark::Awaited, 5000, 32),
+        (Dark::GiveUp, 500, 32),
+        (Dark::Hang, 500, 32),
+        (Dark::GiveUp, 500, 512),
+        (Dark::Hang, 500, 512),
+    ] {
+        for refresh in [6, 60] {
+            beside(&Shape { dark, authorities, threads, refresh }, minutes);
         }
-        let closed =
-            fleet.iter().enumerate().filter(|(n, account)| is_dark(*n) && account.permit().is_err()).count();
-        println!(
-            "{accounts} accounts, {DARK} of {AUTHORITIES} authorities dark, r = {refresh} s, {minutes} minutes: {failed} of {operations} failed"
-        );
-        report("P13", &format!("failed on healthy accounts, r = {refresh} s"), failed, "=", 0);
-        report("P13", &format!("dark accounts closed, r = {refresh} s"), closed, "=", accounts * 2 / 5);
-        report("P13", &format!("minutes, r = {refresh} s"), minutes, ">=", count(2, 5, 30));
+    }
+}
+
+struct Shape {
+    dark: Dark,
+    authorities: usize,
+    threads: usize,
+    refresh: u64,
+}
+
+fn beside(shape: &Shape, minutes: u64) {
+    let accounts = 5000;
+    let clock = ManualClock::new();
+    let kms: Vec<_> = (0..shape.authorities).map(|n| Kms::new(&clock, &n.to_string())).collect();
+    let builder = AekCache::builder().refresh_every(secs(shape.refresh)).outage_grace(OutageGrace::None);
+    let cache = builder.kms_threads(shape.threads).manual(&clock).build().expect("settings in range");
+    let awaited = |n: usize| Arc::new(Awaited::new(provider(&kms[n]))) as Arc<dyn KeyProvider>;
+    let fleet: Vec<_> = (0..accounts)
+        .map(|n| n % shape.authorities)
+        .map(|n| match shape.dark {
+            Dark::Awaited => create_at(&cache, awaited(n)),
+            Dark::Hang | Dark::GiveUp => create(&cache, &kms[n]),
+        })
+        .collect();
+    // Dark and healthy ones stand mixed in every order that a keeper could serve them in.
+    let is_dark = |n: usize| n % shape.authorities % 5 < 2;
+    for (n, kms) in kms.iter().enumerate() {
+        kms.answer_after(millis(15));
+        match shape.dark {
+            _ if !is_dark(n) => {}
+            Dark::Hang | Dark::Awaited => kms.hang(),
+            Dark::GiveUp => kms.give_up_after(secs(4)),
+        }
+    }
+    let (mut failed, mut operations, mut last) = (0, 0, 0);
+    for second in 0..minutes * 60 {
+        cache.run_for(secs(1));
+        let healthy = fleet.iter().enumerate().filter(|(n, _)| !is_dark(*n));
+        let tried = healthy.map(|(_, account)| account.permit().is_ok());
+        let (ok, bad): (Vec<bool>, Vec<bool>) = tried.partition(|ok| *ok);
+        failed += bad.len();
+        operations += ok.len() + bad.len();
+        if !bad.is_empty() {
+            last = second + 1;
+        }
+    }
+    let dark = fleet.iter().enumerate().filter(|(n, _)| is_dark(*n));
+    let closed = dark.clone().filter(|(_, account)| account.permit().is_err()).count();
+    println!(
+        "{accounts} accounts, {shape}, {minutes} minutes: {failed} of {operations} failed, the last after {last} s; {} hang",
+        cache.stats().hanging_workers
+    );
+    report("P13", &format!("failed on healthy accounts, {shape}"), failed, "=", 0);
+    report("P13", &format!("dark accounts closed, {shape}"), closed, "=", dark.count());
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dark, authorities, threads, refresh } = self;
+        let how = match dark {
+            Dark::Hang => "hang for ever",
+            Dark::GiveUp => "time out after 4 s",
+            Dark::Awaited => "hang, asynchronous",
+        };
+        write!(f, "{} of {authorities} {how}, {threads} threads, r = {refresh} s", authorities * 2 / 5)
     }
 }
 
 fn create(cache: &AekCache, kms: &Kms) -> Account {
-    cache
-        .create(AccountSpec::new(AccountId::random(), provider(kms), Kek::latest(KEK)))
-        .expect("the KMS answers")
+    create_at(cache, provider(kms))
+}
+
+fn create_at(cache: &AekCache, provider: Arc<dyn KeyProvider>) -> Account {
+    let spec = AccountSpec::new(AccountId::random(), provider, Kek::latest(KEK));
+    cache.create(spec).expect("the KMS answers")
 }
 
 fn provider(kms: &Kms) -> Arc<dyn KeyProvider> {

@@ -1,6 +1,6 @@
 //! A KMS that does nothing but answer, when it is told to, and keeps next to nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ struct Shared {
     clock: ManualClock,
     /// Nanoseconds; `FOREVER` hangs.
     latency: AtomicU64,
+    /// Whether it is the client that gives up after that time.
+    gives_up: AtomicBool,
     calls: AtomicU64,
     log: Mutex<Option<Vec<u64>>>,
 }
@@ -33,6 +35,7 @@ impl Kms {
             authority: Authority::new("bench", name),
             clock: clock.clone(),
             latency: AtomicU64::new(0),
+            gives_up: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             log: Mutex::new(None),
         }))
@@ -45,6 +48,12 @@ impl Kms {
 
     pub(super) fn hang(&self) {
         self.0.latency.store(FOREVER, Ordering::Relaxed);
+    }
+
+    /// Nothing answers, and the client gives up after `timeout`.
+    pub(super) fn give_up_after(&self, timeout: Duration) {
+        self.answer_after(timeout);
+        self.0.gives_up.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn calls(&self) -> u64 {
@@ -70,7 +79,7 @@ impl Kms {
         most
     }
 
-    fn begin(&self) {
+    fn begin(&self) -> Result<(), ProviderError> {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(log) = self.0.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             log.push(u64::try_from(self.0.clock.since_boot().as_nanos()).expect("less than 500 years"));
@@ -80,6 +89,8 @@ impl Kms {
             FOREVER => Some(Latency::Forever),
             nanos => Some(Latency::For(Duration::from_nanos(nanos))),
         });
+        let gives_up = self.0.gives_up.load(Ordering::Relaxed);
+        if gives_up { Err(ProviderError::transient("timed out")) } else { Ok(()) }
     }
 
     fn version() -> KekVersion {
@@ -89,7 +100,7 @@ impl Kms {
 
 impl KeyProvider for Kms {
     fn wrap(&self, kek: &Kek, _context: &WrapContext, secret: &WrapInput) -> Result<Wrapped, ProviderError> {
-        self.begin();
+        self.begin()?;
         let algorithm = WrapAlgorithm::new("none").expect("a name");
         Wrapped::new(
             self.0.authority.uri_of(kek.name())?,
@@ -100,12 +111,12 @@ impl KeyProvider for Kms {
     }
 
     fn unwrap(&self, wrapped: &Wrapped, _context: &WrapContext) -> Result<WrapInput, ProviderError> {
-        self.begin();
+        self.begin()?;
         WrapInput::from_slice(wrapped.bytes())
     }
 
     fn describe(&self, kek: &Kek) -> Result<KekInfo, ProviderError> {
-        self.begin();
+        self.begin()?;
         let mut info = KekInfo::new(self.0.authority.uri_of(kek.name())?, Self::version());
         (info.soft_delete, info.purge_protection) = (true, true);
         Ok(info)

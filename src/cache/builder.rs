@@ -94,7 +94,11 @@ impl AekCacheBuilder {
     }
 
     /// How many threads may call KMSs at once, those that hang in a call included. Default 32; at least 2, at
-    /// most 1024.
+    /// most 1024. They start as they are needed; asynchronous clients hold none while they wait.
+    ///
+    /// Where many synchronous clients talk to a KMS each, this bounds how many of these may fall silent together without delaying
+    /// others: about twice as many as there are threads where clients give up within 4 s, fewer than there are threads where they never do.
+    /// Two and a half times as many as may fall silent together suffice in either case.
     pub const fn kms_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self

@@ -150,15 +150,6 @@ fn b12_hundreds_of_asynchronous_authorities_that_hang_delay_no_other_and_hold_no
     assert_eq!(neighbours.dark_in_use(), 200);
 }
 
-/// What our own clients do: they give up after 4 s, and the thread is free again.
-#[test]
-fn b12_authorities_that_hang_until_their_client_gives_up_delay_no_other() {
-    let neighbours = Neighbours::new(50, false);
-    neighbours.darken(&Answer::Late(secs(4), Box::new(Answer::Transient)));
-    assert_eq!(neighbours.failed_in(300), 0);
-    assert_eq!(neighbours.dark_in_use(), 0);
-}
-
 /// 80 authorities that fall silent together, where each holds a thread of 32 for 4 s, are more than F leaves time for. Once it is known
 /// which they are, nobody else waits for them, and it shows that they wait for each other.
 #[test]
