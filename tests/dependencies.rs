@@ -194,9 +194,13 @@ fn banned() -> Vec<String> {
 fn no_banned_crate_is_brought_in_by_any_feature() {
     let banned = banned();
     assert!(banned.contains(&"ring".to_owned()) && banned.contains(&"openssl-sys".to_owned()), "{banned:?}");
-    let found: Vec<_> = packages().into_iter().filter(|package| banned.contains(&package.name)).collect();
-    let found: Vec<_> = found.iter().map(|package| package.name.as_str()).collect();
-    assert!(found.is_empty(), "{found:?}");
+    for manifest in MANIFESTS {
+        let mut found: Vec<_> = packages_of(manifest).into_iter().map(|package| package.name).collect();
+        found.retain(|name| banned.contains(name));
+        // The clients of `object_store` 0.13 bring it, for the tests of sealed stores over real servers; the trait alone does not.
+        let tolerated: &[&str] = if manifest.ends_with("/tests/stores/Cargo.toml") { &["ring"] } else { &[] };
+        assert_eq!(found, tolerated, "{manifest}");
+    }
 }
 
 #[test]
