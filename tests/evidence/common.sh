@@ -31,17 +31,17 @@ cargo_tests() {
   return "$status"
 }
 
-# bench_rows BENCH ID [FEATURES]: runs a benchmark and hands on the figures of one goal. Where several goals are measured by one
-# benchmark, the first of them to be checked in a run of tests/evidence.sh runs it, and the others read what it printed.
+# bench_rows BENCH ID [FEATURES [PART]]: runs a benchmark, or a part of it, and hands on the figures of one goal. Where several goals are
+# measured by one run, the first of them to be checked in a run of tests/evidence.sh makes it, and the others read what it printed.
 # A quick run uses the build of the gate, without optimisation across crates, and easier goals: report.rs says which.
 bench_rows() {
-  local kept=${STRONGROOM_EVIDENCE_RUN:-$(mktemp -d)}/$1
+  local kept=${STRONGROOM_EVIDENCE_RUN:-$(mktemp -d)}/$1${4:-}
   if [ ! -e "$kept" ]; then
     if [ "$STRONGROOM_EVIDENCE" = full ]; then
-      cargo bench --locked ${3:+--features "$3"} --bench "$1" >"$kept.new" || return
+      cargo bench --locked ${3:+--features "$3"} --bench "$1" -- ${4:+"$4"} >"$kept.new" || return
     else
       CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
-        cargo bench --locked --features testing,object-store --bench "$1" >"$kept.new" || return
+        cargo bench --locked --features testing,object-store --bench "$1" -- ${4:+"$4"} >"$kept.new" || return
     fi
     mv "$kept.new" "$kept"
   fi

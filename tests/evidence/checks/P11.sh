@@ -5,4 +5,4 @@
 # open measures: bytes for each, one KMS; bytes for each, a KMS each
 # open: an account takes more than 2 KiB, and what it keeps has not been made smaller yet
 source "$(dirname "$0")/../common.sh"
-bench_rows fleet P11 testing
+bench_rows fleet P11 testing P11

@@ -3,4 +3,4 @@
 # goal: exactly 1 each
 # measures: round trips from attach to first read; refreshes in an hour; round trips for each refresh
 source "$(dirname "$0")/../common.sh"
-bench_rows fleet P12 testing
+bench_rows fleet P12 testing P12

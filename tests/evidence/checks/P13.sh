@@ -5,4 +5,4 @@
 # open measures: failed on healthy accounts, 200 of 500 time out after 4 s, 32 threads, r = 6 s; failed on healthy accounts, 200 of 500 time out after 4 s, 32 threads, r = 60 s; failed on healthy accounts, 200 of 500 hang for ever, 32 threads, r = 6 s; failed on healthy accounts, 200 of 500 hang for ever, 32 threads, r = 60 s
 # open: 200 synchronous authorities that fall silent together are more than 32 threads can find out about in the 8 s that an account can wait; 512 threads can, and an asynchronous client needs none (docs/DESIGN.md, section 7)
 source "$(dirname "$0")/../common.sh"
-bench_rows fleet P13 testing
+bench_rows fleet P13 testing P13
