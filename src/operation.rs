@@ -233,7 +233,7 @@ impl Operations {
         }
     }
 
-    /// What follows: one change more, under the newest key.
+    /// What follows: one change more, under the key that seals now.
     fn next(&self, state: OperationState, now: Moment) -> Result<OperationState, Error> {
         let (generation, _) = self.inner.account.permit()?.sealing()?;
         let updated = Timestamp::from_wall_nanos(now.wall_nanos()).max(state.started);
