@@ -183,7 +183,7 @@ impl<'a> Newest<'a> {
             store.authenticated(self.inner.id(), current.record().sequence())?;
         }
         match next {
-            None => Ok(Known { verified: Some(Arc::new(current)), ..self.newest.clone() }),
+            None => Ok(Known { verified: Some(current), ..self.newest.clone() }),
             Some(next) => self.persist(next),
         }
     }
@@ -201,8 +201,7 @@ impl<'a> Newest<'a> {
                 self.inner.poke();
             }
         })?;
-        let record = Arc::new(next.record().clone());
-        Ok(Known { record, tag, verified: Some(Arc::new(next)) })
+        Ok(Known { record: next.share(), tag, verified: Some(next) })
     }
 }
 

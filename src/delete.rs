@@ -225,7 +225,7 @@ async fn purge(inner: &AccountInner) -> Result<(), Error> {
     };
     let verified = match work.newest.verified.clone() {
         Some(verified) => verified,
-        None => Arc::new(work.unwrapped().await?.verified),
+        None => work.unwrapped().await?.verified,
     };
     let now = inner.clock().now();
     match verified.state() {

@@ -406,8 +406,7 @@ impl<'a> Rewrap<'a> {
             )?),
             None => None,
         };
-        let parsed = Arc::new(record.record().clone());
-        self.inner.replace_known(Known { record: parsed, tag, verified: Some(Arc::new(record)) });
+        self.inner.replace_known(Known { record: record.share(), tag, verified: Some(record) });
         // A refresh by the new record: it may be what brings a revoked account back.
         self.inner.feed(self.clock.now(), Event::RecordChanged);
         self.inner.poke();

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::budget::Budgets;
 use super::events::{Bus, Transition};
 use super::failover::Recorded;
-use super::refresh::{Adopt, Known, Refreshed};
+use super::refresh::{Adopt, Known, KnownAtRest, Refreshed};
 use super::seats::Seat;
 use super::settings::Settings;
 use super::state::{AccountState, Keyless, Keys, Status, UnavailableCause};
@@ -69,7 +69,7 @@ pub(crate) struct Parts {
 
 pub(super) struct Control {
     pub(super) lease: Lease,
-    pub(super) known: Known,
+    pub(super) known: KnownAtRest,
     pub(super) waiters: Vec<Waiter>,
     /// Attempts that have ended, to tell what a waiter has waited for.
     pub(super) ended: u64,
@@ -143,9 +143,10 @@ impl AccountInner {
             Some(Legacy { past, budgets }) => (fresh.following(past), budgets),
             None => (fresh, Budgets::default()),
         };
+        let id = known.record.account();
         let control = Control {
             lease,
-            known,
+            known: KnownAtRest::of(known),
             waiters: Vec::new(),
             ended: 0,
             last_failure: None,
@@ -159,7 +160,7 @@ impl AccountInner {
             seat: None,
         };
         Ok(Self {
-            state: AccountState::new(control.known.record.account(), clock, control.lease.epoch()),
+            state: AccountState::new(id, clock, control.lease.epoch()),
             key,
             parts,
             destination,
@@ -272,16 +273,15 @@ impl AccountInner {
     }
 
     pub(crate) fn known(&self) -> Known {
-        self.lock_control().known.clone()
+        self.lock_control().known.wake()
     }
 
     /// Goes by `known` from now on: a record that this process has just persisted.
     pub(crate) fn replace_known(&self, known: Known) {
         let mut control = self.lock_control();
         // A refresh may have brought a newer one meanwhile.
-        if control.known.yields_to(&known) {
-            control.known = known;
-            self.follow_limits(&mut control);
+        if control.known.yield_to(known.clone()) {
+            self.follow_limits(&mut control, &known);
         }
     }
 
@@ -328,7 +328,7 @@ impl AccountInner {
         let past = control.lease.past()?;
         control.retired = true;
         control.seat = None;
-        let sequence = control.known.verified.as_ref().map(|verified| verified.record().sequence());
+        let sequence = control.known.verified_sequence();
         Some(Departed { legacy: Legacy { past, budgets: Arc::clone(&control.budgets) }, sequence })
     }
 
@@ -386,14 +386,13 @@ impl AccountInner {
             }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
-            Refreshed::Deleted(known) if control.known.yields_to(&known) => {
-                control.known = known;
-                (Event::Delete, None)
-            }
+            Refreshed::Deleted(known) => match control.known.yield_to(known) {
+                true => (Event::Delete, None),
+                // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
+                false => (Event::Answered(attempt, Answer::Transient), None),
+            },
             // Purged: there is no record to go by any more.
             Refreshed::Purged => (Event::Delete, None),
-            // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
-            Refreshed::Deleted(_) => (Event::Answered(attempt, Answer::Transient), None),
         };
         if current {
             control.ended += 1;
@@ -414,12 +413,9 @@ impl AccountInner {
     /// Takes in what a look at the record has found: that the account is deleted, by the record that is given, or purged.
     pub(super) fn take_deletion(&self, now: Moment, known: Option<Known>) {
         let mut control = self.lock_control();
-        if let Some(known) = known {
-            if !control.known.yields_to(&known) {
-                // Recovered since.
-                return;
-            }
-            control.known = known;
+        if known.is_some_and(|known| !control.known.yield_to(known)) {
+            // Recovered since.
+            return;
         }
         let effects = control.lease.on(now, Event::Delete);
         self.apply(&mut control, effects, None);
@@ -477,13 +473,12 @@ impl AccountInner {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
                 // A rotation may have brought a newer record since this unwrap began; the AEK is the same.
-                if control.known.yields_to(&adopt.known) {
-                    control.known = adopt.known;
-                }
-                self.follow_limits(control);
+                let yields = control.known.yield_to(adopt.known.clone());
+                let known = if yields { adopt.known } else { control.known.wake() };
+                self.follow_limits(control, &known);
                 let keys = Keys { ring: adopt.ring, budgets: Arc::clone(&control.budgets) };
                 self.state.publish_keys(control.lease.epoch(), keys, fresh_until, valid_until);
-                limit = control.warns_anew(self.clock().now());
+                limit = control.warns_anew(self.clock().now(), &known);
             }
             Some(Publish::Extend { fresh_until, valid_until }) => self.state.extend(fresh_until, valid_until),
             Some(Publish::Close { epoch, why }) => self.state.close(epoch, keyless(why)),

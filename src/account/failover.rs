@@ -101,12 +101,13 @@ impl AccountInner {
                 control.last_failure = Some(error);
                 (Event::SecondRefused { epoch, refusal }, None)
             }
-            Refreshed::Deleted(known) if control.known.yields_to(&known) => {
-                control.known = known;
+            Refreshed::Deleted(known) => {
+                if !control.known.yield_to(known) {
+                    return;
+                }
                 (Event::Delete, None)
             }
             Refreshed::Purged => (Event::Delete, None),
-            Refreshed::Deleted(_) => return,
             // What the first one's silence earns is not lost by that.
             Refreshed::Silent(error) | Refreshed::NoRecord(error) | Refreshed::Wrong(error) => {
                 control.last_failure = Some(error);
@@ -224,8 +225,7 @@ impl AccountInner {
 
     /// The first provider has unwrapped: has the record say so, in the background, because no refresh waits for that.
     pub(crate) fn begin_renewal(self: &Arc<Self>, renewal: VerifiedRecord, known: &Known) {
-        let record = Arc::new(renewal.record().clone());
-        let next = Known { record, tag: None, verified: Some(Arc::new(renewal)) };
+        let next = Known { record: renewal.share(), tag: None, verified: Some(renewal) };
         let Some(store) = self.record_store().cloned() else { return self.replace_known(next) };
         let (inner, tag) = (Arc::downgrade(self), known.tag.clone());
         let destination = Destination::of_records(&store);

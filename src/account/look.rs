@@ -52,7 +52,7 @@ impl AccountInner {
         if verified.state() == RecordState::Active {
             self.feed(now, Event::Grace(self.settings().grace.allowed_by(verified.policy())));
         } else {
-            let verified = Some(Arc::new(verified));
+            let verified = Some(verified);
             self.take_deletion(now, Some(Known { verified, ..newest.clone() }));
         }
         self.poke();

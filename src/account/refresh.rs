@@ -15,7 +15,7 @@ use super::unwrap::{Asked, Raw, Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
-use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
+use crate::format::record::{AccountRecord, RecordAtRest, RecordState, Sequence, VerifiedRecord};
 use crate::format::tombstone::Tombstone;
 use crate::record_store::{Loaded, RecordTag};
 
@@ -55,14 +55,38 @@ pub(crate) struct Known {
     /// Its tag in the record store, where there is one.
     pub(crate) tag: Option<RecordTag>,
     /// The same record, once the AEK has authenticated it.
-    pub(crate) verified: Option<Arc<VerifiedRecord>>,
+    pub(crate) verified: Option<VerifiedRecord>,
 }
 
-impl Known {
-    /// Whether `next`, which is authentic, replaces this: unless this is, and is newer. What nobody authenticated yet
-    /// may claim any sequence.
-    pub(super) fn yields_to(&self, next: &Self) -> bool {
-        self.verified.is_none() || next.record.sequence() >= self.record.sequence()
+/// The same, while the account is at rest.
+pub(super) struct KnownAtRest {
+    record: RecordAtRest,
+    tag: Option<RecordTag>,
+}
+
+impl KnownAtRest {
+    pub(super) fn of(known: Known) -> Self {
+        Self { record: RecordAtRest::of(&known.record, known.verified.as_ref()), tag: known.tag }
+    }
+
+    pub(super) fn wake(&self) -> Known {
+        let (record, verified) = self.record.wake();
+        Known { record, tag: self.tag.clone(), verified }
+    }
+
+    /// The sequence of a record that is authentic.
+    pub(super) fn verified_sequence(&self) -> Option<Sequence> {
+        self.record.is_verified().then(|| self.record.sequence())
+    }
+
+    /// Goes by `next`, which is authentic, from now on: unless this is, and is newer. What nobody authenticated yet may claim any sequence.
+    /// False where nothing was done.
+    pub(super) fn yield_to(&mut self, next: Known) -> bool {
+        let yields = self.verified_sequence().is_none_or(|sequence| next.record.sequence() >= sequence);
+        if yields {
+            *self = Self::of(next);
+        }
+        yields
     }
 }
 
@@ -184,8 +208,7 @@ impl AccountInner {
         let renewal = renewal_of(&verified, &unwrapped.keys, started);
         let grace = self.settings().grace.allowed_by(verified.policy());
         let deleted = verified.state() != RecordState::Active;
-        let known =
-            Known { record: Arc::new(verified.record().clone()), tag, verified: Some(Arc::new(verified)) };
+        let known = Known { record: verified.share(), tag, verified: Some(verified) };
         if deleted {
             return Refreshed::Deleted(known);
         }
@@ -196,10 +219,10 @@ impl AccountInner {
 
 /// Believes `newest` by its keys, as what follows `known` where that was believed before.
 pub(crate) fn believe(known: &Known, newest: &Known, keys: &GenerationKeys) -> Result<VerifiedRecord, Error> {
-    let next = AccountRecord::clone(&newest.record);
+    let next = Arc::clone(&newest.record);
     match &known.verified {
-        Some(current) if *current.record() != next => current.verify_successor(next, keys.prks()),
-        _ => next.verify(keys.prks()),
+        Some(current) if *current.record() != *next => current.verify_successor(next, keys.prks()),
+        _ => VerifiedRecord::of(next, keys.prks()),
     }
 }
 

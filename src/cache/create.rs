@@ -336,7 +336,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
     let created = Timestamp::from_wall_nanos(started.wall_nanos());
     let verified = first_record(&spec, custody, outer.map(|(slot, _)| slot), &keys, created)?;
 
-    let record = Arc::new(verified.record().clone());
+    let record = verified.share();
     let draft = Known { record: Arc::clone(&record), tag: None, verified: None };
     let inner = shared.inner(draft, expected(&spec, verified.record()), spec.store.clone(), None)?;
     shared.register(&inner)?;
@@ -345,7 +345,7 @@ async fn create(shared: &Weak<Shared>, spec: AccountSpec) -> Result<Account, Err
         None => None,
     };
     let grace = settings.grace.allowed_by(verified.policy());
-    let known = Known { record, tag, verified: Some(Arc::new(verified)) };
+    let known = Known { record, tag, verified: Some(verified) };
     inner.adopt_first(
         clock.now(),
         Adopt { started, ring: Arc::new(KeyRing::new(keys)), known, grace, renewal: None },

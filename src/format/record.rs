@@ -8,9 +8,10 @@
 //! parsed ([`AccountRecord`]: within bounds, canonical, its fields hints), then compared with what the embedder
 //! expects, then its AEK is unwrapped, and only then is it verified ([`VerifiedRecord`]).
 //! What acts on a record takes the second type. Byte by byte: `docs/FORMAT.md`. Imports: `derive`,
-//! `format::{codec, policy}`, `record::{custody, generation, values}`, the provider's vocabulary, `id`, `error`.
+//! `format::{codec, policy}`, `record::{custody, generation, older, rest, values}`, the provider's vocabulary, `id`, `error`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::derive::{MacUse, Prks};
@@ -23,11 +24,13 @@ use crate::provider::{KekUri, KekVersion, WrapContext, WrapRole, Wrapped};
 mod custody;
 mod generation;
 mod older;
+mod rest;
 mod values;
 
 pub(crate) use custody::{Custody, Limit, Slot, Standing, Terms};
 pub(crate) use generation::GenerationEntry;
 pub(crate) use older::{MAX_OLDER, OlderGeneration, OlderGenerations};
+pub(crate) use rest::RecordAtRest;
 pub(crate) use values::Timestamp;
 pub use values::{KeyFingerprint, Sequence};
 #[cfg(test)]
@@ -48,7 +51,7 @@ pub struct AccountRecord {
 /// A record whose every byte the AEK has authenticated. Intentionally without a public constructor from parts:
 /// it comes from [`AccountRecord::verify`] or from [`RecordDraft::seal`].
 #[derive(Clone, Debug)]
-pub(crate) struct VerifiedRecord(AccountRecord);
+pub(crate) struct VerifiedRecord(Arc<AccountRecord>);
 
 /// Everything that a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -352,13 +355,16 @@ impl AccountRecord {
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise.
     pub(crate) fn verify(self, prks: &Prks) -> Result<VerifiedRecord, Error> {
+        VerifiedRecord::of(Arc::new(self), prks)
+    }
+
+    fn check(&self, prks: &Prks) -> Result<(), Error> {
         if !self.draft.newest.is_of(prks) {
             return Err(self.untrusted("the AEK that was unwrapped is not the one that the record names"));
         }
         let (content, mac) = self.bytes.split_last_chunk().expect("what was parsed or sealed ends in a MAC");
         prks.verify_mac(MacUse::Record, MAC_NAME, &[content], mac)
-            .map_err(|_| self.untrusted("the record is not authentic: it was changed or forged"))?;
-        Ok(VerifiedRecord(self))
+            .map_err(|_| self.untrusted("the record is not authentic: it was changed or forged"))
     }
 
     const fn untrusted(&self, message: &'static str) -> Error {
@@ -385,15 +391,26 @@ impl fmt::Debug for AccountRecord {
 }
 
 impl VerifiedRecord {
-    pub(crate) const fn record(&self) -> &AccountRecord {
+    /// As [`AccountRecord::verify`].
+    pub(crate) fn of(record: Arc<AccountRecord>, prks: &Prks) -> Result<Self, Error> {
+        record.check(prks)?;
+        Ok(Self(record))
+    }
+
+    pub(crate) fn record(&self) -> &AccountRecord {
         &self.0
     }
 
-    pub(crate) const fn policy(&self) -> &RecordPolicy {
+    /// The record, to be kept.
+    pub(crate) fn share(&self) -> Arc<AccountRecord> {
+        Arc::clone(&self.0)
+    }
+
+    pub(crate) fn policy(&self) -> &RecordPolicy {
         &self.0.draft.policy
     }
 
-    pub(crate) const fn state(&self) -> RecordState {
+    pub(crate) fn state(&self) -> RecordState {
         self.0.draft.state
     }
 
@@ -432,7 +449,12 @@ impl VerifiedRecord {
     ///
     /// # Errors
     /// [`ErrorKind::Untrusted`] otherwise; this record stays the one to go by.
-    pub(crate) fn verify_successor(&self, next: AccountRecord, prks: &Prks) -> Result<VerifiedRecord, Error> {
+    pub(crate) fn verify_successor(
+        &self,
+        next: impl Into<Arc<AccountRecord>>,
+        prks: &Prks,
+    ) -> Result<Self, Error> {
+        let next = next.into();
         let (old, new) = (&self.0.draft, &next.draft);
         if new.account != old.account {
             return Err(self.0.untrusted("the record is of another account"));
@@ -445,7 +467,7 @@ impl VerifiedRecord {
         if new.created != old.created || !new.keeps_generations_of(old) {
             return Err(self.0.untrusted("the record changes a generation that is in use"));
         }
-        next.verify(prks)
+        Self::of(next, prks)
     }
 }
 
@@ -510,7 +532,7 @@ impl RecordDraft {
         let mac = prks.mac(MacUse::Record, MAC_NAME, &[writer.as_bytes()]);
         writer.put(&mac);
         let bytes = writer.into_bytes().into_boxed_slice();
-        Ok(VerifiedRecord(AccountRecord { draft, bytes }))
+        Ok(VerifiedRecord(Arc::new(AccountRecord { draft, bytes })))
     }
 
     fn write(&self) -> Writer {

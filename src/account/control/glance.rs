@@ -46,7 +46,9 @@ impl AccountInner {
             if control.retired {
                 return None;
             }
-            (control.known.clone(), control.generation_use(now), control.ended > 0)
+            let known = control.known.wake();
+            let used = control.generation_use(now, &known);
+            (known, used, control.ended > 0)
         };
         let fresh_for = self.settings().policy.fresh_for();
         let terms = known.record.custody().terms();

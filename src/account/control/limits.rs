@@ -9,27 +9,29 @@ use std::time::Duration;
 use super::{AccountInner, Control};
 use crate::account::budget::{Budget, Budgets};
 use crate::account::refresh::Known;
-use crate::account::usage::{GenerationUse, LimitWarning};
+use crate::account::usage::GenerationUse;
 use crate::clock::Moment;
 use crate::format::record::GenerationEntry;
 
 impl AccountInner {
     /// How far the generation is used up that new data is sealed under now; `None` before the first key.
     pub(crate) fn generation_use(&self) -> Option<GenerationUse> {
-        self.lock_control().generation_use(self.clock().now())
+        let control = self.lock_control();
+        control.generation_use(self.clock().now(), &control.known.wake())
     }
 
     /// Tells of a warning that nobody was told of.
     pub(crate) fn look_at_limits(&self, now: Moment) {
         let mut control = self.lock_control();
-        if !control.retired && control.warns_anew(now) {
+        let known = control.known.wake();
+        if !control.retired && control.warns_anew(now, &known) {
             self.post(&control);
         }
     }
 
-    /// Sets the limits that `control.known` says, for each generation that may seal. Those that this process has sealed under keep their count.
-    pub(super) fn follow_limits(&self, control: &mut Control) {
-        let Known { record, verified, .. } = &control.known;
+    /// Sets the limits that `known` says, by which the account goes now, for each generation that may seal. Those that this process has sealed under keep their count.
+    pub(super) fn follow_limits(&self, control: &mut Control, known: &Known) {
+        let Known { record, verified, .. } = known;
         let Some(limits) = verified.as_ref().map(|verified| verified.policy().limits()) else { return };
         let older: Vec<_> = record.older().list.iter().map(|older| older.entry.number).collect();
         // The one before the newest seals until that is active, and a writer that began under it goes on.
@@ -54,21 +56,17 @@ impl AccountInner {
 
 impl Control {
     /// Whether what is to be told of the limits has changed since it was told; then it counts as told.
-    pub(super) fn warns_anew(&mut self, now: Moment) -> bool {
-        let warning = self.warning(now);
-        if let Some(budget) = self.sealing(now).and_then(|entry| self.budget(entry)) {
+    pub(super) fn warns_anew(&mut self, now: Moment, known: &Known) -> bool {
+        let warning = self.generation_use(now, known).and_then(|used| used.warning());
+        if let Some(budget) = self.budget(sealing(now, known)) {
             budget.tell(warning);
         }
         std::mem::replace(&mut self.warned, warning) != warning
     }
 
-    fn warning(&self, now: Moment) -> Option<LimitWarning> {
-        self.generation_use(now).and_then(|used| used.warning())
-    }
-
-    pub(super) fn generation_use(&self, now: Moment) -> Option<GenerationUse> {
-        let limits = self.known.verified.as_ref()?.policy().limits();
-        let entry = self.sealing(now)?;
+    pub(super) fn generation_use(&self, now: Moment, known: &Known) -> Option<GenerationUse> {
+        let limits = known.verified.as_ref()?.policy().limits();
+        let entry = sealing(now, known);
         let used = self.budget(entry)?.used();
         let age = now.wall_nanos().saturating_sub(entry.created.wall_nanos());
         Some(GenerationUse {
@@ -80,19 +78,15 @@ impl Control {
         })
     }
 
-    /// What the record says of the generation that new data is sealed under at `now`.
-    fn sealing(&self, now: Moment) -> Option<&GenerationEntry> {
-        let record = &self.known.record;
-        let newest = record.newest();
-        let before = record.older().list.first().map(|older| &older.entry);
-        if now.wall_nanos() >= newest.active_from.wall_nanos() {
-            Some(newest)
-        } else {
-            before.or(Some(newest))
-        }
-    }
-
     fn budget(&self, entry: &GenerationEntry) -> Option<&Arc<Budget>> {
         self.budgets.iter().find(|budget| budget.generation() == entry.number)
     }
+}
+
+/// What the record says of the generation that new data is sealed under at `now`.
+fn sealing(now: Moment, known: &Known) -> &GenerationEntry {
+    let record = &known.record;
+    let newest = record.newest();
+    let before = record.older().list.first().map(|older| &older.entry);
+    if now.wall_nanos() >= newest.active_from.wall_nanos() { newest } else { before.unwrap_or(newest) }
 }
