@@ -70,7 +70,7 @@ impl Expect {
 
     /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
     pub fn kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        self.keks.push(AllowedKek { provider, name: name.into() });
+        allow(&mut self.keks, provider, name.into());
         self
     }
 
@@ -79,7 +79,7 @@ impl Expect {
     /// Without it a record of failover custody is not admitted; with it no other one is. So whoever can replace the record cannot
     /// have a second KEK, of theirs, stand in for the customer's (contract A7).
     pub fn failover_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        self.failover_keks.push(AllowedKek { provider, name: name.into() });
+        allow(&mut self.failover_keks, provider, name.into());
         self
     }
 
@@ -89,7 +89,7 @@ impl Expect {
     /// Without it a record of joint custody is not admitted; with it no other one is. So whoever can use the first KEK, and
     /// can replace the record, cannot have new data sealed under that one alone (contract A7).
     pub fn joint_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        self.joint_keks.push(AllowedKek { provider, name: name.into() });
+        allow(&mut self.joint_keks, provider, name.into());
         self
     }
 
@@ -99,7 +99,7 @@ impl Expect {
     /// Without it a record of double encryption is not admitted; with it no other one is. So whoever can use the first KEK, and
     /// can replace the record, cannot have new data sealed under that one alone (contract A6).
     pub fn outer_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        self.outer_keks.push(AllowedKek { provider, name: name.into() });
+        allow(&mut self.outer_keks, provider, name.into());
         self
     }
 
@@ -292,6 +292,12 @@ impl fmt::Debug for Expect {
             .field("trust_record_store_with_public_wrap", trust_record_store_with_public_wrap)
             .finish()
     }
+}
+
+/// With no room for more: each account of a fleet keeps these, and one is the usual number.
+fn allow(keks: &mut Vec<AllowedKek>, provider: Arc<dyn KeyProvider>, name: String) {
+    keks.reserve_exact(1);
+    keks.push(AllowedKek { provider, name });
 }
 
 const SINGLE: &str = "one KEK";
