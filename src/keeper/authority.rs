@@ -71,11 +71,11 @@ impl Destination {
 pub(crate) struct Bulkhead {
     standing: Standing,
     /// Calls under way whose deadline has not passed: refreshes, which are probes where it is suspect.
-    refreshes: usize,
+    refreshes: u32,
     /// The same for what a person or the watch for newer versions asked for. These take longer than a refresh may wait.
-    controls: usize,
+    controls: u32,
     /// Calls given up that have not returned: each holds a worker.
-    abandoned: usize,
+    abandoned: u32,
     holds_threads: bool,
     /// When it last counted as silent because of calls that hang, in the place of a probe.
     silent_again: Option<Moment>,
@@ -142,9 +142,9 @@ impl Caps {
 
 impl Bulkhead {
     /// How many hanging calls one authority may hold before it is not probed again until one returns.
-    const MOST_ABANDONED: usize = 4;
+    const MOST_ABANDONED: u32 = 4;
     /// Calls in flight at one proven authority that hold no thread. A bound for the KMS's sake, and for memory's.
-    const MOST_AWAITED: usize = 1024;
+    const MOST_AWAITED: u32 = 1024;
     /// A silent authority is probed at most this often, whatever the number of its accounts.
     const PROBE_SPACING: Duration = Duration::from_secs(6);
 
@@ -153,7 +153,7 @@ impl Bulkhead {
         Self { standing, refreshes: 0, controls: 0, abandoned: 0, holds_threads, silent_again: None }
     }
 
-    const fn in_flight(&self) -> usize {
+    const fn in_flight(&self) -> u32 {
         self.refreshes + self.controls
     }
 
@@ -184,16 +184,16 @@ impl Bulkhead {
     }
 
     /// `others` are the calls under way that a suspect may not have beside this one.
-    fn admits_beside(&self, others: usize, caps: Caps, load: Load) -> bool {
+    fn admits_beside(&self, others: u32, caps: Caps, load: Load) -> bool {
         let calls = self.in_flight() + self.abandoned;
-        let held = if self.holds_threads { calls } else { load.held };
+        let held = if self.holds_threads { calls as usize } else { load.held };
         if held > 0 && load.free <= caps.reserve() {
             return false;
         }
         // Those that hang already leave room for those that nobody has heard of yet.
         let share = if self.abandoned > 0 { caps.beside_hanging() } else { caps.suspects() };
         match self.standing {
-            Standing::Proven if self.holds_threads => calls < caps.per_authority(),
+            Standing::Proven if self.holds_threads => held < caps.per_authority(),
             Standing::Proven => calls < Self::MOST_AWAITED,
             Standing::Suspect { .. } => {
                 let room = !self.holds_threads || load.suspects < share;
@@ -270,8 +270,8 @@ impl Bulkhead {
         match self.standing {
             Standing::Proven if !self.holds_threads => 0,
             Standing::Suspect { .. } if !self.holds_threads => held,
-            Standing::Proven => self.abandoned,
-            Standing::Suspect { .. } => self.in_flight() + self.abandoned,
+            Standing::Proven => self.abandoned as usize,
+            Standing::Suspect { .. } => (self.in_flight() + self.abandoned) as usize,
         }
     }
 

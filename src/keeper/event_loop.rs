@@ -8,6 +8,7 @@ mod start;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::num::NonZeroU64;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -55,14 +56,20 @@ struct Tracked {
     account: Weak<AccountInner>,
     lane: LaneId,
     queued: Option<Turn>,
-    /// Where the second provider of a failover custody is asked.
-    second: Option<Destination>,
-    /// Where that waits for its turn.
-    second_queued: Option<(LaneId, Turn)>,
-    /// Whether it waits, or is under way.
-    second_busy: bool,
+    /// Of a failover custody.
+    second: Option<Box<Second>>,
     /// The timer that counts, of those in the heap: a superseded one is passed over.
-    timer: Option<u64>,
+    timer: Option<NonZeroU64>,
+}
+
+/// The second provider of a failover custody.
+struct Second {
+    /// Where it is asked.
+    destination: Destination,
+    /// Where that waits for its turn.
+    queued: Option<(LaneId, Turn)>,
+    /// Whether it waits, or is under way.
+    busy: bool,
 }
 
 struct Call {
@@ -175,10 +182,9 @@ impl EventLoop {
             }
         }
         for lane in self.lanes.all_mut() {
-            lane.controls
-                .drain(..)
-                .chain(lane.checks.drain(..))
-                .for_each(|asked| (asked.call.abandon)(gone()));
+            let Some(waiting) = lane.waiting.take() else { continue };
+            let asked = waiting.controls.into_iter().chain(waiting.checks);
+            asked.for_each(|asked| (asked.call.abandon)(gone()));
         }
         for tracked in std::mem::take(&mut self.accounts).into_values() {
             if let Some(account) = tracked.account.upgrade() {
@@ -205,9 +211,9 @@ impl EventLoop {
             account: Arc::downgrade(account),
             lane,
             queued: None,
-            second: account.second_destination().cloned(),
-            second_queued: None,
-            second_busy: false,
+            second: account.second_destination().map(|destination| {
+                Box::new(Second { destination: destination.clone(), queued: None, busy: false })
+            }),
             timer: None,
         };
         self.accounts.insert(key, tracked);
@@ -226,7 +232,7 @@ impl EventLoop {
             Some(turn) => self.leave(tracked.lane, turn),
             None => self.lanes.settle(tracked.lane),
         }
-        if let Some((lane, turn)) = tracked.second_queued {
+        if let Some((lane, turn)) = tracked.second.and_then(|second| second.queued) {
             self.leave(lane, turn);
         }
     }
@@ -249,27 +255,27 @@ impl EventLoop {
         }
         if let Some(tracked) = self.accounts.get_mut(&key)
             && schedule.wants_second
-            && !tracked.second_busy
-            && let Some(destination) = &tracked.second
+            && let Some(second) = &mut tracked.second
+            && !second.busy
         {
-            tracked.second_busy = true;
+            second.busy = true;
             let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
             let turn = Turn { rank, number: self.next_turn, account: key, second: true };
-            let lane = self.lanes.id(destination);
-            tracked.second_queued = Some((lane, turn));
+            let lane = self.lanes.id(&second.destination);
+            second.queued = Some((lane, turn));
             self.enter(lane, None, turn);
         }
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
             // Timers run on the boot-time clock; jumps of the wall clock are looked for at each step.
             let at = now.boot_nanos().saturating_add(duration_nanos(now.until(at)));
-            at.max(now.boot_nanos() + 1)
+            NonZeroU64::new(at.max(now.boot_nanos() + 1)).unwrap_or(NonZeroU64::MAX)
         });
         if let Some(at) = wake
             && tracked.timer != Some(at)
         {
             tracked.timer = Some(at);
-            self.timers.push(Reverse((at, key)));
+            self.timers.push(Reverse((at.get(), key)));
         }
     }
 
@@ -277,13 +283,13 @@ impl EventLoop {
     fn enter(&mut self, id: LaneId, before: Option<Turn>, turn: Turn) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
         match before {
-            Some(before) => drop(lane.due.remove(&before)),
+            Some(before) => drop(lane.waiting().due.remove(&before)),
             None => {
                 self.next_turn += 1;
                 self.uncounted += 1;
             }
         }
-        lane.due.insert(turn);
+        lane.waiting().due.insert(turn);
         self.lanes.settle(id);
     }
 
@@ -293,7 +299,7 @@ impl EventLoop {
             self.uncounted = self.uncounted.saturating_sub(1);
         }
         if let Some(lane) = self.lanes.get_mut(id) {
-            lane.due.remove(&turn);
+            lane.waiting().due.remove(&turn);
         }
         self.lanes.settle(id);
     }
@@ -318,7 +324,7 @@ impl EventLoop {
             }
             self.timers.pop();
             let Some(tracked) = self.accounts.get_mut(&key) else { continue };
-            if tracked.timer == Some(at) {
+            if tracked.timer == NonZeroU64::new(at) {
                 tracked.timer = None;
                 self.wake(now, key);
             }
@@ -478,7 +484,9 @@ impl EventLoop {
 
     fn end_second(&mut self, now: Moment, key: AccountKey) {
         if let Some(tracked) = self.accounts.get_mut(&key) {
-            tracked.second_busy = false;
+            if let Some(second) = &mut tracked.second {
+                second.busy = false;
+            }
         }
         self.look_at(now, key);
     }

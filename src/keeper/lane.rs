@@ -38,16 +38,23 @@ pub(super) struct Lane {
     /// Workers that this authority's calls hold now, kept by the executor.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) accounts: HashSet<AccountKey>,
-    /// Accounts whose attempt is due.
-    pub(super) due: BTreeSet<Turn>,
-    pub(super) controls: VecDeque<Asked>,
-    /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
-    pub(super) checks: VecDeque<Asked>,
+    /// Absent while nothing waits: there are as many lanes as customers with a KMS of their own, and most of them are idle.
+    pub(super) waiting: Option<Box<Waiting>>,
     pub(super) control_was_last: bool,
     /// The rank under which it stands among the lanes with work.
     pub(super) listed: Option<u32>,
     /// When all accounts here were last told that one was refused.
     refusal_told: Option<Moment>,
+}
+
+/// What waits at one authority.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Accounts whose attempt is due.
+    pub(super) due: BTreeSet<Turn>,
+    pub(super) controls: VecDeque<Asked>,
+    /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
+    pub(super) checks: VecDeque<Asked>,
 }
 
 impl Lane {
@@ -57,9 +64,7 @@ impl Lane {
             bulkhead: Bulkhead::new(destination.holds_threads()),
             held: Arc::default(),
             accounts: HashSet::new(),
-            due: BTreeSet::new(),
-            controls: VecDeque::new(),
-            checks: VecDeque::new(),
+            waiting: None,
             control_was_last: false,
             listed: None,
             refusal_told: None,
@@ -76,11 +81,17 @@ impl Lane {
 
     /// Of what it would start next: somebody waits for what was asked. `None` without work.
     pub(super) fn rank(&self) -> Option<u32> {
-        match self.due.first() {
-            _ if !self.controls.is_empty() => Some(0),
+        let Waiting { due, controls, checks } = self.waiting.as_deref()?;
+        match due.first() {
+            _ if !controls.is_empty() => Some(0),
             Some(turn) => Some(turn.rank),
-            None => (!self.checks.is_empty()).then_some(u32::MAX),
+            None => (!checks.is_empty()).then_some(u32::MAX),
         }
+    }
+
+    /// For what is to wait here. `Lanes::settle` is called after that.
+    pub(super) fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -99,10 +110,11 @@ impl Lane {
     }
 
     pub(super) fn admit_due(&mut self, now: Moment, caps: Caps, load: Load) -> Option<Turn> {
-        if self.due.is_empty() || !self.bulkhead.admits(now, caps, load) {
+        let due = &mut self.waiting.as_deref_mut()?.due;
+        if due.is_empty() || !self.bulkhead.admits(now, caps, load) {
             return None;
         }
-        self.due.pop_first()
+        due.pop_first()
     }
 }
 

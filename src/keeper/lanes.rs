@@ -17,7 +17,7 @@ pub(super) type Ready = (u32, LaneId);
 
 #[derive(Default)]
 pub(super) struct Lanes {
-    slots: Vec<Option<Lane>>,
+    slots: Vec<Option<Box<Lane>>>,
     free: Vec<LaneId>,
     ids: HashMap<Destination, LaneId>,
     ready: BTreeSet<Ready>,
@@ -38,7 +38,7 @@ impl Lanes {
             LaneId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
         });
         if let Some(slot) = self.slots.get_mut(id.index()) {
-            *slot = Some(Lane::new(destination));
+            *slot = Some(Box::new(Lane::new(destination)));
         }
         if !destination.holds_threads() {
             self.asynchronous.insert(id);
@@ -48,11 +48,11 @@ impl Lanes {
     }
 
     pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
-        self.slots.get(id.index())?.as_ref()
+        self.slots.get(id.index())?.as_deref()
     }
 
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
-        self.slots.get_mut(id.index())?.as_mut()
+        self.slots.get_mut(id.index())?.as_deref_mut()
     }
 
     /// Changes a bulkhead, and with it what all suspects hold together.
@@ -84,6 +84,9 @@ impl Lanes {
             }
             lane.listed = rank;
         }
+        if rank.is_none() {
+            lane.waiting = None;
+        }
         if lane.is_unused() {
             self.ids.remove(&lane.destination);
             self.asynchronous.remove(&id);
@@ -111,7 +114,7 @@ impl Lanes {
     }
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
-        self.slots.iter_mut().flatten()
+        self.slots.iter_mut().flatten().map(Box::as_mut)
     }
 }
 
@@ -144,14 +147,14 @@ mod tests {
         let ids: Vec<_> = ["a", "b", "c"].iter().map(|name| lanes.id(&destination(name))).collect();
         for (id, ranks) in ids.iter().zip([[7, 9], [5, 8], [6, 10]]) {
             for rank in ranks {
-                lanes.get_mut(*id).unwrap().due.insert(turn(rank, u64::from(rank)));
+                lanes.get_mut(*id).unwrap().waiting().due.insert(turn(rank, u64::from(rank)));
                 lanes.settle(*id);
             }
         }
         let mut served = Vec::new();
         while let Some((rank, id)) = lanes.after(None) {
             served.push(rank);
-            lanes.get_mut(id).unwrap().due.pop_first();
+            lanes.get_mut(id).unwrap().waiting().due.pop_first();
             lanes.settle(id);
         }
         assert_eq!(served, [5, 6, 7, 8, 9, 10]);

@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::error::Error;
 use crate::keeper::authority::{Destination, Load};
 use crate::keeper::executor::Job;
-use crate::keeper::lane::{Asked, Lane};
+use crate::keeper::lane::{Asked, Lane, Waiting};
 use crate::keeper::lanes::LaneId;
 use crate::keeper::meter::Cause;
 use crate::keeper::{CallId, CatchPanic, ControlCall, Counters, Message, Met};
@@ -25,7 +25,8 @@ impl EventLoop {
         let waits = cause == Cause::VersionCheck && self.meter.has_cap();
         let start_by = now.plus(if waits { self.version_check } else { call.patience });
         if let Some(lane) = self.lanes.get_mut(id) {
-            let queue = if waits { &mut lane.checks } else { &mut lane.controls };
+            let waiting = lane.waiting();
+            let queue = if waits { &mut waiting.checks } else { &mut waiting.controls };
             queue.push_back(Asked { start_by, call, cause });
         }
         self.lanes.settle(id);
@@ -116,7 +117,9 @@ impl EventLoop {
         if !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
-        let Some(asked) = lane.controls.pop_front() else { return false };
+        let Some(asked) = lane.waiting.as_deref_mut().and_then(|waiting| waiting.controls.pop_front()) else {
+            return false;
+        };
         lane.control_was_last = true;
         self.start_control(now, id, asked);
         self.lanes.settle(id);
@@ -129,7 +132,9 @@ impl EventLoop {
         if lane.rank() != Some(u32::MAX) || !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
-        let Some(asked) = lane.checks.pop_front() else { return false };
+        let Some(asked) = lane.waiting.as_deref_mut().and_then(|waiting| waiting.checks.pop_front()) else {
+            return false;
+        };
         self.start_control(now, id, asked);
         self.lanes.settle(id);
         true
@@ -166,7 +171,9 @@ impl EventLoop {
 
     fn start_second(&mut self, now: Moment, lane: LaneId, key: AccountKey) -> bool {
         let Some(tracked) = self.accounts.get_mut(&key) else { return false };
-        tracked.second_queued = None;
+        if let Some(second) = &mut tracked.second {
+            second.queued = None;
+        }
         let Some(account) = tracked.account.upgrade() else {
             self.detach(key);
             return false;
@@ -267,12 +274,14 @@ impl EventLoop {
         let is_overdue =
             |queue: &VecDeque<Asked>| queue.front().is_some_and(|asked| now.reached(asked.start_by));
         let overdue = |(id, lane): (LaneId, &Lane)| {
-            (is_overdue(&lane.controls) || is_overdue(&lane.checks)).then_some(id)
+            let waiting = lane.waiting.as_deref()?;
+            (is_overdue(&waiting.controls) || is_overdue(&waiting.checks)).then_some(id)
         };
         let overdue: Vec<_> = self.lanes.ready().filter_map(overdue).collect();
         for id in overdue {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
-            for queue in [&mut lane.controls, &mut lane.checks] {
+            let Waiting { due: _, controls, checks } = lane.waiting();
+            for queue in [controls, checks] {
                 while is_overdue(queue)
                     && let Some(asked) = queue.pop_front()
                 {
