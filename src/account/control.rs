@@ -43,9 +43,9 @@ pub(crate) struct AccountInner {
     parts: Parts,
     destination: Destination,
     /// Where the second provider of a failover custody is asked.
-    second: Option<Destination>,
-    /// Where all providers are asked together.
-    everyone: Destination,
+    second: Option<Box<Destination>>,
+    /// Where all providers are asked together, where that is another one.
+    everyone: Option<Box<Destination>>,
     /// How many slots a record of this account has: its custody and its suite are for good.
     slots: u32,
     /// Counts refreshes, so that each KMS of several is asked first in its turn.
@@ -57,12 +57,17 @@ pub(crate) struct AccountInner {
 pub(crate) struct Parts {
     pub(crate) expect: Expect,
     pub(crate) store: Option<Arc<dyn RecordStore>>,
+    pub(crate) common: Arc<Common>,
+}
+
+/// What the accounts of a cache have in common.
+pub(crate) struct Common {
     pub(crate) settings: Settings,
     pub(crate) keeper: KeeperHandle,
     pub(crate) bus: Arc<Bus>,
     /// Rung by any account of the cache whose generation nears a limit.
     pub(crate) limits_bell: Arc<AtomicBool>,
-    /// Takes over what the account has counted.
+    /// Takes over what an account has counted.
     #[cfg(feature = "metrics")]
     pub(crate) departed: Arc<super::tally::Tally>,
 }
@@ -136,8 +141,10 @@ impl AccountInner {
             Destination::of_all(&asked)
         };
         let destination = asked(known.record.held());
-        let second = known.record.held_by_second().map(asked);
-        let fresh = Lease::new(parts.settings.policy, clock.now(), seed);
+        let second = known.record.held_by_second().map(asked).map(Box::new);
+        let everyone = Destination::of_all(&providers);
+        let everyone = (everyone != destination).then(|| Box::new(everyone));
+        let fresh = Lease::new(parts.common.settings.policy, clock.now(), seed);
         let fresh = if second.is_some() { fresh.with_second() } else { fresh };
         let (lease, budgets) = match legacy {
             Some(Legacy { past, budgets }) => (fresh.following(past), budgets),
@@ -165,7 +172,7 @@ impl AccountInner {
             parts,
             destination,
             second,
-            everyone: Destination::of_all(&providers),
+            everyone,
             slots: u32::try_from(providers.len()).unwrap_or(1),
             turn: AtomicUsize::new(0),
             control: Mutex::new(control),
@@ -197,16 +204,16 @@ impl AccountInner {
         &self.destination
     }
 
-    pub(crate) const fn second_destination(&self) -> Option<&Destination> {
-        self.second.as_ref()
+    pub(crate) fn second_destination(&self) -> Option<&Destination> {
+        self.second.as_deref()
     }
 
     pub(crate) const fn slots(&self) -> u32 {
         self.slots
     }
 
-    pub(crate) const fn destination_of_all(&self) -> &Destination {
-        &self.everyone
+    pub(crate) fn destination_of_all(&self) -> &Destination {
+        self.everyone.as_deref().unwrap_or(&self.destination)
     }
 
     pub(crate) fn next_turn(&self) -> usize {
@@ -255,12 +262,12 @@ impl AccountInner {
         Some(done)
     }
 
-    pub(crate) const fn settings(&self) -> &Settings {
-        &self.parts.settings
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.parts.common.settings
     }
 
-    pub(crate) const fn keeper(&self) -> &KeeperHandle {
-        &self.parts.keeper
+    pub(crate) fn keeper(&self) -> &KeeperHandle {
+        &self.parts.common.keeper
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -335,7 +342,7 @@ impl AccountInner {
     /// The last handle was dropped: the account closes for good, and the event loop forgets it.
     pub(super) fn detach(&self) {
         self.retire();
-        self.parts.keeper.send(Message::Detach(self.key));
+        self.parts.common.keeper.send(Message::Detach(self.key));
     }
 
     /// Closes the account for good, because its cache ends or nobody holds it any more.
@@ -490,7 +497,7 @@ impl AccountInner {
     }
 
     fn post(&self, control: &Control) {
-        self.parts.bus.post(&Transition {
+        self.parts.common.bus.post(&Transition {
             account: self.id(),
             epoch: control.lease.epoch(),
             status: self.state.status(),
@@ -502,7 +509,7 @@ impl AccountInner {
 
     /// Has the event loop look at the account's timers.
     pub(crate) fn poke(&self) {
-        self.parts.keeper.send(Message::Poke(self.key));
+        self.parts.common.keeper.send(Message::Poke(self.key));
     }
 
     pub(super) fn lock_control(&self) -> MutexGuard<'_, Control> {

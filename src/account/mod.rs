@@ -36,7 +36,7 @@ use crate::record_store::RecordStore;
 
 #[cfg(feature = "metrics")]
 pub(crate) use control::glance;
-pub(crate) use control::{AccountInner, AccountKey, Legacy, Parts};
+pub(crate) use control::{AccountInner, AccountKey, Common, Legacy, Parts};
 use guard::{Fence, Guarded};
 use permit::Permit;
 pub(crate) use refresh::{Adopt, Known, Refreshed};

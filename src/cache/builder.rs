@@ -11,6 +11,7 @@ use super::limits;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 use super::reports;
 use super::{AekCache, Registry, Shared};
+use crate::account::Common;
 use crate::account::seats::Seats;
 use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
 use crate::clock::Clock;
@@ -220,25 +221,33 @@ impl AekCacheBuilder {
             #[cfg(any(test, feature = "testing"))]
             Clock::Stepped(wall) => Keeper::start(Clock::Stepped(wall.clone()), setup)?,
         };
+        let common = Arc::new(Common {
+            settings,
+            keeper: keeper.handle().clone(),
+            bus: Arc::default(),
+            limits_bell: Arc::default(),
+            #[cfg(feature = "metrics")]
+            departed: Arc::default(),
+        });
         let cache = AekCache {
             shared: Arc::new(Shared {
                 clock: self.clock,
                 settings,
                 keeper: Arc::new(keeper),
-                bus: Arc::default(),
+                common: Arc::clone(&common),
+                bus: Arc::clone(&common.bus),
                 counters,
                 seats: Arc::new(Seats::new(self.cap, &settings.policy, settings.version_check)),
                 accounts: Arc::new(Mutex::new(Registry::default())),
-                limits_bell: Arc::default(),
                 next_key: AtomicU64::new(0),
                 #[cfg(any(feature = "tracing", feature = "metrics"))]
                 name: self.name.into_owned(),
                 #[cfg(feature = "metrics")]
-                departed: Arc::default(),
+                departed: Arc::clone(&common.departed),
             }),
         };
         let shared = &cache.shared;
-        let limits = limits::chore(Arc::clone(&shared.limits_bell), Arc::clone(&shared.accounts));
+        let limits = limits::chore(Arc::clone(&common.limits_bell), Arc::clone(&shared.accounts));
         shared.keeper.handle().send(Message::Chore(limits));
         #[cfg(any(feature = "tracing", feature = "metrics"))]
         cache.tell_operators(

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use super::AekCache;
 use super::records::{Pace, expected};
-use crate::account::events::Bus;
-use crate::account::{AccountInner, Parts};
+use crate::account::{AccountInner, Common, Parts};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::operation::OperationKind;
@@ -105,12 +104,14 @@ impl<'a> Bulk<'a> {
         let parts = Parts {
             expect,
             store: Some(store),
-            settings: shared.settings,
-            keeper: shared.keeper.handle().clone(),
-            bus: Arc::new(Bus::default()),
-            limits_bell: Arc::default(),
-            #[cfg(feature = "metrics")]
-            departed: Arc::clone(&shared.departed),
+            common: Arc::new(Common {
+                settings: shared.settings,
+                keeper: shared.keeper.handle().clone(),
+                bus: Arc::default(),
+                limits_bell: Arc::default(),
+                #[cfg(feature = "metrics")]
+                departed: Arc::clone(&shared.departed),
+            }),
         };
         AccountInner::new(shared.next_key(), shared.clock.clone(), known, parts, 0, None).map(Arc::new)
     }

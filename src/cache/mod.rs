@@ -22,14 +22,14 @@ mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::account::events::{Bus, Events};
 use crate::account::seats::Seats;
 use crate::account::settings::Settings;
-use crate::account::{Account, AccountInner, AccountKey, Known, Legacy, Parts};
+use crate::account::{Account, AccountInner, AccountKey, Common, Known, Legacy, Parts};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
@@ -96,11 +96,11 @@ struct Shared {
     settings: Settings,
     keeper: Arc<Keeper>,
     bus: Arc<Bus>,
+    /// What each account has of these.
+    common: Arc<Common>,
     counters: Arc<Counters>,
     seats: Arc<Seats>,
     accounts: Arc<Mutex<Registry>>,
-    /// Rung by accounts whose generation nears a limit.
-    limits_bell: Arc<AtomicBool>,
     next_key: AtomicU64,
     /// What operators see the cache called.
     #[cfg(any(feature = "tracing", feature = "metrics"))]
@@ -349,16 +349,7 @@ impl Shared {
         let mut seed = [0; 8];
         random::fill(&mut seed);
         let key = self.next_key();
-        let parts = Parts {
-            expect,
-            store,
-            settings: self.settings,
-            keeper: self.keeper.handle().clone(),
-            bus: Arc::clone(&self.bus),
-            limits_bell: Arc::clone(&self.limits_bell),
-            #[cfg(feature = "metrics")]
-            departed: Arc::clone(&self.departed),
-        };
+        let parts = Parts { expect, store, common: Arc::clone(&self.common) };
         let seed = u64::from_ne_bytes(seed);
         AccountInner::new(key, self.clock.clone(), known, parts, seed, legacy).map(Arc::new)
     }

@@ -29,7 +29,7 @@ pub(crate) enum Destination {
     /// Several authorities that are asked together. One of them that is silent makes these calls silent, and no other account's:
     /// what each of them does for other accounts is told by those.
     Together {
-        authorities: Vec<Authority>,
+        authorities: Box<[Authority]>,
         /// Whether any of them does.
         holds_threads: bool,
     },
@@ -50,7 +50,7 @@ impl Destination {
         let holds_threads = providers.iter().any(|provider| provider.asynchronous().is_none());
         match <[Authority; 1]>::try_from(authorities) {
             Ok([authority]) => Self::Kms { authority, holds_threads },
-            Err(authorities) => Self::Together { authorities, holds_threads },
+            Err(authorities) => Self::Together { authorities: authorities.into(), holds_threads },
         }
     }
 

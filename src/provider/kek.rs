@@ -51,37 +51,43 @@ pub(super) use bounded_text;
 
 /// The kind of provider, its endpoint and the credential used there: the bulkhead key, and the
 /// first half of every [`KekUri`]. Names only, no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Authority {
-    provider: Arc<str>,
-    endpoint: Arc<str>,
-    credential: Arc<str>,
+///
+/// Cheap to clone: each account holds several.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Authority(Arc<Names>);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Names {
+    provider: Box<str>,
+    endpoint: Box<str>,
+    credential: Box<str>,
 }
 
 impl Authority {
     /// The provider's kind (`local`, `vault`, ...) at `endpoint` (a host, a vault name, a file's id).
     #[must_use]
     pub fn new(provider: impl Into<String>, endpoint: impl Into<String>) -> Self {
-        Self { provider: provider.into().into(), endpoint: endpoint.into().into(), credential: "".into() }
+        let (provider, endpoint) = (provider.into().into(), endpoint.into().into());
+        Self(Arc::new(Names { provider, endpoint, credential: Box::default() }))
     }
 
     /// Tells apart connections that use different credentials at one endpoint. A name, never the credential.
     #[must_use]
     pub fn with_credential_name(mut self, name: impl Into<String>) -> Self {
-        self.credential = name.into().into();
+        Arc::make_mut(&mut self.0).credential = name.into().into();
         self
     }
 
     /// The provider's kind, as it stands in records.
     #[must_use]
     pub fn provider(&self) -> &str {
-        &self.provider
+        &self.0.provider
     }
 
     /// The endpoint that the calls go to.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.0.endpoint
     }
 
     /// The URI of the KEK called `name` here. Pure: no call to the KMS.
@@ -94,10 +100,11 @@ impl Authority {
             return Err(ProviderError::misconfigured("the KEK has no name"));
         }
         // Otherwise endpoint `a` with the name `b/c` and endpoint `a/b` with the name `c` would be one URI.
-        if self.provider.contains([':', '/']) || self.endpoint.contains('/') {
+        let Names { provider, endpoint, credential: _ } = &*self.0;
+        if provider.contains([':', '/']) || endpoint.contains('/') {
             return Err(ProviderError::misconfigured("a provider or endpoint with a slash has no KEKs"));
         }
-        KekUri::new(format!("{}://{}/{name}", self.provider, self.endpoint))
+        KekUri::new(format!("{provider}://{endpoint}/{name}"))
     }
 
     /// The name of the KEK that `uri` points to.
@@ -106,12 +113,23 @@ impl Authority {
     /// [`ErrorClass::Misconfigured`] when `uri` belongs to another provider or endpoint.
     pub fn name_of<'u>(&self, uri: &'u KekUri) -> Result<&'u str, ProviderError> {
         uri.as_str()
-            .strip_prefix(&*self.provider)
+            .strip_prefix(&*self.0.provider)
             .and_then(|rest| rest.strip_prefix("://"))
-            .and_then(|rest| rest.strip_prefix(&*self.endpoint))
+            .and_then(|rest| rest.strip_prefix(&*self.0.endpoint))
             .and_then(|rest| rest.strip_prefix('/'))
             .filter(|name| !name.is_empty())
             .ok_or_else(|| ProviderError::misconfigured("the KEK's URI belongs to another endpoint"))
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Names { provider, endpoint, credential } = &*self.0;
+        f.debug_struct("Authority")
+            .field("provider", provider)
+            .field("endpoint", endpoint)
+            .field("credential", credential)
+            .finish()
     }
 }
 

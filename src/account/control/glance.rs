@@ -74,6 +74,6 @@ impl AccountInner {
 impl Drop for AccountInner {
     fn drop(&mut self) {
         // What it did since the last look is not lost with it.
-        self.parts.departed.add(self.done());
+        self.parts.common.departed.add(self.done());
     }
 }

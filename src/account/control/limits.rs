@@ -44,7 +44,7 @@ impl AccountInner {
             let budget = |number| {
                 let had = control.budgets.iter().find(|budget| budget.generation() == number);
                 had.cloned().unwrap_or_else(|| {
-                    Arc::new(Budget::new(number, limits, Arc::clone(&self.parts.limits_bell)))
+                    Arc::new(Budget::new(number, limits, Arc::clone(&self.parts.common.limits_bell)))
                 })
             };
             let budgets: Budgets = numbers.into_iter().map(budget).collect();
