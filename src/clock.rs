@@ -6,6 +6,7 @@
 //! longer (contract C7). On Linux `std::time::Instant` stops during suspend, hence
 //! `CLOCK_BOOTTIME`. Both reads are answered in user space (vDSO), without a system call. Imports: nothing of ours.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 #[cfg(any(test, feature = "testing"))]
@@ -17,18 +18,35 @@ use std::sync::{
 /// A point in time on both clocks, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Moment {
-    boot: u64,
+    boot: Boot,
     wall: u64,
+}
+
+/// Nanoseconds since boot, and one more: where no number is zero, an `Option<Moment>` is no larger than a moment, and each account of a
+/// fleet keeps a dozen of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Boot(NonZeroU64);
+
+impl Boot {
+    #[inline]
+    const fn from_nanos(nanos: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+
+    #[inline]
+    const fn nanos(self) -> u64 {
+        self.0.get() - 1
+    }
 }
 
 impl Moment {
     pub(crate) const fn from_nanos(boot: u64, wall: u64) -> Self {
-        Self { boot, wall }
+        Self { boot: Boot::from_nanos(boot), wall }
     }
 
     /// Nanoseconds since boot, suspended time included.
     pub(crate) const fn boot_nanos(self) -> u64 {
-        self.boot
+        self.boot.nanos()
     }
 
     /// The wall clock as nanoseconds since the Unix epoch.
@@ -38,25 +56,25 @@ impl Moment {
 
     pub(crate) fn plus(self, by: Duration) -> Self {
         let nanos = nanos(by);
-        Self { boot: self.boot.saturating_add(nanos), wall: self.wall.saturating_add(nanos) }
+        Self { boot: Boot(self.boot.0.saturating_add(nanos)), wall: self.wall.saturating_add(nanos) }
     }
 
     /// Whether either clock stands at or past `deadline`.
     #[inline]
     pub(crate) const fn reached(self, deadline: Self) -> bool {
-        self.boot >= deadline.boot || self.wall >= deadline.wall
+        self.boot.0.get() >= deadline.boot.0.get() || self.wall >= deadline.wall
     }
 
     /// `max(boot-time delta, forward wall-clock delta)`: how old what happened at `start` is now.
     pub(crate) fn age_since(self, start: Self) -> Duration {
-        let boot = self.boot.saturating_sub(start.boot);
+        let boot = self.boot.nanos().saturating_sub(start.boot.nanos());
         let wall = self.wall.saturating_sub(start.wall);
         Duration::from_nanos(boot.max(wall))
     }
 
     /// How long until `deadline`, by whichever clock is nearer to it.
     pub(crate) fn until(self, deadline: Self) -> Duration {
-        let boot = deadline.boot.saturating_sub(self.boot);
+        let boot = deadline.boot.nanos().saturating_sub(self.boot.nanos());
         let wall = deadline.wall.saturating_sub(self.wall);
         Duration::from_nanos(boot.min(wall))
     }
@@ -100,10 +118,7 @@ fn system_now() -> Moment {
     use rustix::time::{ClockId, clock_gettime};
     let boot = clock_gettime(ClockId::Boottime);
     let wall = clock_gettime(ClockId::RealtimeCoarse);
-    Moment {
-        boot: timespec_nanos(boot.tv_sec, boot.tv_nsec),
-        wall: timespec_nanos(wall.tv_sec, wall.tv_nsec),
-    }
+    Moment::from_nanos(timespec_nanos(boot.tv_sec, boot.tv_nsec), timespec_nanos(wall.tv_sec, wall.tv_nsec))
 }
 
 #[cfg(target_os = "linux")]
@@ -124,7 +139,7 @@ fn system_now() -> Moment {
     use std::time::{Instant, SystemTime, UNIX_EPOCH};
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment { boot: nanos(START.elapsed()).saturating_add(1), wall: nanos(wall) }
+    Moment::from_nanos(nanos(START.elapsed()).saturating_add(1), nanos(wall))
 }
 
 /// A clock that moves only when a test moves it.
@@ -178,7 +193,7 @@ impl ManualClock {
     }
 
     pub(crate) fn moment(&self) -> Moment {
-        Moment { boot: self.boot.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
+        Moment::from_nanos(self.boot.load(Ordering::SeqCst), self.wall.load(Ordering::SeqCst))
     }
 }
 
