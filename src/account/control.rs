@@ -78,7 +78,7 @@ pub(super) struct Control {
     pub(super) waiters: Vec<Waiter>,
     /// Attempts that have ended, to tell what a waiter has waited for.
     pub(super) ended: u64,
-    pub(super) last_failure: Option<Error>,
+    pub(super) last_failure: Option<Box<Error>>,
     /// Of a failover custody.
     pub(super) recorded: Recorded,
     newer_kek_version: bool,
@@ -276,7 +276,7 @@ impl AccountInner {
 
     /// What the KMS last answered, where that was not a key.
     pub(super) fn last_failure(&self) -> Option<Error> {
-        self.lock_control().last_failure.clone()
+        self.lock_control().last_failure.as_deref().cloned()
     }
 
     pub(crate) fn known(&self) -> Known {
@@ -403,7 +403,7 @@ impl AccountInner {
         };
         if current {
             control.ended += 1;
-            control.last_failure.clone_from(&failure);
+            control.last_failure = failure.clone().map(Box::new);
         }
         let effects = control.lease.on(now, event);
         self.apply(&mut control, effects, adopt);
@@ -501,7 +501,7 @@ impl AccountInner {
             account: self.id(),
             epoch: control.lease.epoch(),
             status: self.state.status(),
-            cause: control.last_failure.clone(),
+            cause: control.last_failure.as_deref().cloned(),
             newer_kek_version: control.newer_kek_version,
             limit: control.warned,
         });

@@ -90,7 +90,7 @@ impl AccountInner {
                 let StandIn { since: confirmed, limit } = match stand_in {
                     Ok(stand_in) => stand_in,
                     Err(error) => {
-                        control.last_failure = Some(error);
+                        control.last_failure = Some(Box::new(error));
                         return;
                     }
                 };
@@ -98,7 +98,7 @@ impl AccountInner {
                 (Event::StoodIn { epoch, started, confirmed, limit, max_grace }, Some(*adopt))
             }
             Refreshed::Refused(refusal, error) => {
-                control.last_failure = Some(error);
+                control.last_failure = Some(Box::new(error));
                 (Event::SecondRefused { epoch, refusal }, None)
             }
             Refreshed::Deleted(known) => {
@@ -110,7 +110,7 @@ impl AccountInner {
             Refreshed::Purged => (Event::Delete, None),
             // What the first one's silence earns is not lost by that.
             Refreshed::Silent(error) | Refreshed::NoRecord(error) | Refreshed::Wrong(error) => {
-                control.last_failure = Some(error);
+                control.last_failure = Some(Box::new(error));
                 return;
             }
         };

@@ -69,7 +69,7 @@ impl AccountInner {
             Status::Fresh { .. } | Status::Grace { .. } | Status::NotReady => None,
             Status::Unavailable(UnavailableCause::Silent) => None,
             Status::Unavailable(UnavailableCause::Integrity) => {
-                control.last_failure.clone().or_else(|| self.state.enter(None).err())
+                control.last_failure.as_deref().cloned().or_else(|| self.state.enter(None).err())
             }
             Status::Revoked(_) | Status::Locked | Status::Deleted => self.state.enter(None).err(),
         }

@@ -55,6 +55,8 @@ pub(crate) struct EventLoop {
 struct Tracked {
     account: Weak<AccountInner>,
     lane: LaneId,
+    /// Which of its lane's accounts it is.
+    place: u32,
     queued: Option<Turn>,
     /// Of a failover custody.
     second: Option<Box<Second>>,
@@ -207,9 +209,15 @@ impl EventLoop {
     fn attach(&mut self, account: &Arc<AccountInner>) {
         let lane = self.lanes.id(account.destination());
         let key = account.key();
+        let mut place = 0;
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            place = u32::try_from(lane.accounts.len()).unwrap_or(u32::MAX);
+            lane.accounts.push(key);
+        }
         let tracked = Tracked {
             account: Arc::downgrade(account),
             lane,
+            place,
             queued: None,
             second: account.second_destination().map(|destination| {
                 Box::new(Second { destination: destination.clone(), queued: None, busy: false })
@@ -217,16 +225,19 @@ impl EventLoop {
             timer: None,
         };
         self.accounts.insert(key, tracked);
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.accounts.insert(key);
-        }
         self.look_at(self.clock.now(), key);
     }
 
     fn detach(&mut self, key: AccountKey) {
         let Some(tracked) = self.accounts.remove(&key) else { return };
-        if let Some(lane) = self.lanes.get_mut(tracked.lane) {
-            lane.accounts.remove(&key);
+        let place = tracked.place as usize;
+        if let Some(lane) = self.lanes.get_mut(tracked.lane)
+            && lane.accounts.get(place) == Some(&key)
+        {
+            lane.accounts.swap_remove(place);
+            if let Some(moved) = lane.accounts.get(place).and_then(|moved| self.accounts.get_mut(moved)) {
+                moved.place = tracked.place;
+            }
         }
         match tracked.queued {
             Some(turn) => self.leave(tracked.lane, turn),

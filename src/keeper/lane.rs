@@ -1,6 +1,6 @@
 //! What waits and runs at one authority. Imports: `clock`, `lease`, `account` (for its keys).
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,7 +37,8 @@ pub(super) struct Lane {
     pub(super) bulkhead: Bulkhead,
     /// Workers that this authority's calls hold now, kept by the executor.
     pub(super) held: Arc<AtomicUsize>,
-    pub(super) accounts: HashSet<AccountKey>,
+    /// In no order: whoever takes one out puts the last one in its place.
+    pub(super) accounts: Vec<AccountKey>,
     /// Absent while nothing waits: there are as many lanes as customers with a KMS of their own, and most of them are idle.
     pub(super) waiting: Option<Box<Waiting>>,
     pub(super) control_was_last: bool,
@@ -63,7 +64,8 @@ impl Lane {
             destination: destination.clone(),
             bulkhead: Bulkhead::new(destination.holds_threads()),
             held: Arc::default(),
-            accounts: HashSet::new(),
+            // One is the usual number where there are many lanes.
+            accounts: Vec::with_capacity(1),
             waiting: None,
             control_was_last: false,
             listed: None,
