@@ -31,9 +31,6 @@ use crate::provider::{KekUri, KeyProvider};
 pub struct Expect {
     account: AccountId,
     keks: Vec<AllowedKek>,
-    failover_keks: Vec<AllowedKek>,
-    joint_keks: Vec<AllowedKek>,
-    outer_keks: Vec<AllowedKek>,
     generation: Option<Generation>,
     fingerprint: Option<KeyFingerprint>,
     least_sequence: Option<Sequence>,
@@ -43,7 +40,17 @@ pub struct Expect {
 #[derive(Clone)]
 struct AllowedKek {
     provider: Arc<dyn KeyProvider>,
-    name: String,
+    name: Box<str>,
+    role: Role,
+}
+
+/// What a KEK may wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    First,
+    Failover,
+    Joint,
+    Outer,
 }
 
 impl Expect {
@@ -52,9 +59,6 @@ impl Expect {
         Self {
             account,
             keks: Vec::new(),
-            failover_keks: Vec::new(),
-            joint_keks: Vec::new(),
-            outer_keks: Vec::new(),
             generation: None,
             fingerprint: None,
             least_sequence: None,
@@ -69,18 +73,16 @@ impl Expect {
     }
 
     /// Allows the KEK called `name` at `provider`. Call it again to allow another one.
-    pub fn kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        allow(&mut self.keks, provider, name.into());
-        self
+    pub fn kek(self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.allow(Role::First, provider, name.into())
     }
 
     /// The AEK is under failover custody, and its second KEK is the one called `name` at `provider`. Call it again to allow another one.
     ///
     /// Without it a record of failover custody is not admitted; with it no other one is. So whoever can replace the record cannot
     /// have a second KEK, of theirs, stand in for the customer's (contract A7).
-    pub fn failover_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        allow(&mut self.failover_keks, provider, name.into());
-        self
+    pub fn failover_kek(self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.allow(Role::Failover, provider, name.into())
     }
 
     /// The AEK is under joint custody, and its second share is wrapped by the KEK called `name` at `provider`. Call it again to allow
@@ -88,9 +90,8 @@ impl Expect {
     ///
     /// Without it a record of joint custody is not admitted; with it no other one is. So whoever can use the first KEK, and
     /// can replace the record, cannot have new data sealed under that one alone (contract A7).
-    pub fn joint_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        allow(&mut self.joint_keks, provider, name.into());
-        self
+    pub fn joint_kek(self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.allow(Role::Joint, provider, name.into())
     }
 
     /// The account is under double encryption, and its second AEK is wrapped by the KEK called `name` at `provider`. Call it again
@@ -98,9 +99,8 @@ impl Expect {
     ///
     /// Without it a record of double encryption is not admitted; with it no other one is. So whoever can use the first KEK, and
     /// can replace the record, cannot have new data sealed under that one alone (contract A6).
-    pub fn outer_kek(mut self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
-        allow(&mut self.outer_keks, provider, name.into());
-        self
+    pub fn outer_kek(self, provider: Arc<dyn KeyProvider>, name: impl Into<String>) -> Self {
+        self.allow(Role::Outer, provider, name.into())
     }
 
     /// The newest generation is exactly this one.
@@ -168,10 +168,7 @@ impl Expect {
     pub(crate) fn admit_next(&self, record: &AccountRecord) -> Result<Vec<Arc<dyn KeyProvider>>, Error> {
         let Self {
             account,
-            keks,
-            failover_keks,
-            joint_keks,
-            outer_keks,
+            keks: _,
             generation,
             fingerprint,
             least_sequence,
@@ -180,33 +177,33 @@ impl Expect {
         if record.account() != *account {
             return Err(self.untrusted("the record is of another account", record.account(), account));
         }
-        if keks.is_empty() {
+        if !self.allows_any(Role::First) {
             return Err(self.misuse("Expect names no KEK: call Expect::kek"));
         }
-        let mut providers = vec![self.provider_for(record.kek(), keks)?];
-        let expected = match (failover_keks.is_empty(), joint_keks.is_empty()) {
-            (true, true) => SINGLE,
-            (false, true) => FAILOVER,
-            (true, false) => JOINT,
-            (false, false) => return Err(self.misuse("custody is failover or joint, and not both")),
+        let mut providers = vec![self.provider_for(record.kek(), Role::First)?];
+        let expected = match (self.allows_any(Role::Failover), self.allows_any(Role::Joint)) {
+            (false, false) => SINGLE,
+            (true, false) => FAILOVER,
+            (false, true) => JOINT,
+            (true, true) => return Err(self.misuse("custody is failover or joint, and not both")),
         };
         let (found, seconds) = match record.custody() {
             Custody::Single(_) => (SINGLE, None),
-            Custody::Failover { second, .. } => (FAILOVER, Some((second, failover_keks))),
-            Custody::Joint { second, .. } => (JOINT, Some((second, joint_keks))),
+            Custody::Failover { second, .. } => (FAILOVER, Some((second, Role::Failover))),
+            Custody::Joint { second, .. } => (JOINT, Some((second, Role::Joint))),
         };
         if found != expected {
             return Err(self.untrusted("the record is of another custody", found, expected));
         }
-        if let Some((second, allowed)) = seconds {
-            providers.push(self.provider_for(second.wrapped.kek(), allowed)?);
+        if let Some((second, role)) = seconds {
+            providers.push(self.provider_for(second.wrapped.kek(), role)?);
         }
         match record.outer_kek() {
-            Some(_) if outer_keks.is_empty() => {
+            Some(_) if !self.allows_any(Role::Outer) => {
                 return Err(self.untrusted("the record is of double encryption", "two KEKs", "one"));
             }
-            Some(outer) => providers.push(self.provider_for(outer, outer_keks)?),
-            None if outer_keks.is_empty() => {}
+            Some(outer) => providers.push(self.provider_for(outer, Role::Outer)?),
+            None if !self.allows_any(Role::Outer) => {}
             None => {
                 return Err(self.untrusted("the record is not of double encryption", "one KEK", "two"));
             }
@@ -231,9 +228,24 @@ impl Expect {
         Ok(providers)
     }
 
-    fn provider_for(&self, kek: &KekUri, keks: &[AllowedKek]) -> Result<Arc<dyn KeyProvider>, Error> {
+    fn allow(mut self, role: Role, provider: Arc<dyn KeyProvider>, name: String) -> Self {
+        // With no room for more: each account of a fleet keeps these, and one is the usual number.
+        self.keks.reserve_exact(1);
+        self.keks.push(AllowedKek { provider, name: name.into(), role });
+        self
+    }
+
+    fn allowed(&self, role: Role) -> impl Iterator<Item = &AllowedKek> {
+        self.keks.iter().filter(move |kek| kek.role == role)
+    }
+
+    fn allows_any(&self, role: Role) -> bool {
+        self.allowed(role).next().is_some()
+    }
+
+    fn provider_for(&self, kek: &KekUri, role: Role) -> Result<Arc<dyn KeyProvider>, Error> {
         let mut allowed = String::new();
-        for AllowedKek { provider, name } in keks {
+        for AllowedKek { provider, name, role: _ } in self.allowed(role) {
             let uri = provider
                 .authority()
                 .uri_of(name)
@@ -269,35 +281,25 @@ impl fmt::Debug for Expect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             account,
-            keks,
-            failover_keks,
-            joint_keks,
-            outer_keks,
+            keks: _,
             generation,
             fingerprint,
             least_sequence,
             trust_record_store_with_public_wrap,
         } = self;
-        let names =
-            |keks: &[AllowedKek]| -> Vec<String> { keks.iter().map(|kek| kek.name.clone()).collect() };
+        let names = |role| -> Vec<&str> { self.allowed(role).map(|kek| &*kek.name).collect() };
         f.debug_struct("Expect")
             .field("account", account)
-            .field("keks", &names(keks))
-            .field("failover_keks", &names(failover_keks))
-            .field("joint_keks", &names(joint_keks))
-            .field("outer_keks", &names(outer_keks))
+            .field("keks", &names(Role::First))
+            .field("failover_keks", &names(Role::Failover))
+            .field("joint_keks", &names(Role::Joint))
+            .field("outer_keks", &names(Role::Outer))
             .field("generation", generation)
             .field("fingerprint", fingerprint)
             .field("least_sequence", least_sequence)
             .field("trust_record_store_with_public_wrap", trust_record_store_with_public_wrap)
             .finish()
     }
-}
-
-/// With no room for more: each account of a fleet keeps these, and one is the usual number.
-fn allow(keks: &mut Vec<AllowedKek>, provider: Arc<dyn KeyProvider>, name: String) {
-    keks.reserve_exact(1);
-    keks.push(AllowedKek { provider, name });
 }
 
 const SINGLE: &str = "one KEK";
