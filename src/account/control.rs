@@ -9,7 +9,7 @@ pub(crate) mod glance;
 mod limits;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Budgets;
@@ -49,7 +49,7 @@ pub(crate) struct AccountInner {
     /// How many slots a record of this account has: its custody and its suite are for good.
     slots: u32,
     /// Counts refreshes, so that each KMS of several is asked first in its turn.
-    turn: AtomicUsize,
+    turn: AtomicU32,
     control: Mutex<Control>,
 }
 
@@ -174,7 +174,7 @@ impl AccountInner {
             second,
             everyone,
             slots: u32::try_from(providers.len()).unwrap_or(1),
-            turn: AtomicUsize::new(0),
+            turn: AtomicU32::new(0),
             control: Mutex::new(control),
         })
     }
@@ -217,7 +217,7 @@ impl AccountInner {
     }
 
     pub(crate) fn next_turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+        self.turn.fetch_add(1, Ordering::Relaxed) as usize
     }
 
     pub(crate) const fn expect(&self) -> &Expect {

@@ -33,7 +33,8 @@ pub(crate) struct EventLoop {
     executor: Executor,
     caps: Caps,
     call_deadline: Duration,
-    accounts: HashMap<AccountKey, Tracked>,
+    /// Each in a place of its own: half of a table that has just grown is empty.
+    accounts: HashMap<AccountKey, Box<Tracked>>,
     timers: BinaryHeap<Reverse<(u64, AccountKey)>>,
     lanes: Lanes,
     calls: HashMap<CallId, Call>,
@@ -224,7 +225,7 @@ impl EventLoop {
             }),
             timer: None,
         };
-        self.accounts.insert(key, tracked);
+        self.accounts.insert(key, Box::new(tracked));
         self.look_at(self.clock.now(), key);
     }
 

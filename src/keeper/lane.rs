@@ -35,8 +35,9 @@ pub(super) struct Asked {
 pub(super) struct Lane {
     pub(super) destination: Destination,
     pub(super) bulkhead: Bulkhead,
-    /// Workers that this authority's calls hold now, kept by the executor.
-    pub(super) held: Arc<AtomicUsize>,
+    /// Workers that this authority's calls hold now, kept by the executor: only where they do not hold one all the time, and nobody
+    /// else can tell.
+    pub(super) held: Option<Arc<AtomicUsize>>,
     /// In no order: whoever takes one out puts the last one in its place.
     pub(super) accounts: Vec<AccountKey>,
     /// Absent while nothing waits: there are as many lanes as customers with a KMS of their own, and most of them are idle.
@@ -63,7 +64,7 @@ impl Lane {
         Self {
             destination: destination.clone(),
             bulkhead: Bulkhead::new(destination.holds_threads()),
-            held: Arc::default(),
+            held: (!destination.holds_threads()).then(Arc::default),
             // One is the usual number where there are many lanes.
             accounts: Vec::with_capacity(1),
             waiting: None,
@@ -74,7 +75,7 @@ impl Lane {
     }
 
     pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.as_ref().map_or(0, |held| held.load(Ordering::Relaxed))
     }
 
     pub(super) fn has_work(&self) -> bool {

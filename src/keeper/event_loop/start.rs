@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Call, CallKind, EventLoop};
@@ -254,7 +253,7 @@ impl EventLoop {
         work: impl Future<Output = Message> + Send + 'static,
     ) -> Result<(), Error> {
         let lane = self.lanes.get(lane);
-        let held = lane.map(|lane| Arc::clone(&lane.held)).unwrap_or_default();
+        let held = lane.and_then(|lane| lane.held.clone()).unwrap_or_default();
         let holds_thread = lane.is_none_or(|lane| lane.destination.holds_threads());
         self.executor.run(Job { id, held, holds_thread, work: Box::pin(work) })
     }
