@@ -54,19 +54,19 @@ impl StandIn {
 }
 
 /// What the record allows, as it was first read: a wall clock that is set back has the first provider answer no later than that.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Recorded(Option<(Timestamp, StandIn)>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recorded(Option<Box<(Timestamp, StandIn)>>);
 
 impl Recorded {
     /// The later of what the record allows and what an answer to this process does, as a whole: each is true, and a mix of the two would
     /// outlast both.
     fn stand_in(&mut self, terms: &Terms, now: Moment, verified: Option<Moment>) -> Option<StandIn> {
         let read = StandIn::by(terms, now)?;
-        let recorded = match self.0 {
+        let recorded = match self.0.as_deref().copied() {
             Some((of, before)) if of == terms.confirmed && read.outlasts(&before) => before,
             _ => read,
         };
-        self.0 = Some((terms.confirmed, recorded));
+        self.0 = Some(Box::new((terms.confirmed, recorded)));
         let seen = verified.map(|since| StandIn { since, limit: terms.limit.duration() });
         Some(seen.filter(|seen| seen.outlasts(&recorded)).unwrap_or(recorded))
     }
@@ -172,7 +172,7 @@ impl AccountInner {
         let (mut recorded, verified) = {
             let control = self.lock_control();
             // A copy: nobody has authenticated the record yet.
-            (control.recorded, control.lease.first_verified())
+            (control.recorded.clone(), control.lease.first_verified())
         };
         // As if no record was read: of the KMS it says nothing.
         let stand_in = self.stand_in_by(&mut recorded, verified, now, record).map_err(Refreshed::NoRecord)?;

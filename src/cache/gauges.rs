@@ -15,9 +15,9 @@ use crate::account::state::STATES;
 use crate::account::tally::{Sum, Tally};
 use crate::account::{AccountInner, AccountKey};
 use crate::clock::Moment;
-use crate::format::record::AccountRecord;
 use crate::id::AccountId;
 use crate::keeper::{Chore, Counters, Destination};
+use crate::provider::KekVersion;
 use crate::telemetry::{self, authority_label, shielded};
 
 /// What the gauges are of.
@@ -65,7 +65,7 @@ struct Gauges {
 /// What is remembered of an account between two looks.
 struct Seen {
     attached: Moment,
-    record: Arc<AccountRecord>,
+    version: KekVersion,
     version_since: Moment,
 }
 
@@ -129,14 +129,12 @@ impl Gauges {
     fn look_again(&mut self, now: Moment, key: AccountKey, glance: &Glance) -> Seen {
         let mut seen = self.seen.remove(&key).unwrap_or_else(|| Seen {
             attached: now,
-            record: Arc::clone(&glance.record),
+            version: glance.record.kek_version().clone(),
             version_since: now,
         });
-        if !Arc::ptr_eq(&seen.record, &glance.record) {
-            if seen.record.kek_version() != glance.record.kek_version() {
-                seen.version_since = now;
-            }
-            seen.record = Arc::clone(&glance.record);
+        if seen.version != *glance.record.kek_version() {
+            seen.version = glance.record.kek_version().clone();
+            seen.version_since = now;
         }
         seen
     }
