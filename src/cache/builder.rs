@@ -207,20 +207,7 @@ impl AekCacheBuilder {
             version_check: self.version_check,
         };
         let counters = Arc::new(Counters::default());
-        let setup = Setup {
-            call_deadline: self.call_deadline,
-            threads: self.threads,
-            cap: self.cap,
-            version_check: self.version_check,
-            counters: Arc::clone(&counters),
-        };
-        let keeper = match &self.clock {
-            Clock::System => Keeper::start(Clock::System, setup)?,
-            #[cfg(any(test, feature = "testing"))]
-            Clock::Manual(clock) => Keeper::manual(clock, setup),
-            #[cfg(any(test, feature = "testing"))]
-            Clock::Stepped(wall) => Keeper::start(Clock::Stepped(wall.clone()), setup)?,
-        };
+        let keeper = self.keeper(Arc::clone(&counters))?;
         let common = Arc::new(Common {
             settings,
             keeper: keeper.handle().clone(),
@@ -255,6 +242,23 @@ impl AekCacheBuilder {
             self.label_accounts,
         );
         Ok(cache)
+    }
+
+    fn keeper(&self, counters: Arc<Counters>) -> Result<Keeper, Error> {
+        let setup = Setup {
+            call_deadline: self.call_deadline,
+            threads: self.threads,
+            cap: self.cap,
+            version_check: self.version_check,
+            counters,
+        };
+        match &self.clock {
+            Clock::System => Keeper::start(Clock::System, setup),
+            #[cfg(any(test, feature = "testing"))]
+            Clock::Manual(clock) => Ok(Keeper::manual(clock, setup)),
+            #[cfg(any(test, feature = "testing"))]
+            Clock::Stepped(wall) => Keeper::start(Clock::Stepped(wall.clone()), setup),
+        }
     }
 }
 

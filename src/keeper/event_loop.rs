@@ -4,16 +4,17 @@
 //! never runs an engine's code. `step` is all it does; who calls it, a thread or a test, is `service`'s matter. Imports:
 //! `clock`, `lease`, `provider`, `error`, `account`.
 
+mod attached;
 mod start;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::num::NonZeroU64;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::authority::{Caps, Destination, Load, Purpose};
+use super::authority::{Caps, Load, Purpose};
 use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::Epoch;
 use crate::lease::{Answer, AttemptId, Event};
 use crate::provider::ProviderError;
+use attached::Tracked;
 
 /// The state of one cache's control plane.
 pub(crate) struct EventLoop {
@@ -51,28 +53,6 @@ pub(crate) struct EventLoop {
     uncounted: u64,
     last_step: Option<Moment>,
     counters: Arc<Counters>,
-}
-
-struct Tracked {
-    account: Weak<AccountInner>,
-    lane: LaneId,
-    /// Which of its lane's accounts it is.
-    place: u32,
-    queued: Option<Turn>,
-    /// Of a failover custody.
-    second: Option<Box<Second>>,
-    /// The timer that counts, of those in the heap: a superseded one is passed over.
-    timer: Option<NonZeroU64>,
-}
-
-/// The second provider of a failover custody.
-struct Second {
-    /// Where it is asked.
-    destination: Destination,
-    /// Where that waits for its turn.
-    queued: Option<(LaneId, Turn)>,
-    /// Whether it waits, or is under way.
-    busy: bool,
 }
 
 struct Call {
@@ -205,48 +185,6 @@ impl EventLoop {
     pub(crate) fn next_wake(&mut self) -> Duration {
         let now = self.clock.now();
         self.next_due(now)
-    }
-
-    fn attach(&mut self, account: &Arc<AccountInner>) {
-        let lane = self.lanes.id(account.destination());
-        let key = account.key();
-        let mut place = 0;
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            place = u32::try_from(lane.accounts.len()).unwrap_or(u32::MAX);
-            lane.accounts.push(key);
-        }
-        let tracked = Tracked {
-            account: Arc::downgrade(account),
-            lane,
-            place,
-            queued: None,
-            second: account.second_destination().map(|destination| {
-                Box::new(Second { destination: destination.clone(), queued: None, busy: false })
-            }),
-            timer: None,
-        };
-        self.accounts.insert(key, Box::new(tracked));
-        self.look_at(self.clock.now(), key);
-    }
-
-    fn detach(&mut self, key: AccountKey) {
-        let Some(tracked) = self.accounts.remove(&key) else { return };
-        let place = tracked.place as usize;
-        if let Some(lane) = self.lanes.get_mut(tracked.lane)
-            && lane.accounts.get(place) == Some(&key)
-        {
-            lane.accounts.swap_remove(place);
-            if let Some(moved) = lane.accounts.get(place).and_then(|moved| self.accounts.get_mut(moved)) {
-                moved.place = tracked.place;
-            }
-        }
-        match tracked.queued {
-            Some(turn) => self.leave(tracked.lane, turn),
-            None => self.lanes.settle(tracked.lane),
-        }
-        if let Some((lane, turn)) = tracked.second.and_then(|second| second.queued) {
-            self.leave(lane, turn);
-        }
     }
 
     /// Queues the account's attempt if one is due, and sets its timer.
@@ -495,10 +433,8 @@ impl EventLoop {
     }
 
     fn end_second(&mut self, now: Moment, key: AccountKey) {
-        if let Some(tracked) = self.accounts.get_mut(&key) {
-            if let Some(second) = &mut tracked.second {
-                second.busy = false;
-            }
+        if let Some(second) = self.accounts.get_mut(&key).and_then(|tracked| tracked.second.as_mut()) {
+            second.busy = false;
         }
         self.look_at(now, key);
     }
@@ -533,7 +469,7 @@ impl EventLoop {
 
     fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment) {
         let Some(lane) = self.lanes.get(lane) else { return };
-        let keys: Vec<_> = lane.accounts.iter().copied().collect();
+        let keys = lane.accounts.to_vec();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
             // Its own attempt would have read the record.
