@@ -60,8 +60,9 @@ main() {
     cargo bench --locked --no-run --features testing,object-store --benches
   examples
   key_services
-  section "stores, real servers" cargo_tests cargo test --locked --no-fail-fast "${stores[@]}" -- --show-output
-  section "example logstore, real servers" none cargo run --locked "${stores[@]}" --example logstore
+  section "stores, linted and compiled" none linted cargo test --locked --no-run "${stores[@]}" --all-targets
+  section "stores, real servers" cargo_tests linted cargo test --locked --no-fail-fast "${stores[@]}" -- --show-output
+  section "example logstore, real servers" none linted cargo run --locked "${stores[@]}" --example logstore
   engines
   fuzz
   evidence
@@ -78,6 +79,7 @@ format() {
 
 # The feature sets that exist: each of `aws-lc` and `testing`, none, and all. Without `testing` only
 # what needs none of it is checked; the tests are checked with it. Each key service by itself, without the rest.
+# The tests of stores and of engines are linted as they are compiled.
 lints() {
   local warnings=(-- -D warnings) feature
   section "clippy, no features" none cargo clippy --locked --no-default-features --lib --bins --examples "${warnings[@]}"
@@ -90,8 +92,6 @@ lints() {
       cargo clippy --locked --no-default-features --features "$feature" --lib "${warnings[@]}"
   done
   section "clippy, tests of key services" none cargo clippy --locked "${kms[@]}" --all-targets "${warnings[@]}"
-  section "clippy, tests of stores" none cargo clippy --locked "${stores[@]}" --all-targets "${warnings[@]}"
-  section "clippy, engines" none cargo clippy --locked "${engines[@]}" --all-targets "${warnings[@]}"
   section "clippy, evidence" none \
     cargo clippy --locked --manifest-path tests/evidence/Cargo.toml --all-targets "${warnings[@]}"
 }
@@ -132,14 +132,19 @@ key_services() {
 # DataFusion and SlateDB on sealed stores, over the servers of the stores' tests. They wait more than they work.
 engines() {
   local name
-  section "engines, all compiles" none cargo test --locked --no-run "${engines[@]}" --tests --examples
+  section "engines, linted and compiled" none linted cargo test --locked --no-run "${engines[@]}" --all-targets
   for name in $(targets test tests/engines/Cargo.toml); do
-    launch "engine $name" cargo test --locked --no-fail-fast "${engines[@]}" --test "$name"
+    launch "engine $name" linted cargo test --locked --no-fail-fast "${engines[@]}" --test "$name"
   done
   landed cargo_tests
   for name in $(targets example tests/engines/Cargo.toml); do
-    section "example $name, real servers" none cargo run --locked "${engines[@]}" --example "$name"
+    section "example $name, real servers" none linted cargo run --locked "${engines[@]}" --example "$name"
   done
+}
+
+# linted COMMAND...: cargo lints the packages that it compiles for COMMAND, and a warning is an error.
+linted() {
+  RUSTC_WORKSPACE_WRAPPER=$root/tests/linted.sh "$@"
 }
 
 # launch NAME COMMAND...: begins a section that runs beside others.
