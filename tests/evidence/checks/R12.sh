@@ -5,4 +5,5 @@
 source "$(dirname "$0")/../common.sh"
 # A control that hits nothing fails the test.
 cargo_tests --test residue -- --nocapture --test-threads=1
-cargo test --locked --features testing,object-store,object-store-0-13 --test residue -- --nocapture --test-threads=1
+# Debug throughout: the profile of the tests optimises the crates of cryptography.
+cargo test --locked --profile dev --features testing,object-store,object-store-0-13 --test residue -- --nocapture --test-threads=1
