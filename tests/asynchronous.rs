@@ -1,5 +1,5 @@
 //! Providers whose client is asynchronous (contract B1, feature `tokio`): no thread waits for them, in a program
-//! with a runtime of either flavour and in one without.
+//! with a runtime of either flavour and in one without. And two of them asked at the same time (A7).
 #![expect(clippy::unwrap_used, reason = "a test that fails is told by its panic")]
 #![expect(clippy::disallowed_methods, reason = "the ban is for the library; these tests measure")]
 
@@ -15,7 +15,7 @@ use strongroom::testing::conformance::{self, Subject};
 use strongroom::testing::{Answer, Call, ScriptedProvider};
 use strongroom::{
     Aad, Account, AccountId, AccountRecord, AccountSpec, AekCache, BlockId, ErrorKind, Expect,
-    MemoryRecordStore, ObjectId, Retire, RotateTo, Status, UnavailableCause,
+    MemoryRecordStore, ObjectId, Refusal, Retire, RotateTo, Status, UnavailableCause,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -332,6 +332,44 @@ fn b11_a_call_that_hangs_is_dropped_at_its_deadline_and_costs_nothing() {
         seals_and_opens(&account);
         assert!(cache.shutdown(Duration::from_secs(10)), "no worker is left behind");
     });
+}
+
+#[test]
+fn a7_d3_of_two_kms_asked_at_the_same_time_one_refusal_revokes_whatever_the_other_does_and_when() {
+    #[derive(Clone, Copy, Debug)]
+    enum Beside {
+        Silence,
+        SilenceLater,
+        Hangs,
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let soon = Duration::from_millis(200);
+    for beside in [Beside::Silence, Beside::SilenceLater, Beside::Hangs] {
+        for refusing in 0..2 {
+            let both = ["first", "second"].map(Slow::new);
+            let [first, second] = both.clone().map(|slow| -> Arc<dyn KeyProvider> {
+                Arc::new(OnTokio::new(slow, runtime.handle().clone()))
+            });
+            let spec = spec(&first).joint_with(Arc::clone(&second), Kek::latest(KEK));
+            let record = cache(2).create(spec).unwrap().record();
+            let (refuses, other) = (&both[refusing], &both[1 - refusing]);
+            refuses.kms.clear_log();
+            refuses.kms.set_enabled(KEK, false);
+            other.kms.every_call(&Answer::Transient);
+            match beside {
+                Beside::Silence => refuses.takes(soon),
+                Beside::SilenceLater => other.takes(soon),
+                Beside::Hangs => other.hangs(),
+            }
+            let cache = cache(2);
+            let expect = Expect::account(record.account()).kek(first, KEK).joint_kek(second, KEK);
+            let account = cache.attach(record, expect).unwrap();
+            let told = account.wait_ready(Duration::from_secs(10)).unwrap_err();
+            assert_eq!(told.kind(), ErrorKind::Revoked, "{beside:?} {refusing}");
+            assert_eq!(account.status(), Status::Revoked(Refusal::KeyDisabled));
+            assert_eq!(refuses.kms.calls(Call::Unwrap), 1, "with the first attempt: {beside:?} {refusing}");
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use strongroom::{
 use crate::common::{Block, KEK, Meddler, NANO, Store, kind, secs};
 
 mod bounds;
+mod gravest;
 mod lifecycle;
 
 /// Longer than it takes to learn what has changed, from whatever state, at r = 30 s.
