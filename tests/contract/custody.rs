@@ -13,6 +13,7 @@ use strongroom::{
 use crate::common::{Block, KEK, Meddler, NANO, Store, kind, secs};
 
 mod bounds;
+mod double;
 mod gravest;
 mod lifecycle;
 
@@ -71,6 +72,8 @@ struct Two {
     clock: ManualClock,
     first: ScriptedProvider,
     second: ScriptedProvider,
+    /// Of double encryption, a third one: it holds the second AEK.
+    outer: Option<ScriptedProvider>,
     store: Arc<Store>,
     custody: Custody,
     id: AccountId,
@@ -85,7 +88,15 @@ impl Two {
                 .with_authority(Authority::new("scripted", name))
         };
         let (first, second) = (kms("first"), kms("second"));
-        Self { clock, first, second, store: Store::new(), custody, id: AccountId::random() }
+        let store = Store::new();
+        Self { clock, first, second, outer: None, store, custody, id: AccountId::random() }
+    }
+
+    /// The same under double encryption.
+    fn doubled(custody: Custody) -> Self {
+        let two = Self::new(custody);
+        let outer = ScriptedProvider::on_virtual_time().with_clock(&two.clock);
+        Self { outer: Some(outer.with_authority(Authority::new("scripted", "outer"))), ..two }
     }
 
     /// A cache as on another machine, or after a restart.
@@ -95,9 +106,13 @@ impl Two {
 
     fn spec(&self, first: Arc<dyn KeyProvider>, second: Arc<dyn KeyProvider>) -> AccountSpec {
         let spec = AccountSpec::new(self.id, first, Kek::latest(KEK)).store(self.store.clone());
-        match self.custody {
+        let spec = match self.custody {
             Custody::Failover(limit) => spec.failover(second, Kek::latest(KEK), limit),
             Custody::Joint => spec.joint_with(second, Kek::latest(KEK)),
+        };
+        match &self.outer {
+            Some(outer) => spec.double_encryption(Arc::new(outer.clone()), Kek::latest(KEK)),
+            None => spec,
         }
     }
 
@@ -107,10 +122,20 @@ impl Two {
 
     fn expect(&self) -> Expect {
         let expect = Expect::account(self.id).kek(Arc::new(self.first.clone()), KEK);
-        match self.custody {
+        let expect = match self.custody {
             Custody::Failover(_) => expect.failover_kek(Arc::new(self.second.clone()), KEK),
             Custody::Joint => expect.joint_kek(Arc::new(self.second.clone()), KEK),
+        };
+        match &self.outer {
+            Some(outer) => expect.outer_kek(Arc::new(outer.clone()), KEK),
+            None => expect,
         }
+    }
+
+    /// Every KMS that has to answer while all is well.
+    fn needed(&self) -> Vec<&ScriptedProvider> {
+        let second = matches!(self.custody, Custody::Joint).then_some(&self.second);
+        std::iter::once(&self.first).chain(second).chain(&self.outer).collect()
     }
 
     fn attach(&self, cache: &AekCache) -> Account {

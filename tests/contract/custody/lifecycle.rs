@@ -2,8 +2,9 @@
 
 use strongroom::provider::KekVersion;
 use strongroom::{
-    DestroyForGood, Generation, MemoryRecordStore, NothingRefersToIt, OperationKind, OperationTarget,
-    Operations, RecordPolicy, RecordStore, RestoreSpec, Restored, Retention, Retirement, peek,
+    DestroyForGood, Generation, Loaded, MemoryRecordStore, NothingRefersToIt, OperationKind, OperationTarget,
+    Operations, RecordCursor, RecordPolicy, RecordStore, RestoreSpec, Restored, Retention, Retirement,
+    Sequence, peek,
 };
 
 use super::*;
@@ -317,5 +318,131 @@ fn a7_e10_an_older_record_is_put_back_only_where_the_first_kms_unwraps_it() {
         assert!(matches!(cache.restore(spec).unwrap(), Restored::Again(_)));
         cache.run_for(STEP);
         assert_eq!((seen(&account), block.open(&account)), (Some(Seen::Fresh), Ok(())));
+    }
+}
+
+/// In one suite and in the other.
+fn of_two_shares() -> [Two; 2] {
+    [Two::new(Custody::Joint), Two::doubled(Custody::Joint)]
+}
+
+/// Nothing of `ask` comes about while any one KMS of the account is silent or refuses.
+fn needs_every_one(two: &Two, mut ask: impl FnMut() -> Option<ErrorKind>) {
+    for kms in two.needed() {
+        for (says, expected) in [(Says::Silent, ErrorKind::Unavailable), (Says::Refused, ErrorKind::Revoked)]
+        {
+            says.tell(kms);
+            assert_eq!(ask(), Some(expected), "{:?}", kms.authority());
+            Says::Ok.tell(kms);
+        }
+    }
+}
+
+#[test]
+fn a7_e4_a_generation_of_two_shares_is_destroyed_where_both_kms_answer() {
+    for two in of_two_shares() {
+        let cache = two.cache(OutageGrace::None);
+        let account = two.create(&cache);
+        let old = Block::sealed_by(&account);
+        account.rotate_aek().unwrap();
+        cache.run_for(ACTIVE + secs(72));
+        let new = Block::sealed_by(&account);
+        let destroy = || kind(account.destroy_generation(nth(1), NothingRefersToIt::as_the_engine_states()));
+        let (before, kept) = (two.store.bytes(two.id), two.store.kept(two.id));
+        assert!(!kept.is_empty());
+        needs_every_one(&two, destroy);
+        assert_eq!(
+            (two.store.bytes(two.id), two.store.kept(two.id)),
+            (before, kept),
+            "nothing was destroyed"
+        );
+        assert_eq!(destroy(), None);
+        assert!(two.store.kept(two.id).is_empty(), "what was kept has the AEK too");
+        cache.run_for(STEP);
+        let again = two.cache(OutageGrace::None);
+        let anew = two.attach(&again);
+        again.run_for(secs(1));
+        for account in [&account, &anew] {
+            assert_eq!((old.open(account), new.open(account)), (Err(ErrorKind::UnknownGeneration), Ok(())));
+        }
+        // Each of them still revokes.
+        for kms in two.needed() {
+            Says::Refused.tell(kms);
+            cache.run_for(STEP);
+            assert_eq!(new.open(&account), Err(ErrorKind::Revoked));
+            Says::Ok.tell(kms);
+            cache.run_for(STEP);
+            assert_eq!(new.open(&account), Ok(()));
+        }
+    }
+}
+
+fn stored(store: &MemoryRecordStore, id: AccountId) -> Option<AccountRecord> {
+    match store.load(id, None).unwrap() {
+        Loaded::Found { bytes, .. } => Some(AccountRecord::parse(&bytes).unwrap()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a7_e10_a_record_of_two_shares_is_mirrored_and_put_back_where_both_kms_unwrap_it() {
+    for two in of_two_shares() {
+        let cache = two.cache(OutageGrace::None);
+        let stores: [_; 3] = std::array::from_fn(|_| Arc::new(MemoryRecordStore::new()));
+        let [live, copy, lost] = &stores;
+        let spec = two.spec(Arc::new(two.first.clone()), Arc::new(two.second.clone()));
+        let account = cache.create(spec.store(live.clone())).unwrap();
+        let mut blocks = vec![Block::sealed_by(&account)];
+        let mut cursor = RecordCursor::new();
+        let mut mirror = || {
+            let report =
+                cache.mirror(live.as_ref(), copy.clone(), &mut cursor, &|_| Some(two.expect()), 1000);
+            let report = report.unwrap();
+            let failed = report.failures.first().map(|(_, error)| error.kind());
+            assert_eq!(report.copied, u64::from(failed.is_none()));
+            failed
+        };
+        let first = account.record();
+        assert_eq!(mirror(), None);
+        // A new version of the second KEK, a new AEK: each record follows the one before.
+        two.second.add_version(KEK);
+        account.rotate_second_kek(RotateTo::Latest).unwrap();
+        let rewrapped = account.record();
+        account.rotate_aek().unwrap();
+        cache.run_for(ACTIVE);
+        blocks.push(Block::sealed_by(&account));
+        needs_every_one(&two, &mut mirror);
+        assert_eq!(stored(copy, two.id).as_ref(), Some(&first), "nothing was copied");
+        assert_eq!(mirror(), None);
+        let newest = account.record();
+        assert_eq!(stored(copy, two.id).as_ref(), Some(&newest));
+
+        // All is lost but the copy.
+        drop(account);
+        cache.drive();
+        let spec = |record: &AccountRecord| RestoreSpec::new(lost.clone(), record.clone(), two.expect());
+        let restore = |record: &AccountRecord| cache.restore(spec(record));
+        needs_every_one(&two, || kind(restore(&newest)));
+        assert_eq!(stored(lost, two.id), None, "nothing was put back");
+        assert_eq!(restore(&rewrapped).unwrap(), Restored::AsItWas);
+        assert_eq!(restore(&newest).unwrap(), Restored::AsItWas);
+        assert_eq!(restore(&newest).unwrap(), Restored::Unchanged);
+        let again = two.cache(OutageGrace::None);
+        let attached = again.attach_stored(lost.clone(), two.expect()).unwrap();
+        again.run_for(secs(1));
+        assert!(opens(&attached, &blocks));
+        // An older one at an explicit word only. It has not the AEK of the newer one, so who restores says what that one's sequence is.
+        assert_eq!(kind(restore(&rewrapped)), Some(ErrorKind::Untrusted));
+        let noted = two.expect().least_sequence(newest.sequence());
+        let spec = RestoreSpec::new(lost.clone(), rewrapped, noted).accept_an_older_record();
+        needs_every_one(&two, || kind(cache.restore(spec.clone())));
+        let next = Sequence::new(newest.sequence().number() + 1).unwrap();
+        assert_eq!(cache.restore(spec).unwrap(), Restored::Again(next));
+        drop(attached);
+        again.drive();
+        let anew = again.attach_stored(lost.clone(), two.expect()).unwrap();
+        again.run_for(secs(1));
+        assert_eq!(blocks[0].open(&anew), Ok(()));
+        assert_eq!(blocks[1].open(&anew), Err(ErrorKind::UnknownGeneration), "it went with the newer record");
     }
 }
