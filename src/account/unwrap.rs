@@ -198,8 +198,8 @@ impl<'a> Gathered<'a> {
 
 /// The keys of the generations before the newest, which the record carries sealed under it.
 ///
-/// Each has to be the AEK that the record names, and the first of them has to have vouched for the newest: so whoever made the newest
-/// one, and the record with it, held the AEK of each of the others (contract A8).
+/// Each has to be the AEK that the record names, of as many shares as its custody has, and the first of them has to have vouched for the
+/// newest: so whoever made the newest one, and the record with it, held the AEK of each of the others (contract A8).
 ///
 /// # Errors
 /// [`ErrorKind::Untrusted`] for a record that does not keep to that; [`ErrorKind::Limit`] and [`ErrorKind::Io`] for want of memory.
@@ -215,6 +215,9 @@ pub(crate) fn older_keys(
     for OlderGeneration { entry, sealed } in &record.older().list {
         let secrets = newest.open_older(entry.number, sealed).map_err(wrong)?;
         let secrets = secrets.secrets().map_err(wrong)?;
+        if secrets.inner.len() != record.custody().aek_len() {
+            return Err(wrong(Error::corrupt()));
+        }
         let keys = GenerationKeys::new(record.account(), entry.number, secrets, settings.memory_lock)?
             .with_engine(settings.engine);
         if !entry.is_of(keys.prks()) {

@@ -38,7 +38,7 @@ impl OlderSecrets {
                 (inner, Some(outer))
             }
         };
-        // One secret, or two shares of it. Which of them shows when it is compared with what the record names.
+        // One secret, or two shares of it: which of them, the custody of the record tells.
         match inner.len() {
             32 | 64 => Ok(Secrets { inner, outer }),
             _ => Err(Error::corrupt()),

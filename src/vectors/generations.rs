@@ -75,6 +75,15 @@ impl Chain {
         self.newest.clone()
     }
 
+    /// Its oldest generation of two shares where the others are of one, or of one where they are of two.
+    pub(super) fn with_an_odd_one(mut self) -> Self {
+        let oldest = self.older.last_mut().expect("has older ones");
+        let (suite, number) = (oldest.0.suite(), oldest.0.generation);
+        let odd = if oldest.0.second_share.is_some() { of_generation } else { of_two_shares }(suite, number);
+        *oldest = (odd.clone(), odd);
+        self
+    }
+
     /// What stands after the newest generation and its custody.
     pub(super) fn tail(&self) -> Vec<u8> {
         let mut tail = u16::try_from(self.older.len()).unwrap().to_be_bytes().to_vec();
@@ -201,6 +210,7 @@ fn untrusted(file: &mut File, suite: Suite) {
     let mut swapped = chain.clone();
     swapped.older[0].1 = Owner { generation: 3, ..other };
     refuse("another AEK under the name".to_owned(), &swapped.tail());
+    refuse("an AEK of two shares".to_owned(), &chain.clone().with_an_odd_one().tail());
     let by_another = Chain { linked_by: chain.older[1].0.clone(), ..chain.clone() };
     refuse("link by another generation".to_owned(), &by_another.tail());
     let by_the_newest = Chain { linked_by: chain.newest.clone(), ..chain.clone() };

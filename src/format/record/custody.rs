@@ -132,6 +132,14 @@ impl Custody {
         }
     }
 
+    /// The AEK of each generation, in bytes: one secret, or both shares.
+    pub(crate) const fn aek_len(&self) -> usize {
+        match self {
+            Self::Single(_) | Self::Failover { .. } => 32,
+            Self::Joint { .. } => 2 * 32,
+        }
+    }
+
     pub(crate) const fn first(&self) -> &Slot {
         match self {
             Self::Single(slot) | Self::Failover { first: slot, .. } | Self::Joint { first: slot, .. } => slot,

@@ -223,18 +223,14 @@ impl Maker<'_> {
                 self.accept(&format!("second share {byte:02x}.."), &Said { owner, ..said.clone() });
             }
         }
-        if said.owner.second_share.is_none() {
-            for numbers in [&[2, 1][..], &[9, 7, 3]] {
-                self.older(said, numbers);
-            }
+        for numbers in [&[2, 1][..], &[9, 7, 3]] {
+            self.older(said, numbers);
         }
     }
 
     /// With older generations: those of the same custody.
     fn older(&mut self, said: &Said, numbers: &[u32]) {
-        let chain =
-            generations::Chain::held_by(said.owner.suite(), numbers, said.owner.second_share.is_some());
-        let said = Said { owner: chain.newest(), born: NEWEST_AT, active: NEWEST_AT + 131, ..said.clone() };
+        let (chain, said) = with_chain(said, numbers);
         let fields = said.content_with(&chain.tail());
         self.accept_with(&format!("{} generations", numbers.len()), &said, fields, &chain.fields());
     }
@@ -320,6 +316,9 @@ impl Maker<'_> {
         let exchanged = exchanged(&full);
         let forged = [&joined(&with_bar(&full, exchanged.content()))[..], mac].concat();
         self.refuse("its KEKs exchanged", &full, &forged, ErrorKind::Untrusted);
+        let (chain, several) = with_chain(&full, &[9, 7, 3]);
+        let odd = several.sealed_as(several.content_with(&chain.with_an_odd_one().tail()));
+        self.refuse("an older AEK of another custody", &several, &odd, ErrorKind::Untrusted);
         let alone = Said { second: None, ..full.clone() };
         let forged = [&joined(&alone.content())[..], mac].concat();
         self.refuse("without its second KEK", &full, &forged, ErrorKind::Untrusted);
@@ -375,6 +374,13 @@ impl Maker<'_> {
     }
 }
 
+/// A record with older generations, of its own custody all of them.
+fn with_chain(said: &Said, numbers: &[u32]) -> (generations::Chain, Said) {
+    let chain = generations::Chain::held_by(said.owner.suite(), numbers, said.owner.second_share.is_some());
+    let owner = chain.newest();
+    (chain, Said { owner, born: NEWEST_AT, active: NEWEST_AT + 131, ..said.clone() })
+}
+
 fn custody_at(fields: &Fields) -> usize {
     fields.iter().position(|(name, _)| *name == "custody").expect("is a field")
 }
@@ -401,8 +407,8 @@ fn exchanged(said: &Said) -> Said {
 const TERMS: [&str; 4] = ["limit of the second", "confirmed", "barred", "bar"];
 
 pub(in crate::vectors) fn check(world: &mut World, vector: &Value) -> Outcome {
-    super::check(world, vector)?;
     generations::check(world, vector)?;
+    super::check(world, vector)?;
     let record = AccountRecord::parse(&unhex(vector, "sealed")).map_err(kind)?;
     let fields = &vector["fields"];
     let second = record.custody().second().expect("two KEKs hold it");
