@@ -42,6 +42,9 @@ impl AekCache {
     /// same sequence. Nothing is deleted: a purge of the first store is a failure of kind [`ErrorKind::Deleted`] here, because a tombstone proves
     /// nothing, and whoever can write to the first store must not be able to destroy the second. [Shred](Self::shred) it there too.
     ///
+    /// While the first KEK of a failover refuses, the record that says so is copied without an unwrap, where it follows the one in the second
+    /// store: it is authentic by that one, and takes rights away only.
+    ///
     /// ```
     /// # use std::sync::Arc;
     /// use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
@@ -109,9 +112,24 @@ impl AekCache {
         let expect = expected(expect, account)?;
         // What is gone from the first store stays in the second one: that is what it is for.
         let Some((record, _tag)) = load(from, account)? else { return Ok(false) };
-        let to = Arc::clone(to);
-        self.begin_with_record(record, &expect, move |unwrapped| copy(to.as_ref(), unwrapped)).wait()
+        let (source, target) = (record.clone(), Arc::clone(to));
+        let copied =
+            self.begin_with_record(record, &expect, move |unwrapped| copy(target.as_ref(), unwrapped)).wait();
+        match copied {
+            Err(error) if error.kind() == ErrorKind::Revoked && bar(to.as_ref(), &source)? => Ok(true),
+            copied => copied,
+        }
     }
+}
+
+/// The KMS has refused: where `source` is the record that says so, and no more, of the one that `to` has, puts it there. It takes no key,
+/// and whoever goes by the copy alone would have the second KEK stand in after the refusal (contract A7).
+fn bar(to: &dyn RecordStore, source: &AccountRecord) -> Result<bool, Error> {
+    let Ok(Some((target, tag))) = load(to, source.account()) else { return Ok(false) };
+    if target.barred().as_ref() != Some(source) {
+        return Ok(false);
+    }
+    to.compare_and_swap(source.account(), Some(&tag), &source.to_bytes()).map(|_| true)
 }
 
 fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {

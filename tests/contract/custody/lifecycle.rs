@@ -446,3 +446,53 @@ fn a7_e10_a_record_of_two_shares_is_mirrored_and_put_back_where_both_kms_unwrap_
         assert_eq!(blocks[1].open(&anew), Err(ErrorKind::UnknownGeneration), "it went with the newer record");
     }
 }
+
+#[test]
+fn a7_e10_a_recorded_refusal_is_mirrored_though_nobody_unwraps_it() {
+    let two = Two::new(FAILOVER);
+    let cache = two.cache(OutageGrace::None);
+    let (live, copy) = (Arc::new(MemoryRecordStore::new()), Arc::new(MemoryRecordStore::new()));
+    let spec = two.spec(Arc::new(two.first.clone()), Arc::new(two.second.clone()));
+    let account = cache.create(spec.store(live.clone())).unwrap();
+    let block = Block::sealed_by(&account);
+    let mirror = || {
+        let expect = |_| Some(two.expect());
+        let report =
+            cache.mirror(live.as_ref(), copy.clone(), &mut RecordCursor::new(), &expect, 1000).unwrap();
+        (report.copied, report.failures.first().map(|(_, error)| error.kind()))
+    };
+    let plant = |bytes: &[u8]| {
+        let Loaded::Found { tag, .. } = live.load(two.id, None).unwrap() else { panic!("a record") };
+        live.compare_and_swap(two.id, Some(&tag), bytes).unwrap();
+    };
+    assert_eq!(mirror(), (1, None));
+    let open = stored(&copy, two.id).unwrap();
+    Says::Refused.tell(&two.first);
+    cache.run_for(STEP);
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    let barred = stored(&live, two.id).unwrap();
+    // Anybody else's word for it is not taken, nor any other record.
+    let mut forged = barred.to_bytes();
+    *forged.last_mut().unwrap() ^= 1;
+    plant(&forged);
+    assert_eq!(mirror(), (0, Some(ErrorKind::Revoked)));
+    plant(&barred.to_bytes());
+    Says::Silent.tell(&two.first);
+    assert_eq!(mirror(), (0, Some(ErrorKind::Unavailable)));
+    assert_eq!(stored(&copy, two.id), Some(open));
+    Says::Refused.tell(&two.first);
+    assert_eq!(mirror(), (1, None));
+    assert_eq!(stored(&copy, two.id), Some(barred));
+    // All is lost but the copy, and the first one is not heard any more.
+    Says::Silent.tell(&two.first);
+    let elsewhere = two.cache(OutageGrace::None);
+    let late = elsewhere.attach_stored(copy.clone(), two.expect()).unwrap();
+    elsewhere.run_for(STEP);
+    assert!(block.open(&late).is_err(), "{:?}", late.status());
+    // It unwraps again, and what it says is mirrored as ever.
+    Says::Ok.tell(&two.first);
+    cache.run_for(STEP);
+    assert_eq!(mirror(), (1, None));
+    elsewhere.run_for(STEP);
+    assert_eq!(block.open(&late), Ok(()));
+}
