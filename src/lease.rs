@@ -98,23 +98,6 @@ impl Lease {
         }
     }
 
-    /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
-    pub(crate) fn following(self, past: Past) -> Self {
-        let Past { epoch, last_begun, tokens, flaps, barred } = past;
-        let second = Second { barred, ..self.second };
-        Self { epoch, last_begun, tokens, flaps, second, ..self }
-    }
-
-    /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
-    pub(crate) fn past(&self) -> Option<Past> {
-        let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
-        let Self { last_begun, tokens, flaps, .. } = *self;
-        // The next one begins when the account is dropped, and closes for good.
-        let epoch = self.epoch.next().next();
-        let barred = self.second.barred;
-        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps, barred })
-    }
-
     /// Takes in an event.
     pub(crate) fn on(&mut self, now: Moment, event: Event) -> Effects {
         // What time alone has decided comes first: no answer may find a lease alive that had ended.

@@ -1,9 +1,9 @@
-//! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `clock`,
+//! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `lease`, `clock`,
 //! `id`.
 
 use std::time::Duration;
 
-use super::{MAX_REFRESH, MIN_SPACING};
+use super::{Lease, MAX_REFRESH, MIN_SPACING, Phase, Second};
 use crate::clock::Moment;
 use crate::id::Epoch;
 
@@ -17,6 +17,25 @@ pub(crate) struct Past {
     pub(super) flaps: Flaps,
     /// The first provider of a failover custody has refused.
     pub(super) barred: bool,
+}
+
+impl Lease {
+    /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
+    pub(crate) fn following(self, past: Past) -> Self {
+        let Past { epoch, last_begun, tokens, flaps, barred } = past;
+        let second = Second { barred, ..self.second };
+        Self { epoch, last_begun, tokens, flaps, second, ..self }
+    }
+
+    /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
+    pub(crate) fn past(&self) -> Option<Past> {
+        let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
+        let Self { last_begun, tokens, flaps, .. } = *self;
+        // The next one begins when the account is dropped, and closes for good.
+        let epoch = self.epoch.next().next();
+        let barred = self.second.barred;
+        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps, barred })
+    }
 }
 
 /// A small token bucket for what people ask for: three at once, one more each 6 s.
