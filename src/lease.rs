@@ -246,7 +246,7 @@ impl Lease {
             match answer {
                 Answer::Refused(_) | Answer::RefusedPending(_) => self.ask_soon(now),
                 Answer::Verified { .. } if unavailable => self.ask_soon(now),
-                Answer::Verified { .. } | Answer::Transient | Answer::Integrity => {}
+                Answer::Verified { .. } | Answer::Transient | Answer::NotAsked | Answer::Integrity => {}
             }
             return Effects::default();
         };
@@ -260,7 +260,11 @@ impl Lease {
         }
         match answer {
             Answer::Verified { started, max_grace } => self.on_verified(now, attempt, started, max_grace),
-            Answer::Transient => self.on_silence(now, attempt.begun, attempt.due),
+            Answer::Transient => {
+                self.first_is_silent(now, attempt.begun);
+                self.on_silence(now, attempt.begun, attempt.due)
+            }
+            Answer::NotAsked => self.on_silence(now, attempt.begun, attempt.due),
             Answer::Integrity => self.on_integrity(now, attempt),
             Answer::Refused(refusal) | Answer::RefusedPending(refusal) => self.on_refused(now, refusal),
         }
@@ -314,9 +318,7 @@ impl Lease {
     }
 
     fn on_silence(&mut self, now: Moment, begun: Moment, was_due: bool) -> Effects {
-        self.first_is_silent(now);
-        // C5: an attempt that took much longer than its deadline was cut short by our own sleep.
-        let begun_lately = now.age_since(begun) < self.policy.call_deadline() + MIN_SPACING;
+        let begun_lately = self.begun_lately(now, begun);
         match &mut self.phase {
             Phase::Held(held) => {
                 if was_due && begun_lately {
@@ -351,13 +353,16 @@ impl Lease {
         if self.attempt.is_some() || !begun.reached(self.due) {
             return Effects::default();
         }
+        self.first_is_silent(now, begun);
         match self.phase {
             Phase::Held(_) => self.on_silence(now, begun, true),
-            _ => {
-                self.first_is_silent(now);
-                Effects::default()
-            }
+            _ => Effects::default(),
         }
+    }
+
+    /// C5: an attempt that took much longer than its deadline was cut short by our own sleep.
+    fn begun_lately(&self, now: Moment, begun: Moment) -> bool {
+        now.age_since(begun) < self.policy.call_deadline() + MIN_SPACING
     }
 
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {

@@ -388,15 +388,14 @@ impl AccountInner {
                 let answer = Answer::Verified { started: adopt.started, max_grace: Some(adopt.grace) };
                 (Event::Answered(attempt, answer), Some(*adopt))
             }
-            Refreshed::Silent(_) | Refreshed::NoRecord(_) => {
-                (Event::Answered(attempt, Answer::Transient), None)
-            }
+            Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
+            Refreshed::NoRecord(_) => (Event::Answered(attempt, Answer::NotAsked), None),
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
             Refreshed::Deleted(known) => match control.known.yield_to(known) {
                 true => (Event::Delete, None),
                 // Recovered since by a newer record. Nothing was learned; the next attempt reads that one.
-                false => (Event::Answered(attempt, Answer::Transient), None),
+                false => (Event::Answered(attempt, Answer::NotAsked), None),
             },
             // Purged: there is no record to go by any more.
             Refreshed::Purged => (Event::Delete, None),

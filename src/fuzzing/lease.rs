@@ -247,7 +247,8 @@ impl World {
             [None, Some(Duration::ZERO), Some(Duration::from_secs(600))][usize::from(what / 8) % 3];
         let answer = match what % 8 {
             0..=2 => Answer::Verified { started: begun.started, max_grace },
-            3 | 4 => Answer::Transient,
+            3 => Answer::Transient,
+            4 => Answer::NotAsked,
             5 => Answer::Integrity,
             6 => Answer::RefusedPending(Refusal::KeyDisabled),
             _ => Answer::Refused(Refusal::KeyGone),
@@ -367,7 +368,7 @@ impl World {
         let in_grace = !within(valid_until, fresh_until);
         keys.silence |= in_grace;
         let earned_by = match event {
-            Event::Answered(id, Answer::Transient) => {
+            Event::Answered(id, Answer::Transient | Answer::NotAsked) => {
                 let begun = self.begun.iter().find(|begun| begun.id == id);
                 Some(begun.expect("no answer without an attempt").begun)
             }
@@ -380,7 +381,7 @@ impl World {
             assert!(took < self.policy.call_deadline() + MIN_SPACING, "c5: our own sleep earned grace");
         }
         match event {
-            Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { .. } => {}
+            Event::Answered(_, Answer::Transient | Answer::NotAsked) | Event::AuthoritySilent { .. } => {}
             Event::Answered(_, Answer::Integrity) => {
                 assert!(
                     within(valid_until, fresh_until),

@@ -58,7 +58,11 @@ pub(crate) enum Answer {
         started: Moment,
         max_grace: Option<Duration>,
     },
+    /// The KMS did not answer.
     Transient,
+    /// The KMS was not asked, or what it said came to nothing: no record could be read or confirmed. To the lease it is silence;
+    /// of the KMS it says nothing, so that it brings in no second one.
+    NotAsked,
     Integrity,
     /// The KMS refused, but the newest record has not been compared yet: close, and wait for the
     /// rest of the answer (contract D12).

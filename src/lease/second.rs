@@ -74,10 +74,10 @@ impl Lease {
         self.second.due = None;
     }
 
-    /// What the second provider of a failover custody is for.
-    pub(super) fn first_is_silent(&mut self, now: Moment) {
+    /// What the second provider of a failover custody is for. Silence that may be our own sleep brings it in no more than it earns grace.
+    pub(super) fn first_is_silent(&mut self, now: Moment, begun: Moment) {
         let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
-        if open && self.second.exists && !self.second.barred {
+        if open && self.second.exists && !self.second.barred && self.begun_lately(now, begun) {
             self.second.due = self.second.due.or(Some(now));
         }
     }

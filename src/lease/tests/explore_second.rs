@@ -42,11 +42,12 @@ enum Move {
     WallForward(Duration),
 }
 
-const ALPHABET: [Move; 22] = [
+const ALPHABET: [Move; 23] = [
     Move::ToWake,
     Move::Begin,
     Move::Succeed,
     Move::Answer(Answer::Transient),
+    Move::Answer(Answer::NotAsked),
     Move::Answer(Answer::Integrity),
     Move::Answer(Answer::RefusedPending(REFUSED)),
     Move::Answer(Answer::Refused(REFUSED)),
@@ -259,10 +260,15 @@ impl Two {
         let ended = self.watch.keys.is_some_and(|keys| !keys.lives(self.now));
         let current = match event {
             Event::Answered(id, answer) if !ended => {
-                self.first.filter(|(first, _)| *first == id).map(|_| answer)
+                self.first.filter(|(first, _)| *first == id).map(|(_, begun)| (answer, begun))
             }
             _ => None,
         };
+        let current = current.map(|(answer, begun)| {
+            // What outlived its deadline by far was held up by us: of the first one it says nothing.
+            let held_up = self.now.age_since(begun) >= POLICY.call_deadline() + MIN_SPACING;
+            if answer == Answer::Transient && held_up { Answer::NotAsked } else { answer }
+        });
         let effects = self.lease.on(self.now, event);
         self.watch.see(self.now, event, current, effects)?;
         match self.first {

@@ -46,6 +46,7 @@ fn moves() -> impl Strategy<Value = Move> {
         20 => Just(Move::Begin),
         8 => max_grace.prop_map(Move::Succeed),
         8 => Just(Move::Answer(Answer::Transient)),
+        2 => Just(Move::Answer(Answer::NotAsked)),
         1 => Just(Move::Answer(Answer::Integrity)),
         1 => refusal().prop_map(|refusal| Move::Answer(Answer::Refused(refusal))),
         1 => refusal().prop_map(|refusal| Move::Answer(Answer::RefusedPending(refusal))),

@@ -95,6 +95,33 @@ fn a7_the_second_is_asked_in_silence_only() {
 }
 
 #[test]
+fn a7_what_is_no_silence_of_the_first_does_not_bring_the_second_in() {
+    let mut pair = Pair::fresh();
+    pair.first(|_| Answer::NotAsked);
+    assert_eq!(pair.lease.second_at(), None);
+    let Phase::Held(held) = pair.lease.phase else { panic!("held") };
+    assert!(held.silent_at.is_some(), "the usual grace is earned all the same");
+    // Cut short by our own sleep, of this account or of a neighbour.
+    let asleep = DEFAULT.call_deadline() + MIN_SPACING;
+    for mut pair in [Pair::cold(), Pair::fresh()] {
+        pair.first(|_| Answer::NotAsked);
+        while !pair.lease.wants_attempt(pair.now) {
+            pair.pass(SECOND);
+        }
+        let begun = pair.now;
+        pair.pass(asleep);
+        pair.lease.on(pair.now, Event::AuthoritySilent { begun });
+        assert_eq!(pair.lease.second_at(), None);
+        let id = pair.lease.begin(pair.now);
+        pair.pass(asleep);
+        pair.lease.on(pair.now, Event::Answered(id, Answer::Transient));
+        assert_eq!(pair.lease.second_at(), None);
+        pair.silence();
+        assert!(pair.lease.wants_second(pair.now));
+    }
+}
+
+#[test]
 fn a7_a_neighbours_silence_is_enough_also_without_a_key() {
     for mut pair in [Pair::cold(), Pair::fresh()] {
         while !pair.lease.wants_attempt(pair.now) {

@@ -252,8 +252,7 @@ impl Watch {
         let earliest = self.earliest_refresh();
         if let Some(keys) = &mut self.keys {
             keys.tainted |= answer == Some(Answer::Integrity);
-            keys.silent |=
-                matches!(event, Event::AuthoritySilent { .. }) || answer == Some(Answer::Transient);
+            keys.silent |= matches!(event, Event::AuthoritySilent { .. }) || answer.is_some_and(is_silence);
             // Once the refresh was due it stays so, though the wall clock that ran ahead is set back.
             let early = now.age_since(keys.since) < earliest;
             keys.quiet &= early && matches!(event, Event::Wake);
@@ -279,7 +278,9 @@ impl Watch {
     /// Whether the event is a silence that earns grace (C5).
     fn earns(&self, now: Moment, event: Event, flight: Option<Flight>) -> Due {
         let (begun, due) = match (self.keys, event, flight) {
-            (Some(_), Event::Answered(_, Answer::Transient), Some(flight)) => (flight.begun, flight.due),
+            (Some(_), Event::Answered(_, answer), Some(flight)) if is_silence(answer) => {
+                (flight.begun, flight.due)
+            }
             (Some(_), Event::AuthoritySilent { begun }, _) if self.flight.is_none() => {
                 (begun, self.due(begun))
             }
@@ -479,6 +480,11 @@ impl Watch {
         let most = if held.tainted { self.policy.fresh_for() } else { self.usable_for(held) };
         now.age_since(held.since) >= most
     }
+}
+
+/// To a lease it is all one whether its KMS was asked in vain, or not at all.
+const fn is_silence(answer: Answer) -> bool {
+    matches!(answer, Answer::Transient | Answer::NotAsked)
 }
 
 impl Keys {
