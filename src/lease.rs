@@ -367,6 +367,8 @@ impl Lease {
 
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
+        // It has answered, so it is not silent.
+        self.second.due = None;
         match &mut self.phase {
             Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;

@@ -402,8 +402,8 @@ impl Watch {
         if current == Some(Answer::Transient) && !self.locked && !self.deleted {
             self.silence = Silence::Yes;
         }
-        // Nobody stands in before the first one was found silent after that.
-        if self.barred || self.locked || self.deleted {
+        // Nobody stands in before the first one was found silent after that. What cannot be right is an answer too.
+        if self.barred || self.locked || self.deleted || current == Some(Answer::Integrity) {
             self.silence = Silence::No;
         }
         if let Some(keys) = self.keys.as_mut().filter(|_| current == Some(Answer::Integrity)) {

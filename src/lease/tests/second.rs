@@ -334,6 +334,32 @@ fn a7_an_answer_of_the_first_that_cannot_be_right_ends_a_stand_in() {
 }
 
 #[test]
+fn a7_the_second_does_not_stand_in_for_an_answer_that_cannot_be_right() {
+    for cold in [true, false] {
+        let mut pair = if cold { Pair::cold() } else { Pair::fresh() };
+        pair.silence();
+        let (epoch, started) = (pair.lease.begin_second(pair.now), pair.now);
+        pair.first(|_| Answer::Integrity);
+        assert_eq!(pair.lease.second_at(), None);
+        for epoch in [epoch, pair.lease.epoch()] {
+            assert_eq!(pair.stood_in(epoch, started), Effects::default());
+        }
+        let far = pair.now.plus(DEFAULT.usable_for());
+        while !pair.now.reached(far) {
+            if pair.lease.wants_attempt(pair.now) {
+                pair.first(|_| Answer::Integrity);
+            }
+            pair.pass(SECOND);
+            assert_eq!(pair.lease.second_at(), None);
+        }
+        assert_eq!(pair.lease.phase, Phase::Unavailable);
+        // Silent again, it may be stood in for again.
+        pair.silence();
+        assert!(pair.lease.wants_second(pair.now));
+    }
+}
+
+#[test]
 fn a7_the_bar_outlives_an_account_that_is_dropped_and_attached_again() {
     let mut pair = Pair::standing_in();
     pair.first(|_| Answer::Refused(REFUSED));
