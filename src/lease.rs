@@ -114,6 +114,7 @@ impl Lease {
                 self.on_stood_in(now, epoch, started, confirmed.plus(limit), limit, max_grace)
             }
             Event::SecondRefused { epoch, refusal } => self.on_second_refused(now, epoch, refusal),
+            Event::SecondRefusedPending { epoch } => self.on_second_pending(epoch),
             Event::Lock => self.on_lock(),
             Event::Unlock => self.on_unlock(now),
             Event::Delete => self.on_delete(),

@@ -26,7 +26,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::expect::Expect;
 use crate::format::record::{AccountRecord, Held, Sequence};
-use crate::id::{AccountId, Epoch, Generation};
+use crate::id::{AccountId, Generation};
 use crate::keeper::{Destination, KeeperHandle, Message};
 use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, Past, Publish};
 use crate::provider::KeyProvider;
@@ -311,10 +311,6 @@ impl AccountInner {
         let wants_second = control.lease.wants_second(now);
         let wake_at = control.lease.wake_besides(wants_attempt, wants_second);
         Schedule { wants_attempt, wants_second, wake_at }
-    }
-
-    pub(crate) fn epoch_of_lease(&self) -> Epoch {
-        self.lock_control().lease.epoch()
     }
 
     /// Begins the attempt that is due, if one still is.

@@ -121,6 +121,23 @@ impl AccountInner {
         ended.tell();
     }
 
+    /// The second provider has refused in a call begun in `epoch`, and the newest record is being compared. The epoch of what the call then
+    /// brings: it unwraps after the refusal, so it counts in the epoch that the refusal began; but not where another closing came first.
+    pub(crate) fn take_second_pending(&self, now: Moment, epoch: Epoch) -> Epoch {
+        let mut control = self.lock_control();
+        // Whether it is heard is decided by what time has left.
+        let expired = control.lease.on(now, Event::Wake);
+        self.apply(&mut control, expired, None);
+        let heard = control.lease.hears_second(epoch);
+        let effects = control.lease.on(now, Event::SecondRefusedPending { epoch });
+        self.apply(&mut control, effects, None);
+        let counts = if heard { control.lease.epoch() } else { epoch };
+        let ended = self.settle(&mut control, None);
+        drop(control);
+        ended.tell();
+        counts
+    }
+
     /// Asks the second provider. Like [`Self::refresh`], with as few calls.
     pub(crate) async fn stand_in(&self, clock: &Clock, pending: &(dyn Fn(Refusal) + Sync)) -> Refreshed {
         self.try_stand_in(clock, pending).await.unwrap_or_else(|failed| failed)

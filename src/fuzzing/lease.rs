@@ -169,6 +169,10 @@ impl World {
                 self.on(Event::SecondRefused { epoch, refusal: Refusal::KeyGone });
                 assert!(!counts || self.keys.is_none(), "a7: a refusal by the second one closes too");
             }
+            1 => {
+                self.on(Event::SecondRefusedPending { epoch });
+                assert!(!counts || self.keys.is_none(), "d12: reads are closed while it is compared");
+            }
             _ => self.on(Event::StoodIn { epoch, started, confirmed: beginning(), limit: LIMIT, max_grace }),
         }
     }

@@ -314,8 +314,10 @@ impl EventLoop {
                     };
                     Ended::Refresh(*account, *attempt, refreshed)
                 }
-                // What it refused was heard then.
-                CallKind::Second { account, .. } => Ended::Second(*account),
+                CallKind::Second { account, epoch, refused } => {
+                    let epoch = *epoch;
+                    Ended::Second(*account, refused.map(|refusal| Event::SecondRefused { epoch, refusal }))
+                }
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
             Counters::add(&self.counters.late);
@@ -332,7 +334,12 @@ impl EventLoop {
                         self.share_silence(now, lane, begun);
                     }
                 }
-                Ended::Second(account) => self.end_second(now, account),
+                Ended::Second(key, refused) => {
+                    if let Some((account, refused)) = self.account(key).zip(refused) {
+                        account.feed(now, refused);
+                    }
+                    self.end_second(now, key);
+                }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
                 Ended::Control(None) => {}
             }
@@ -357,20 +364,17 @@ impl EventLoop {
         let deadline = now.plus(self.call_deadline);
         let Some(call) = self.calls.get_mut(&id) else { return };
         if let CallKind::Second { account, epoch, refused } = &mut call.kind {
+            let (key, begun_in) = (*account, *epoch);
+            if call.abandoned {
+                // Nobody waits for the comparison.
+                return self.feed(now, key, Event::SecondRefused { epoch: begun_in, refusal });
+            }
             *refused = Some(refusal);
-            let (key, epoch) = (*account, *epoch);
-            if !call.abandoned {
-                call.deadline = deadline;
+            call.deadline = deadline;
+            if let Some(account) = self.accounts.get(&key).and_then(|tracked| tracked.account.upgrade()) {
+                *epoch = account.take_second_pending(now, begun_in);
             }
-            self.feed(now, key, Event::SecondRefused { epoch, refusal });
-            // What it unwraps by a newer record, it unwraps after the refusal.
-            let closed = self.account(key).map(|account| account.epoch_of_lease());
-            if let (Some(Call { kind: CallKind::Second { epoch, .. }, .. }), Some(closed)) =
-                (self.calls.get_mut(&id), closed)
-            {
-                *epoch = closed;
-            }
-            return;
+            return self.look_at(now, key);
         }
         let CallKind::Refresh { account, attempt, refused } = &mut call.kind else { return };
         *refused = Some(refusal);
@@ -383,8 +387,8 @@ impl EventLoop {
 
     fn on_refreshed(&mut self, now: Moment, id: CallId, refreshed: Refreshed) {
         let Some(call) = self.calls.remove(&id) else { return };
-        if let CallKind::Second { account, epoch, .. } = call.kind {
-            return self.on_second(now, &call, account, epoch, refreshed);
+        if let CallKind::Second { account, epoch, refused } = call.kind {
+            return self.on_second(now, &call, (account, epoch), refused, refreshed);
         }
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
@@ -414,13 +418,27 @@ impl EventLoop {
         }
     }
 
-    fn on_second(&mut self, now: Moment, call: &Call, key: AccountKey, epoch: Epoch, refreshed: Refreshed) {
+    fn on_second(
+        &mut self,
+        now: Moment,
+        call: &Call,
+        (key, epoch): (AccountKey, Epoch),
+        refused: Option<Refusal>,
+        refreshed: Refreshed,
+    ) {
         let met = match &refreshed {
             Refreshed::NoRecord(_) | Refreshed::Purged => None,
             Refreshed::Silent(_) => Some(Met::Silence),
             _ => Some(Met::Answers),
         };
         self.end_call(call, met);
+        let refreshed = match (refused, refreshed) {
+            // A refusal whose record could not be compared counts as it is.
+            (Some(refusal), Refreshed::Silent(why) | Refreshed::NoRecord(why) | Refreshed::Wrong(why)) => {
+                Refreshed::Refused(refusal, why)
+            }
+            (_, refreshed) => refreshed,
+        };
         // Late, it is heard where it refuses.
         if (!call.abandoned || matches!(refreshed, Refreshed::Refused(..)))
             && let Some(account) = self.account(key)
@@ -536,7 +554,8 @@ impl EventLoop {
 
 enum Ended {
     Refresh(AccountKey, AttemptId, Refreshed),
-    Second(AccountKey),
+    /// With the refusal that it is, where the record could not be compared in time.
+    Second(AccountKey, Option<Event>),
     Control(Option<Abandon>),
 }
 

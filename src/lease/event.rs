@@ -41,6 +41,10 @@ pub(crate) enum Event {
         epoch: Epoch,
         refusal: Refusal,
     },
+    /// The same, but the newest record has not been compared yet: close, and wait for the rest of the answer (contract D12).
+    SecondRefusedPending {
+        epoch: Epoch,
+    },
     Lock,
     Unlock,
     Delete,

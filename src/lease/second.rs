@@ -63,6 +63,12 @@ impl Lease {
         Some(spaced_from(due, self.second.last_begun))
     }
 
+    /// Whether what the second provider says in a call begun in `epoch` counts. Where it is due no longer, the first one has answered
+    /// meanwhile.
+    pub(crate) fn hears_second(&self, epoch: Epoch) -> bool {
+        epoch == self.epoch && self.second_at().is_some()
+    }
+
     /// When the first provider's last verified unwrap started, in this process.
     pub(crate) const fn first_verified(&self) -> Option<Moment> {
         self.second.verified
@@ -91,8 +97,7 @@ impl Lease {
         limit: Duration,
         max_grace: Option<Duration>,
     ) -> Effects {
-        // Where it is due no longer, the first one has answered meanwhile.
-        if epoch != self.epoch || self.second_at().is_none() {
+        if !self.hears_second(epoch) {
             return Effects::default();
         }
         let policy = self.cache_policy.shortened(max_grace);
@@ -127,8 +132,16 @@ impl Lease {
         Effects { publish, ..Effects::default() }.then(expired)
     }
 
+    /// Without a key from here on, until the rest of the answer decides.
+    pub(super) fn on_second_pending(&mut self, epoch: Epoch) -> Effects {
+        match self.phase {
+            Phase::Held(_) if self.hears_second(epoch) => self.close(Phase::Cold, Closed::NotReady),
+            _ => Effects::default(),
+        }
+    }
+
     pub(super) fn on_second_refused(&mut self, now: Moment, epoch: Epoch, refusal: Refusal) -> Effects {
-        if epoch != self.epoch || self.second_at().is_none() {
+        if !self.hears_second(epoch) {
             return Effects::default();
         }
         self.second.due = Some(now.plus(self.jitter.near(self.policy.refresh())));

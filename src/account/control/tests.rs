@@ -10,6 +10,7 @@ use crate::error::{ErrorKind, Refusal};
 use crate::keeper::Pending;
 use crate::provider::Kek;
 use crate::provider::block_on;
+use crate::record_store::{MemoryRecordStore, RecordStore};
 use crate::rotate::RotateTo;
 use crate::testing::{Answer as Script, Call, ScriptedProvider};
 
@@ -82,6 +83,48 @@ fn e7_a_deletion_that_was_overtaken_by_a_newer_record_is_not_heard() {
     inner.take_refreshed(now, attempt, Refreshed::Deleted(before));
     assert!(matches!(account.status(), Status::Fresh { .. }));
     assert_eq!(inner.known().record, newer);
+}
+
+#[test]
+fn a7_d12_a_stale_call_of_the_second_opens_nothing() {
+    for closed_meanwhile in [false, true] {
+        let clock = ManualClock::new();
+        let (first, second) = (two_kms("first"), two_kms("second"));
+        let store: Arc<dyn RecordStore> = Arc::new(MemoryRecordStore::new());
+        let elsewhere = AekCache::builder().manual(&clock).build().unwrap();
+        let id = AccountId::random();
+        let spec = AccountSpec::new(id, first.clone(), Kek::latest(ScriptedProvider::KEK));
+        let spec = spec.store(Arc::clone(&store));
+        let limit = AccountSpec::FAILOVER_LIMIT;
+        elsewhere.create(spec.failover(second.clone(), Kek::latest(ScriptedProvider::KEK), limit)).unwrap();
+        let cache = AekCache::builder().manual(&clock).build().unwrap();
+        let expect = Expect::account(id).kek(first, ScriptedProvider::KEK);
+        let expect = expect.failover_kek(second, ScriptedProvider::KEK);
+        let account = cache.attach_stored(store, expect).unwrap();
+        let inner = account.inner();
+        let first_says = |refreshed: fn(Error) -> Refreshed| {
+            clock.advance(Duration::from_secs(60));
+            let attempt = inner.begin_attempt(clock.moment()).expect("due");
+            let error = Error::new(ErrorKind::Unavailable, "the test says so");
+            inner.take_refreshed(clock.moment(), attempt, refreshed(error));
+        };
+        first_says(Refreshed::Silent);
+        let begun_in = inner.begin_second(clock.moment()).expect("due");
+        if closed_meanwhile {
+            first_says(Refreshed::Wrong);
+            first_says(Refreshed::Silent);
+        }
+        let unwrapped = block_on(inner.stand_in(inner.clock(), &|_| {}));
+        let epoch = inner.take_second_pending(clock.moment(), begun_in);
+        inner.take_stood_in(clock.moment(), epoch, unwrapped);
+        let opened = matches!(account.status(), Status::Grace { .. });
+        assert_eq!(opened, !closed_meanwhile, "{:?}", account.status());
+    }
+}
+
+fn two_kms(name: &str) -> Arc<ScriptedProvider> {
+    let authority = crate::provider::Authority::new("scripted", name);
+    Arc::new(ScriptedProvider::on_virtual_time().with_authority(authority))
 }
 
 #[test]

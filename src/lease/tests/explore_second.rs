@@ -32,6 +32,8 @@ enum Move {
     /// A call of the second one; the one before it is late from then on.
     BeginSecond,
     StandIn,
+    /// The record is compared meanwhile; the rest of the call is an unwrap that starts now.
+    PendSecond,
     RefuseSecond,
     LateStandIn,
     LateRefuseSecond,
@@ -42,7 +44,7 @@ enum Move {
     WallForward(Duration),
 }
 
-const ALPHABET: [Move; 23] = [
+const ALPHABET: [Move; 24] = [
     Move::ToWake,
     Move::Begin,
     Move::Succeed,
@@ -56,6 +58,7 @@ const ALPHABET: [Move; 23] = [
     Move::SharedSilence,
     Move::BeginSecond,
     Move::StandIn,
+    Move::PendSecond,
     Move::RefuseSecond,
     Move::LateStandIn,
     Move::LateRefuseSecond,
@@ -192,6 +195,7 @@ impl Two {
         let told = match step {
             Move::Begin => return Ok(self.begin()),
             Move::BeginSecond => return self.begin_second(),
+            Move::PendSecond => return self.pend_second(),
             Move::Succeed => self
                 .first
                 .map(|(id, started)| Event::Answered(id, Answer::Verified { started, max_grace: None })),
@@ -252,6 +256,16 @@ impl Two {
         }
         self.second_before = self.second;
         self.second = Some((self.lease.begin_second(self.now), self.now));
+        Ok(true)
+    }
+
+    /// As `AccountInner::take_second_pending`.
+    fn pend_second(&mut self) -> Result<bool, &'static str> {
+        let Some((epoch, started)) = self.second else { return Ok(false) };
+        self.on(Event::Wake)?;
+        let heard = self.lease.hears_second(epoch);
+        self.on(Event::SecondRefusedPending { epoch })?;
+        self.second = Some(if heard { (self.lease.epoch(), self.now) } else { (epoch, started) });
         Ok(true)
     }
 
@@ -379,7 +393,9 @@ impl Watch {
             }
         }
         let refused = match event {
-            Event::SecondRefused { epoch, .. } => counts(epoch) && was.silence == Silence::Yes,
+            Event::SecondRefused { epoch, .. } | Event::SecondRefusedPending { epoch } => {
+                counts(epoch) && was.silence == Silence::Yes
+            }
             _ => matches!(current, Some(Answer::Refused(_) | Answer::RefusedPending(_))),
         };
         if refused && self.keys.is_some() {

@@ -173,6 +173,65 @@ fn a7_one_failing_load_of_the_record_does_not_bring_the_second_in() {
     assert_eq!((two.second.log(), seen(&attached)), (Vec::new(), Some(Seen::Revoked)));
 }
 
+/// What the newest record says of a refusal by the second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compared {
+    Rewrapped,
+    Confirmed,
+    TooLate,
+}
+
+#[test]
+fn a7_d12_a_refusal_by_the_second_is_compared_before_it_counts() {
+    for compared in [Compared::Rewrapped, Compared::Confirmed, Compared::TooLate] {
+        let two = Two::new(FAILOVER);
+        let (cache, again) = (two.cache(OutageGrace::None), two.cache(OutageGrace::None));
+        let elsewhere = two.create(&cache);
+        let block = Block::sealed_by(&elsewhere);
+        let meddler = Meddler::new(two.second.clone());
+        let expect = Expect::account(two.id).kek(Arc::new(two.first.clone()), KEK);
+        let account =
+            again.attach_stored(two.store.clone(), expect.failover_kek(meddler.clone(), KEK)).unwrap();
+        again.run_for(secs(1));
+        Says::Silent.tell(&two.first);
+        for _ in 0..60 {
+            cache.run_for(NANO);
+            again.run_for(secs(1));
+        }
+        assert_eq!(seen(&account), Some(Seen::Grace));
+        // The record is read, and the second one about to be asked; now another machine re-wraps, and the old version goes.
+        two.second.every_call(&Answer::Delay(Duration::from_millis(600)));
+        let old = elsewhere.record().second_kek_version().unwrap().clone();
+        let (next, first, second) = (meddler.clone(), two.first.clone(), two.second.clone());
+        meddler.at_next(Call::Unwrap, move || {
+            if compared != Compared::Confirmed {
+                second.add_version(KEK);
+                Says::Ok.tell(&first);
+                elsewhere.rotate_second_kek(RotateTo::Latest).unwrap();
+                Says::Silent.tell(&first);
+            }
+            second.set_version_enabled(KEK, &old, false);
+            if compared == Compared::TooLate {
+                next.at_next(Call::Unwrap, move || second.every_call(&Answer::Hang));
+            }
+        });
+        let mut met = vec![account.status()];
+        for _ in 0..450 {
+            again.run_for(Duration::from_millis(100));
+            let status = account.status();
+            if std::mem::discriminant(&status) != std::mem::discriminant(met.last().unwrap()) {
+                assert!(!matches!(status, Status::NotReady) || block.open(&account).is_err());
+                met.push(status);
+            }
+        }
+        let [Status::Grace { .. }, Status::NotReady, last] = met[..] else { panic!("{compared:?}: {met:?}") };
+        match compared {
+            Compared::Rewrapped => assert!(matches!(last, Status::Grace { .. }), "{last:?}"),
+            _ => assert_eq!(last, Status::Revoked(Refusal::KeyDisabled), "{compared:?}"),
+        }
+    }
+}
+
 /// An account of its own under one KMS only.
 fn alone(cache: &AekCache, kms: &ScriptedProvider) -> Account {
     cache.create(AccountSpec::new(AccountId::random(), Arc::new(kms.clone()), Kek::latest(KEK))).unwrap()
