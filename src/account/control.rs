@@ -406,7 +406,9 @@ impl AccountInner {
         self.follow_versions(now, &mut control);
         drop(control);
         ended.tell();
-        if let Some((renewal, known)) = renewal.filter(|_| current) {
+        // What was too old to open the account says nothing of the first provider either.
+        let opened = matches!(effects.publish, Some(Publish::Keys { .. }));
+        if let Some((renewal, known)) = renewal.filter(|_| opened) {
             self.begin_renewal(renewal, &known);
         }
         matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }))

@@ -173,6 +173,33 @@ fn a7_one_failing_load_of_the_record_does_not_bring_the_second_in() {
     assert_eq!((two.second.log(), seen(&attached)), (Vec::new(), Some(Seen::Revoked)));
 }
 
+#[test]
+fn a7_a_success_that_is_too_old_lifts_no_bar() {
+    let two = Two::new(FAILOVER);
+    let cache = two.cache(OutageGrace::None);
+    let account = two.create(&cache);
+    Says::Refused.tell(&two.first);
+    cache.run_for(STEP);
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    let barred = two.store.bytes(two.id).unwrap();
+    two.first.every_call(&Answer::Delay(secs(1)));
+    two.first.clear_log();
+    while two.first.calls(Call::Unwrap) == 0 {
+        cache.run_for(Duration::from_millis(100));
+    }
+    // A pause between call and answer that the wall clock alone has seen, so that the call is not given up first.
+    two.clock.jump_wall_forward(secs(3600));
+    Says::Refused.tell(&two.first);
+    cache.run_for(secs(2));
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    assert!(two.store.bytes(two.id).unwrap() == barred, "the bar was lifted");
+    // One that is not too old does.
+    Says::Ok.tell(&two.first);
+    cache.run_for(STEP);
+    assert_eq!(seen(&account), Some(Seen::Fresh));
+    assert!(two.store.bytes(two.id).unwrap() != barred);
+}
+
 /// What the newest record says of a refusal by the second one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compared {
