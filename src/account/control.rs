@@ -106,6 +106,7 @@ pub(crate) struct Departed {
 pub(crate) struct Legacy {
     past: Past,
     budgets: Budgets,
+    recorded: Recorded,
 }
 
 /// What the event loop asks of an account.
@@ -146,9 +147,9 @@ impl AccountInner {
         let everyone = (everyone != destination).then(|| Box::new(everyone));
         let fresh = Lease::new(parts.common.settings.policy, clock.now(), seed);
         let fresh = if second.is_some() { fresh.with_second() } else { fresh };
-        let (lease, budgets) = match legacy {
-            Some(Legacy { past, budgets }) => (fresh.following(past), budgets),
-            None => (fresh, Budgets::default()),
+        let (lease, budgets, recorded) = match legacy {
+            Some(Legacy { past, budgets, recorded }) => (fresh.following(past), budgets, recorded),
+            None => (fresh, Budgets::default(), Recorded::default()),
         };
         let id = known.record.account();
         let control = Control {
@@ -157,7 +158,7 @@ impl AccountInner {
             waiters: Vec::new(),
             ended: 0,
             last_failure: None,
-            recorded: Recorded::default(),
+            recorded,
             newer_kek_version: false,
             budgets,
             warned: None,
@@ -332,7 +333,8 @@ impl AccountInner {
         control.retired = true;
         control.seat = None;
         let sequence = control.known.verified_sequence();
-        Some(Departed { legacy: Legacy { past, budgets: Arc::clone(&control.budgets) }, sequence })
+        let (budgets, recorded) = (Arc::clone(&control.budgets), control.recorded.clone());
+        Some(Departed { legacy: Legacy { past, budgets, recorded }, sequence })
     }
 
     /// The last handle was dropped: the account closes for good, and the event loop forgets it.

@@ -9,21 +9,23 @@ use crate::id::Epoch;
 
 /// What an account leaves to the next one of its id, so that dropping it and attaching it again buys no calls (C1),
 /// and epochs are not told twice.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Past {
     pub(super) epoch: Epoch,
     pub(super) last_begun: Option<Moment>,
     pub(super) tokens: Tokens,
     pub(super) flaps: Flaps,
-    /// The first provider of a failover custody has refused.
-    pub(super) barred: bool,
+    /// Of a failover custody: whether the first provider has refused, when it has last answered, and when the second was asked.
+    pub(super) second: Option<Box<Second>>,
 }
 
 impl Lease {
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
-        let Past { epoch, last_begun, tokens, flaps, barred } = past;
-        let second = Second { barred, ..self.second };
+        let Past { epoch, last_begun, tokens, flaps, second } = past;
+        let exists = self.second.exists;
+        // The first one has to be found silent anew.
+        let second = second.map_or(self.second, |second| Second { exists, due: None, ..*second });
         Self { epoch, last_begun, tokens, flaps, second, ..self }
     }
 
@@ -33,8 +35,10 @@ impl Lease {
         let Self { last_begun, tokens, flaps, .. } = *self;
         // The next one begins when the account is dropped, and closes for good.
         let epoch = self.epoch.next().next();
-        let barred = self.second.barred;
-        (self.attempt.is_none() && !locked).then_some(Past { epoch, last_begun, tokens, flaps, barred })
+        (self.attempt.is_none() && !locked).then(|| {
+            let second = self.second.exists.then(|| Box::new(self.second));
+            Past { epoch, last_begun, tokens, flaps, second }
+        })
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use strongroom::provider::{Authority, Kek, KeyProvider};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, AekCache, ErrorKind, Expect, OutageGrace, Refusal,
-    Retire, RotateTo, Status, UnavailableCause,
+    Account, AccountId, AccountRecord, AccountSpec, AekCache, Directory, ErrorKind, Expect, OutageGrace,
+    Refusal, Retire, RotateTo, Status, UnavailableCause,
 };
 
 use crate::common::{Block, KEK, Meddler, NANO, Store, kind, secs};

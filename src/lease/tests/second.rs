@@ -370,6 +370,22 @@ fn a7_the_bar_outlives_an_account_that_is_dropped_and_attached_again() {
 }
 
 #[test]
+fn a7_c1_calls_of_the_second_keep_their_distance_from_those_before_a_drop() {
+    let pair = Pair::standing_in();
+    let (begun, verified) =
+        (pair.lease.second.last_begun.expect("it stands in"), pair.lease.first_verified());
+    let past = pair.lease.past().expect("no attempt is under way");
+    let mut next = Pair { lease: Lease::new(DEFAULT, pair.now, 2).with_second().following(past), ..pair };
+    assert_eq!((next.lease.second_at(), next.lease.first_verified()), (None, verified));
+    next.lease.on(next.now, Event::AuthoritySilent { begun: next.now });
+    assert_eq!(next.lease.second_at().map(Moment::boot_nanos), Some(begun.plus(MIN_SPACING).boot_nanos()));
+    while !next.lease.wants_second(next.now) {
+        next.pass(SECOND);
+    }
+    assert!(next.now.age_since(begun) >= MIN_SPACING);
+}
+
+#[test]
 fn a7_a_success_that_started_too_long_ago_is_none() {
     let mut pair = Pair::cold();
     pair.silence();
