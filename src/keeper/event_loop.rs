@@ -243,7 +243,8 @@ impl EventLoop {
         self.lanes.settle(id);
     }
 
-    /// `turn` stands in the queue no more: it begins, or its account has gone.
+    /// `turn` stands in the queue no more: it begins, or its account has gone. The lane is to be settled after that: one that
+    /// has nothing more to do is freed, and a call that begins has to count for it first.
     fn leave(&mut self, id: LaneId, turn: Turn) {
         if turn.number >= self.counted {
             self.uncounted = self.uncounted.saturating_sub(1);
@@ -251,7 +252,6 @@ impl EventLoop {
         if let Some(lane) = self.lanes.get_mut(id) {
             lane.waiting().due.remove(&turn);
         }
-        self.lanes.settle(id);
     }
 
     /// A wall clock that ran ahead of the boot-time clock means a pause or a jump: every lease may be over.

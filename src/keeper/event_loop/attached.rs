@@ -66,12 +66,13 @@ impl EventLoop {
                 moved.place = tracked.place;
             }
         }
-        match tracked.queued {
-            Some(turn) => self.leave(tracked.lane, turn),
-            None => self.lanes.settle(tracked.lane),
+        if let Some(turn) = tracked.queued {
+            self.leave(tracked.lane, turn);
         }
+        self.lanes.settle(tracked.lane);
         if let Some((lane, turn)) = tracked.second.and_then(|second| second.queued) {
             self.leave(lane, turn);
+            self.lanes.settle(lane);
         }
     }
 }

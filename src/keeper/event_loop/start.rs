@@ -100,10 +100,11 @@ impl EventLoop {
             } else {
                 self.start_refresh(now, id, turn.account)
             };
+            if started && let Some(lane) = self.lanes.get_mut(id) {
+                lane.control_was_last = false;
+            }
+            self.lanes.settle(id);
             if started {
-                if let Some(lane) = self.lanes.get_mut(id) {
-                    lane.control_was_last = false;
-                }
                 return true;
             }
         }

@@ -337,3 +337,20 @@ fn a7_b12_a_dark_authority_of_an_account_holds_up_nobody_under_the_other_one() {
         }
     }
 }
+
+#[test]
+fn a7_b11_b12_a_second_kms_that_hangs_takes_four_workers_at_most() {
+    let two = Two::new(Custody::Failover(LIMIT));
+    let cache = two.cache(OutageGrace::None);
+    // No other account has a call waiting at the second KMS.
+    let account = two.create(&cache);
+    let elsewhere = ScriptedProvider::on_virtual_time().with_clock(&two.clock);
+    let neighbour = alone(&cache, &elsewhere);
+    Says::Silent.tell(&two.first);
+    two.second.every_call(&Answer::Hang);
+    cache.run_for(secs(1800));
+    assert!(!usable(&account));
+    assert!(usable(&neighbour), "{:?}", neighbour.status());
+    let stats = cache.stats();
+    assert!((1..=4).contains(&stats.hanging_workers), "{stats:?}");
+}
