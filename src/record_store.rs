@@ -85,6 +85,20 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
         bytes: &[u8],
     ) -> Result<RecordTag, Error>;
 
+    /// The same, for a record that nobody has authenticated: it says that a KMS has refused, which needs no key, and follows what is in the store,
+    /// whatever that claims. Is as [`Self::compare_and_swap`] unless it is implemented: a store that keeps an anchor does not raise it to that.
+    ///
+    /// # Errors
+    /// As [`Self::compare_and_swap`].
+    fn swap_unauthenticated(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        self.compare_and_swap(account, expected, bytes)
+    }
+
     /// Is told of each record of this store that was proven authentic, before its keys come into use, at every refresh.
     /// Does nothing unless it is implemented: it is for stores that keep an anchor, such as
     /// [`AnchoredRecordStore`](crate::AnchoredRecordStore).

@@ -228,7 +228,12 @@ impl AccountInner {
             let Some(store) = self.store() else {
                 return self.replace_known(Known { record: barred, tag: None, verified: None });
             };
-            let written = store.compare_and_swap(self.id(), newest.tag.as_ref(), &barred.to_bytes());
+            let (id, expected, bytes) = (self.id(), newest.tag.as_ref(), barred.to_bytes());
+            let written = match newest.verified {
+                // It is as authentic as the one that it follows.
+                Some(_) => store.compare_and_swap(id, expected, &bytes),
+                None => store.swap_unauthenticated(id, expected, &bytes),
+            };
             match written {
                 Err(error) if error.kind() == ErrorKind::Conflict => match self.newest(&newest) {
                     Ok(again) => newest = again,

@@ -137,6 +137,16 @@ impl AnchoredRecordStore {
         (tag == known).then_some(*sequence)
     }
 
+    /// The sequence of `bytes`, which are to be written.
+    fn sequence_of_newer(&self, account: AccountId, bytes: &[u8]) -> Result<Sequence, Error> {
+        let sequence = sequence_of(bytes).map_err(|error| error.with_account(account))?;
+        // Somebody has written this sequence already, so what was expected is not the newest, whatever the store says.
+        if self.anchor.least(account)?.is_some_and(|least| sequence <= least) {
+            return Err(Error::record_conflict(account));
+        }
+        Ok(sequence)
+    }
+
     fn raise(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
         let anchored = self.seen().get(&account).and_then(|seen| seen.anchored);
         if anchored.is_some_and(|anchored| anchored >= sequence) {
@@ -183,13 +193,22 @@ impl RecordStore for AnchoredRecordStore {
         expected: Option<&RecordTag>,
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
-        let sequence = sequence_of(bytes).map_err(|error| error.with_account(account))?;
-        // Somebody has written this sequence already, so `expected` is not the newest, whatever the store says.
-        if self.anchor.least(account)?.is_some_and(|least| sequence <= least) {
-            return Err(Error::record_conflict(account));
-        }
+        let sequence = self.sequence_of_newer(account, bytes)?;
         let tag = self.store.compare_and_swap(account, expected, bytes)?;
         self.raise(account, sequence)?;
+        self.seen().entry(account).or_default().record = Some((tag.clone(), sequence));
+        Ok(tag)
+    }
+
+    fn swap_unauthenticated(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        let sequence = self.sequence_of_newer(account, bytes)?;
+        let tag = self.store.swap_unauthenticated(account, expected, bytes)?;
+        // The anchor stays: what this follows may be a forgery, of any sequence.
         self.seen().entry(account).or_default().record = Some((tag.clone(), sequence));
         Ok(tag)
     }

@@ -123,6 +123,23 @@ impl FaultyRecordStore {
     }
 }
 
+impl FaultyRecordStore {
+    fn swap(
+        &self,
+        account: AccountId,
+        bytes: &[u8],
+        swap: impl Fn(&[u8]) -> Result<RecordTag, Error>,
+    ) -> Result<RecordTag, Error> {
+        match self.begin() {
+            Some(StoreFault::Fails) => Err(planted(account)),
+            Some(StoreFault::DoneAndFails) => swap(bytes).and(Err(planted(account))),
+            Some(StoreFault::Conflicts) => Err(Error::record_conflict(account)),
+            Some(StoreFault::Torn(len)) => swap(&bytes[..len.min(bytes.len())]).and(Err(planted(account))),
+            Some(StoreFault::Late(_)) | None => swap(bytes),
+        }
+    }
+}
+
 impl RecordStore for FaultyRecordStore {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
         match self.begin() {
@@ -147,14 +164,16 @@ impl RecordStore for FaultyRecordStore {
         expected: Option<&RecordTag>,
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
-        let swap = |bytes: &[u8]| self.inner.compare_and_swap(account, expected, bytes);
-        match self.begin() {
-            Some(StoreFault::Fails) => Err(planted(account)),
-            Some(StoreFault::DoneAndFails) => swap(bytes).and(Err(planted(account))),
-            Some(StoreFault::Conflicts) => Err(Error::record_conflict(account)),
-            Some(StoreFault::Torn(len)) => swap(&bytes[..len.min(bytes.len())]).and(Err(planted(account))),
-            Some(StoreFault::Late(_)) | None => swap(bytes),
-        }
+        self.swap(account, bytes, |bytes| self.inner.compare_and_swap(account, expected, bytes))
+    }
+
+    fn swap_unauthenticated(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        self.swap(account, bytes, |bytes| self.inner.swap_unauthenticated(account, expected, bytes))
     }
 
     fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {

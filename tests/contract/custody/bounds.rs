@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use strongroom::{Anchor, AnchoredRecordStore, RecordStore, StoredAnchor};
+
 use super::*;
 use crate::common::usable;
 
@@ -170,6 +172,65 @@ fn a7_a_rival_that_writes_first_does_not_keep_a_refusal_out_of_the_record() {
     let late = two.attach(&again);
     again.run_for(STEP);
     assert!(block.open(&late).is_err(), "{:?}", late.status());
+}
+
+#[test]
+fn f6_a7_a_refused_forgery_does_not_raise_the_anchor() {
+    let two = Two::new(FAILOVER);
+    let anchor = Arc::new(StoredAnchor::new(Store::new()));
+    let store = || -> Arc<dyn RecordStore> {
+        Arc::new(AnchoredRecordStore::new(two.store.clone(), Arc::clone(&anchor) as _))
+    };
+    let cache = two.cache(OutageGrace::None);
+    let spec = two.spec(Arc::new(two.first.clone()), Arc::new(two.second.clone())).store(store());
+    let account = cache.create(spec).unwrap();
+    let block = Block::sealed_by(&account);
+    let (genuine, anchored) = (two.store.bytes(two.id).unwrap(), anchor.least(two.id).unwrap());
+    // Of no version that there is: the KMS says that it is gone, which is a refusal. The sequence is the highest but one.
+    let mut forged = genuine.clone();
+    forged[25..33].copy_from_slice(&(u64::MAX - 1).to_be_bytes());
+    let kek = account.record().kek().as_str().as_bytes().to_vec();
+    let version = forged.windows(kek.len()).position(|at| at == kek).unwrap() + kek.len() + 2;
+    assert_eq!(forged[version], b'1');
+    forged[version] = b'9';
+    let (another, two_caches) = (two.cache(OutageGrace::None), store());
+    for cold in [false, true] {
+        two.store.plant(two.id, &forged);
+        if cold {
+            let attached = another.attach_stored(Arc::clone(&two_caches), two.expect()).unwrap();
+            another.run_for(STEP);
+            assert_eq!(seen(&attached), Some(Seen::Revoked));
+        } else {
+            cache.run_for(STEP);
+            assert_eq!(seen(&account), Some(Seen::Revoked));
+        }
+        assert_ne!(two.store.bytes(two.id).unwrap(), forged, "the refusal was written");
+        assert_eq!(anchor.least(two.id).unwrap(), anchored);
+        two.store.plant(two.id, &genuine);
+        cache.run_for(STEP);
+        assert_eq!(block.open(&account), Ok(()), "the genuine record is no older one");
+    }
+}
+
+#[test]
+fn f6_a7_the_bar_after_an_authenticated_record_raises_the_anchor() {
+    let two = Two::new(FAILOVER);
+    let anchor = Arc::new(StoredAnchor::new(Store::new()));
+    let store: Arc<dyn RecordStore> =
+        Arc::new(AnchoredRecordStore::new(two.store.clone(), Arc::clone(&anchor) as _));
+    let cache = two.cache(OutageGrace::None);
+    let spec = two.spec(Arc::new(two.first.clone()), Arc::new(two.second.clone())).store(Arc::clone(&store));
+    let account = cache.create(spec).unwrap();
+    let open = two.store.bytes(two.id).unwrap();
+    Says::Refused.tell(&two.first);
+    cache.run_for(STEP);
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    assert_eq!(anchor.least(two.id).unwrap().unwrap().number(), account.record().sequence().number() + 1);
+    two.store.plant(two.id, &open);
+    assert_eq!(
+        kind(two.cache(OutageGrace::None).attach_stored(store, two.expect())),
+        Some(ErrorKind::Untrusted)
+    );
 }
 
 #[test]
