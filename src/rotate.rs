@@ -231,12 +231,13 @@ async fn rotate(inner: &AccountInner, clock: &Clock, at: usize, to: &RotateTo) -
     if target == *current.version() {
         // What nobody has authenticated yet may claim any version.
         if work.newest.verified.is_none() {
-            work.unwrap(&current).await.map_err(Refreshed::into_failure)?;
+            work.unwrap(&current).await.map_err(|failed| work.heed(failed))?;
         }
         return Ok(Retire::AlreadyCurrent);
     }
     let standby = standby.filter(|wrap| *wrap.version() == target);
-    let unwrapped = work.unwrap_somehow(&current, standby.as_ref()).await.map_err(Refreshed::into_failure)?;
+    let unwrapped =
+        work.unwrap_somehow(&current, standby.as_ref()).await.map_err(|failed| work.heed(failed))?;
     let wrapped = match standby {
         Some(standby) => standby,
         None => work.wrap(&target, &unwrapped).await?,
@@ -260,7 +261,7 @@ async fn add_standby(
 ) -> Result<(), Error> {
     let work = Rewrap::begin(inner, clock, at)?;
     let wrapped = work.slot()?.wrapped.clone();
-    let unwrapped = work.unwrap(&wrapped).await.map_err(Refreshed::into_failure)?;
+    let unwrapped = work.unwrap(&wrapped).await.map_err(|failed| work.heed(failed))?;
     let standby = work.wrap(version, &unwrapped).await?;
     work.compare(&standby, &unwrapped).await?;
     work.persist(&unwrapped, Slot { wrapped, standby: Some(standby) })
@@ -354,6 +355,12 @@ impl<'a> Rewrap<'a> {
         }
         let asked = Asked { providers: &self.providers, held: &held, wraps: &wraps, first: self.at };
         self.inner.unwrap_wraps(self.clock, asked, &self.known, &self.newest).await
+    }
+
+    /// What the caller is told of it; a refusal is for others to know as well.
+    fn heed(&self, failed: Refreshed) -> Error {
+        self.inner.heed_refusal(&failed, &self.newest);
+        failed.into_failure()
     }
 
     async fn wrap(&self, version: &KekVersion, unwrapped: &Unwrapped) -> Result<Wrapped, Error> {

@@ -219,6 +219,16 @@ impl AccountInner {
         Error::new(ErrorKind::Unavailable, message).with_account(self.id())
     }
 
+    /// Something else than a refresh has met what `failed` says of `newest`. Where that is a refusal, it is as good as one that a refresh meets:
+    /// it is recorded, and this account asks, soon.
+    pub(crate) fn heed_refusal(&self, failed: &Refreshed, newest: &Known) {
+        if matches!(failed, Refreshed::Refused(..)) {
+            self.record_refusal(newest.clone());
+            self.feed(self.clock().now(), Event::AuthorityRefused);
+            self.poke();
+        }
+    }
+
     /// The first provider has refused: has the record say so. Tried again at the next probe where it cannot be written now.
     pub(super) fn record_refusal(&self, newest: Known) {
         let mut newest = newest;

@@ -112,7 +112,8 @@ impl AccountInner {
                     Ok(again) if again.record.wraps() != newest.record.wraps() => {
                         let unwrapped =
                             self.unwrap_newest(clock, &known, &again).await.inspect_err(|failed| {
-                                if matches!(failed, Refreshed::Refused(..)) {
+                                // Nothing that comes of the new wraps unsays it; of a purged account there is no record any more.
+                                if !matches!(failed, Refreshed::Purged) {
                                     self.record_refusal(again.clone());
                                 }
                             })?;

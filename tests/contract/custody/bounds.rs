@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use strongroom::{Anchor, AnchoredRecordStore, RecordStore, StoredAnchor};
+use strongroom::{Anchor, AnchoredRecordStore, RecordPolicy, RecordStore, StoredAnchor};
 
 use super::*;
 use crate::common::usable;
@@ -231,6 +231,92 @@ fn f6_a7_the_bar_after_an_authenticated_record_raises_the_anchor() {
         kind(two.cache(OutageGrace::None).attach_stored(store, two.expect())),
         Some(ErrorKind::Untrusted)
     );
+}
+
+#[test]
+fn a7_d12_a_refusal_whose_comparison_is_silent_is_recorded() {
+    let two = Two::new(FAILOVER);
+    let first = Meddler::new(two.first.clone());
+    let cache = two.cache(OutageGrace::None);
+    let account = cache.create(two.spec(first.clone(), Arc::new(two.second.clone()))).unwrap();
+    let block = Block::sealed_by(&account);
+    let elsewhere = two.cache(OutageGrace::None);
+    let other = two.attach(&elsewhere);
+    elsewhere.run_for(secs(1));
+    // While the KMS is asked under the first version, another machine wraps under the second, and the first one is disabled. What is
+    // asked then meets silence.
+    two.first.add_version(KEK);
+    let (kms, failing) = (two.first.clone(), Arc::clone(&first));
+    let old = account.record().kek_version().clone();
+    first.at_next(Call::Unwrap, move || {
+        other.rotate_kek(RotateTo::Latest).unwrap();
+        kms.set_version_enabled(KEK, &old, false);
+        failing.fail_nth(1, false);
+    });
+    while block.open(&account).is_ok() {
+        cache.run_for(secs(1));
+    }
+    cache.run_for(NANO);
+    assert_eq!(seen(&account), Some(Seen::Revoked));
+    assert!(!first.calm(), "it was asked a second time");
+    Says::Silent.tell(&two.first);
+    let again = two.cache(OutageGrace::None);
+    let late = two.attach(&again);
+    again.run_for(STEP);
+    assert!(block.open(&late).is_err(), "{:?}", late.status());
+    Says::Ok.tell(&two.first);
+    again.run_for(STEP);
+    assert_eq!(block.open(&late), Ok(()), "by the second version");
+}
+
+#[test]
+fn a7_a_refusal_heard_by_a_rotation_bars_the_second() {
+    let without_a_lease = |two: &Two, cache: &AekCache| {
+        cache.run_for(STEP);
+        Says::Silent.tell(&two.second);
+        cache.run_for(secs(600));
+    };
+    let heard: [(&str, &dyn Fn(&Two, &AekCache, &Account) -> Option<ErrorKind>); 4] = [
+        ("a rotation of the first KEK", &|two, _, account| {
+            let latest = two.first.add_version(KEK);
+            kind(account.rotate_kek(RotateTo::Version(latest)))
+        }),
+        ("a rotation of the second KEK", &|two, _, account| {
+            two.second.add_version(KEK);
+            kind(account.rotate_second_kek(RotateTo::Latest))
+        }),
+        ("an AEK rotation", &|_, _, account| kind(account.rotate_aek())),
+        ("a policy, without a lease", &|two, cache, account| {
+            Says::Silent.tell(&two.first);
+            without_a_lease(two, cache);
+            Says::Refused.tell(&two.first);
+            let policy = kind(account.set_policy(RecordPolicy::default().with_max_grace(secs(60))));
+            Says::Ok.tell(&two.second);
+            policy
+        }),
+    ];
+    for (what, hear) in heard {
+        let two = Two::new(FAILOVER);
+        let cache = two.cache(OutageGrace::None);
+        let account = two.create(&cache);
+        let block = Block::sealed_by(&account);
+        Says::Silent.tell(&two.first);
+        cache.run_for(STEP);
+        assert_eq!(seen(&account), Some(Seen::Grace));
+        Says::Refused.tell(&two.first);
+        assert_eq!(hear(&two, &cache, &account), Some(ErrorKind::Revoked), "{what}");
+        // Silent again before anything else has asked it.
+        Says::Silent.tell(&two.first);
+        let again = two.cache(OutageGrace::None);
+        let late = two.attach(&again);
+        again.run_for(STEP);
+        assert!(block.open(&late).is_err(), "{what}: {:?}", late.status());
+        cache.run_for(STEP);
+        assert!(block.open(&account).is_err(), "{what}: {:?}", account.status());
+        Says::Ok.tell(&two.first);
+        cache.run_for(STEP);
+        assert_eq!(block.open(&account), Ok(()), "{what}");
+    }
 }
 
 #[test]
