@@ -86,16 +86,16 @@ pub(crate) fn begin_change<T: Send + 'static>(
     then: impl FnOnce(&AccountInner, &Known) -> T + Send + 'static,
 ) -> Pending<T> {
     let done = move |inner: &AccountInner, known: Known| {
-        inner.replace_known(known.clone());
+        inner.replace_known(known.clone())?;
         let done = then(inner, &known);
         inner.poke();
-        done
+        Ok(done)
     };
     // With a lease the KMS is not asked, and it must not matter that it hangs.
     let held = inner.with_keys(inner.known().record.generation(), |_| ()).is_some();
     let destination = match inner.record_store() {
         // No I/O at all.
-        None if held => return Pending::ready(by_lease(inner, edit).map(|known| done(inner, known))),
+        None if held => return Pending::ready(by_lease(inner, edit).and_then(|known| done(inner, known))),
         Some(store) if held => Destination::of_records(store),
         _ => inner.destination().clone(),
     };
@@ -111,7 +111,7 @@ pub(crate) fn begin_change<T: Send + 'static>(
             _ if held => Met::Answers,
             result => met(result),
         };
-        completer.complete(result.map(|known| done(&inner, known)));
+        completer.complete(result.and_then(|known| done(&inner, known)));
         met
     });
     keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })

@@ -336,7 +336,7 @@ fn put_into_force(
     // What this process would not believe of another it does not persist.
     inner.expect().admit_next(next.record())?;
     let known = work.persist(next)?;
-    inner.replace_known(known);
+    inner.replace_known(known)?;
     inner.feed(inner.clock().now(), Event::RecordChanged);
     inner.poke();
     Ok(())

@@ -413,7 +413,7 @@ impl<'a> Rewrap<'a> {
             )?),
             None => None,
         };
-        self.inner.replace_known(Known { record: record.share(), tag, verified: Some(record) });
+        self.inner.replace_known(Known { record: record.share(), tag, verified: Some(record) })?;
         // A refresh by the new record: it may be what brings a revoked account back.
         self.inner.feed(self.clock.now(), Event::RecordChanged);
         self.inner.poke();

@@ -23,7 +23,7 @@ use super::usage::LimitWarning;
 use super::waits::Waiter;
 use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::record::{AccountRecord, Held, Sequence};
 use crate::id::{AccountId, Generation};
@@ -285,12 +285,19 @@ impl AccountInner {
     }
 
     /// Goes by `known` from now on: a record that this process has just persisted.
-    pub(crate) fn replace_known(&self, known: Known) {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where no store has decided, and a change that was made meanwhile was acknowledged first.
+    pub(crate) fn replace_known(&self, known: Known) -> Result<(), Error> {
         let mut control = self.lock_control();
-        // A refresh may have brought a newer one meanwhile.
         if control.known.yield_to(known.clone()) {
             self.follow_limits(&mut control, &known);
+        } else if self.store().is_none() {
+            let message = "the record was changed meanwhile: nothing was changed, retry";
+            return Err(Error::new(ErrorKind::Conflict, message).with_account(self.id()));
         }
+        // With a store a refresh has brought a newer one, which follows this.
+        Ok(())
     }
 
     /// Tells the engine that a newer KEK version waits for somebody to persist a record.

@@ -233,11 +233,8 @@ impl AccountInner {
     pub(super) fn record_refusal(&self, newest: Known) {
         let mut newest = newest;
         for _ in 0..MOST_TRIES {
+            let Some(store) = self.store() else { return self.bar_what_is_known(&newest) };
             let Some(barred) = newest.record.barred() else { return };
-            let barred = Arc::new(barred);
-            let Some(store) = self.store() else {
-                return self.replace_known(Known { record: barred, tag: None, verified: None });
-            };
             let (id, expected, bytes) = (self.id(), newest.tag.as_ref(), barred.to_bytes());
             let written = match newest.verified {
                 // It is as authentic as the one that it follows.
@@ -255,10 +252,28 @@ impl AccountInner {
         }
     }
 
+    /// The same without a store, where a change may have been acknowledged since `refused` was read: it is that which is followed. New wraps
+    /// are asked for by the next attempt.
+    fn bar_what_is_known(&self, refused: &Known) {
+        let mut control = self.lock_control();
+        let known = control.known.wake();
+        if known.record.wraps() == refused.record.wraps()
+            && let Some(barred) = known.record.barred()
+        {
+            let record = Arc::new(barred);
+            let verified = known.verified.and_then(|verified| verified.barred());
+            control.known.yield_to(Known { record, tag: None, verified });
+        }
+    }
+
     /// The first provider has unwrapped: has the record say so, in the background, because no refresh waits for that.
     pub(crate) fn begin_renewal(self: &Arc<Self>, renewal: VerifiedRecord, known: &Known) {
         let next = Known { record: renewal.share(), tag: None, verified: Some(renewal) };
-        let Some(store) = self.record_store().cloned() else { return self.replace_known(next) };
+        let Some(store) = self.record_store().cloned() else {
+            // Where a change came first, the next refresh says it.
+            let _ = self.replace_known(next);
+            return;
+        };
         let (inner, tag) = (Arc::downgrade(self), known.tag.clone());
         let destination = Destination::of_records(&store);
         let run = Box::pin(async move {
@@ -266,7 +281,7 @@ impl AccountInner {
                 // Another machine may have been first; what fails is tried again at the next refresh.
                 && let Ok(tag) = store.compare_and_swap(inner.id(), tag.as_ref(), &next.record.to_bytes())
             {
-                inner.replace_known(Known { tag: Some(tag), ..next });
+                let _ = inner.replace_known(Known { tag: Some(tag), ..next });
             }
             Met::Answers
         });

@@ -79,10 +79,11 @@ impl KnownAtRest {
         self.record.is_verified().then(|| self.record.sequence())
     }
 
-    /// Goes by `next`, which is authentic, from now on: unless this is, and is newer. What nobody authenticated yet may claim any sequence.
-    /// False where nothing was done.
+    /// Goes by `next`, which is authentic, from now on: unless this is, and is newer, or another one of the same sequence, which was acknowledged
+    /// first. What nobody authenticated yet may claim any sequence. False where nothing was done.
     pub(super) fn yield_to(&mut self, next: Known) -> bool {
-        let yields = self.verified_sequence().is_none_or(|sequence| next.record.sequence() >= sequence);
+        let yields = self.verified_sequence().is_none_or(|sequence| next.record.sequence() > sequence)
+            || self.record.is(&next.record);
         if yields {
             *self = Self::of(next);
         }

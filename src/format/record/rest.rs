@@ -28,6 +28,11 @@ impl RecordAtRest {
         (record, verified)
     }
 
+    /// Whether it is this very record.
+    pub(crate) fn is(&self, record: &AccountRecord) -> bool {
+        self.bytes == record.bytes
+    }
+
     pub(crate) const fn sequence(&self) -> Sequence {
         self.sequence
     }

@@ -50,6 +50,11 @@ impl VerifiedRecord {
         Ok(Some(draft))
     }
 
+    /// As [`AccountRecord::barred`]: its MAC is in this record, so it is authentic because this one is.
+    pub(crate) fn barred(&self) -> Option<Self> {
+        self.0.barred().map(|barred| Self(Arc::new(barred)))
+    }
+
     /// The next record of the same account, to be changed and sealed.
     ///
     /// # Errors
