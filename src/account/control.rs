@@ -481,7 +481,7 @@ impl AccountInner {
 
     /// Publishes, then tells (invariant 5).
     pub(super) fn apply(&self, control: &mut Control, effects: Effects, adopt: Option<Adopt>) {
-        let mut limit = false;
+        let (mut limit, mut shortened) = (false, Effects::default());
         match effects.publish {
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let adopt = adopt.expect("the machine publishes keys only in answer to a verified unwrap");
@@ -492,6 +492,11 @@ impl AccountInner {
                 let keys = Keys { ring: adopt.ring, budgets: Arc::clone(&control.budgets) };
                 self.state.publish_keys(control.lease.epoch(), keys, fresh_until, valid_until);
                 limit = control.warns_anew(self.clock().now(), &known);
+                if !yields {
+                    // What the unwrap began by allows the grace of before: that of the record in force is shorter, or counts from the next one.
+                    let grace = self.settings().grace.allowed_by(known.record.policy());
+                    shortened = control.lease.on(self.clock().now(), Event::Grace(grace));
+                }
             }
             Some(Publish::Extend { fresh_until, valid_until }) => self.state.extend(fresh_until, valid_until),
             Some(Publish::Close { epoch, why }) => self.state.close(epoch, keyless(why)),
@@ -499,6 +504,9 @@ impl AccountInner {
         }
         if effects.notify || effects.alarm || limit {
             self.post(control);
+        }
+        if shortened != Effects::default() {
+            self.apply(control, shortened, None);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use strongroom::testing::{Answer, Call};
 use strongroom::{ErrorKind, OutageGrace, RecordPolicy, Refusal, Status, UnavailableCause};
 
-use crate::common::{Block, NANO, World, kind, millis, secs};
+use crate::common::{Block, NANO, Store, World, kind, millis, secs};
 
 const GRACE: Duration = secs(300);
 
@@ -116,6 +116,25 @@ fn c5_a_record_shortens_grace_and_cannot_lengthen_it() {
         assert!(account.permit().is_ok(), "{record:?}");
         world.run(NANO);
         assert_eq!(kind(account.permit()), Some(ErrorKind::Unavailable), "{record:?}");
+    }
+}
+
+#[test]
+fn c5_a_refresh_under_way_does_not_give_back_grace() {
+    for stored in [false, true] {
+        let world = World::new(30, OutageGrace::For(secs(1800)));
+        let spec = if stored { world.spec().store(Store::new()) } else { world.spec() };
+        let account = world.cache.create(spec).unwrap();
+        world.kms.every_call(&Answer::Delay(secs(1)));
+        let calls = world.unwraps().len();
+        world.run_until(millis(100), secs(60), || world.unwraps().len() > calls);
+        // It has read the record of before.
+        account.set_policy(RecordPolicy::default().with_max_grace(secs(60))).unwrap();
+        world.run(secs(1));
+        assert!(matches!(account.status(), Status::Fresh { .. }));
+        world.kms.every_call(&Answer::Transient);
+        world.run(world.cache.fresh_for() + secs(60));
+        assert_eq!(account.status(), Status::Unavailable(UnavailableCause::Silent), "{stored}");
     }
 }
 
