@@ -237,7 +237,7 @@ async fn purge(inner: &AccountInner) -> Result<(), Error> {
         }
         RecordState::Deleted { .. } => {}
     }
-    let sequence = verified.record().sequence().next()?;
+    let sequence = verified.record().sequence_after(verified.record().sequence())?;
     bury(store, id, work.newest.tag.as_ref(), sequence, now, Purged::AfterRetention)?;
     inner.feed(now, Event::Delete);
     store.destroy_kept(id)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::AekCache;
 use crate::delete::bury;
 use crate::error::{Error, ErrorKind};
-use crate::format::record::Sequence;
+use crate::format::record::{AccountRecord, Sequence};
 use crate::format::tombstone::{Purged, Tombstone, sequence_of};
 use crate::id::AccountId;
 use crate::lease::Event;
@@ -68,7 +68,9 @@ impl AekCache {
                 }
                 // Of what is no record nobody can say how far it had come.
                 Loaded::Found { bytes, tag } => {
-                    let claimed = sequence_of(&bytes).and_then(Sequence::next);
+                    let claimed = AccountRecord::parse(&bytes)
+                        .and_then(|record| record.sequence_after(record.sequence()))
+                        .or_else(|_| sequence_of(&bytes).and_then(Sequence::next));
                     (claimed.unwrap_or(Sequence::FIRST), Some(tag))
                 }
                 Loaded::Unchanged => return Err(super::records::unchanged(account)),

@@ -317,6 +317,16 @@ impl AccountRecord {
         Some(Self { draft, bytes: writer.into_bytes().into_boxed_slice() })
     }
 
+    /// The sequence of what follows `sequence` and changes this account. The one right after it is under failover custody that of the refusal,
+    /// which anyone can write: it must not pass for the change.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when there is none.
+    pub(crate) fn sequence_after(&self, sequence: Sequence) -> Result<Sequence, Error> {
+        let next = sequence.next()?;
+        if self.draft.custody.terms().is_some() { next.next() } else { Ok(next) }
+    }
+
     /// The wraps to ask for, in the order of [`Self::held`].
     pub(crate) fn wraps(&self) -> Vec<&Wrapped> {
         self.held().into_iter().map(|held| &held.slot.wrapped).collect()

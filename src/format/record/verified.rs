@@ -60,7 +60,7 @@ impl VerifiedRecord {
     /// # Errors
     /// [`ErrorKind::Limit`] after 2^64 - 1 changes.
     pub(crate) fn successor(&self) -> Result<RecordDraft, Error> {
-        let sequence = self.0.draft.sequence.next()?;
+        let sequence = self.0.sequence_after(self.0.draft.sequence)?;
         Ok(RecordDraft { sequence, ..self.0.draft.clone() })
     }
 
@@ -69,7 +69,7 @@ impl VerifiedRecord {
     /// # Errors
     /// [`ErrorKind::Limit`] after 2^64 - 1 changes.
     pub(crate) fn again_after(&self, sequence: Sequence) -> Result<RecordDraft, Error> {
-        let sequence = self.0.draft.sequence.max(sequence).next()?;
+        let sequence = self.0.sequence_after(self.0.draft.sequence.max(sequence))?;
         Ok(RecordDraft { sequence, ..self.0.draft.clone() })
     }
 

@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 
-use strongroom::{Anchor, AnchoredRecordStore, RecordPolicy, RecordStore, StoredAnchor};
+use strongroom::{Anchor, AnchoredRecordStore, RecordPolicy, RecordStore, Retention, StoredAnchor};
 
 use super::*;
 use crate::common::usable;
 
 const LIMIT: Duration = secs(3600);
+
+/// Something that is done to an account of [`Two`].
+type Step<'a, T> = &'a dyn Fn(&Two, &AekCache, &Account) -> T;
 
 /// In an outage of the first one from the beginning, on a machine that has just started where `anew`.
 fn standing_in(anew: bool) -> (Two, AekCache, Account, Block) {
@@ -276,7 +279,7 @@ fn a7_a_refusal_heard_by_a_rotation_bars_the_second() {
         Says::Silent.tell(&two.second);
         cache.run_for(secs(600));
     };
-    let heard: [(&str, &dyn Fn(&Two, &AekCache, &Account) -> Option<ErrorKind>); 4] = [
+    let heard: [(&str, Step<Option<ErrorKind>>); 4] = [
         ("a rotation of the first KEK", &|two, _, account| {
             let latest = two.first.add_version(KEK);
             kind(account.rotate_kek(RotateTo::Version(latest)))
@@ -316,6 +319,69 @@ fn a7_a_refusal_heard_by_a_rotation_bars_the_second() {
         Says::Ok.tell(&two.first);
         cache.run_for(STEP);
         assert_eq!(block.open(&account), Ok(()), "{what}");
+    }
+}
+
+#[test]
+fn f6_a7_a_bar_does_not_take_the_place_of_the_change_that_followed() {
+    let changes: [(&str, Step<()>); 5] = [
+        ("a policy", &|_, _, account| {
+            account.set_policy(RecordPolicy::default().with_max_grace(secs(60))).unwrap();
+        }),
+        ("a KEK rotation", &|two, _, account| {
+            two.first.add_version(KEK);
+            account.rotate_kek(RotateTo::Latest).unwrap();
+        }),
+        ("an AEK rotation", &|_, _, account| _ = account.rotate_aek().unwrap()),
+        ("a deletion", &|_, _, account| _ = account.delete(Retention::DEFAULT).unwrap()),
+        ("a purge", &|two, cache, account| {
+            account.delete(Retention::days(1).unwrap()).unwrap();
+            two.clock.advance(secs(24 * 3600));
+            // What the attacker kept is of just before.
+            cache.drive();
+        }),
+    ];
+    for (what, change) in changes {
+        let two = Two::new(FAILOVER);
+        let anchor = Arc::new(StoredAnchor::new(Store::new()));
+        let store = || -> Arc<dyn RecordStore> {
+            Arc::new(AnchoredRecordStore::new(two.store.clone(), Arc::clone(&anchor) as _))
+        };
+        let cache = two.cache(OutageGrace::None);
+        let spec = two.spec(Arc::new(two.first.clone()), Arc::new(two.second.clone())).store(store());
+        let account = cache.create(spec).unwrap();
+        let purges = what == "a purge";
+        if purges {
+            change(&two, &cache, &account);
+        }
+        // Anyone who holds a record can make the one that bars: here a process that is not told of the anchor does.
+        let before = two.store.bytes(two.id).unwrap();
+        Says::Refused.tell(&two.first);
+        let other = two.cache(OutageGrace::None);
+        let attached = other.attach_stored(two.store.clone(), two.expect()).unwrap();
+        other.run_for(secs(1));
+        assert_eq!(seen(&attached), Some(Seen::Revoked));
+        let bar = two.store.bytes(two.id).unwrap();
+        assert_ne!(bar, before);
+        two.store.plant(two.id, &before);
+        Says::Ok.tell(&two.first);
+
+        if purges {
+            account.purge().unwrap()
+        } else {
+            change(&two, &cache, &account)
+        }
+        let newest = anchor.least(two.id).unwrap().unwrap();
+        two.store.plant(two.id, &bar);
+        let restarted = two.cache(OutageGrace::None);
+        let anchored = restarted.attach_stored(store(), two.expect());
+        assert_eq!(kind(anchored), Some(ErrorKind::Untrusted), "{what}");
+        let expect = two.expect().least_sequence(newest);
+        assert_eq!(
+            kind(restarted.attach_stored(two.store.clone(), expect)),
+            Some(ErrorKind::Untrusted),
+            "{what}"
+        );
     }
 }
 

@@ -114,7 +114,7 @@ fn a7_a_refusal_is_recorded_without_a_key_and_taken_back_with_one_only() {
     }
     let open = barred.confirmed(time(9)).unwrap().unwrap().seal(&prks).unwrap();
     let terms = *open.record().custody().terms().unwrap();
-    assert_eq!((open.record().sequence().number(), terms.confirmed), (3, time(9)));
+    assert_eq!((open.record().sequence().number(), terms.confirmed), (4, time(9)));
     assert!(open.record().barred().unwrap().verify(&prks).is_ok());
 }
 
