@@ -38,6 +38,7 @@ pub(crate) use event::{Answer, AttemptId, Closed, Effects, Event, Publish};
 pub(crate) use pace::Past;
 use pace::{Flaps, Jitter, Tokens};
 use phase::{Held, Phase, Seen};
+use policy::Nanos;
 pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
 use second::Second;
 
@@ -56,7 +57,8 @@ struct Attempt {
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     policy: Policy,
-    cache_policy: Policy,
+    /// What the cache allows of it, before the record does.
+    cache_grace: Nanos,
     phase: Phase,
     epoch: Epoch,
     attempt: Option<Attempt>,
@@ -72,7 +74,7 @@ pub(crate) struct Lease {
     jitter: Jitter,
     /// There was news during the attempt under way, which may have begun too early to see it.
     overtaken: bool,
-    second: Second,
+    second: Option<Box<Second>>,
 }
 
 impl Lease {
@@ -80,7 +82,7 @@ impl Lease {
     pub(crate) fn new(policy: Policy, now: Moment, seed: u64) -> Self {
         Self {
             policy,
-            cache_policy: policy,
+            cache_grace: policy.kept_grace(),
             phase: Phase::Cold,
             epoch: Epoch::FIRST,
             attempt: None,
@@ -94,7 +96,7 @@ impl Lease {
             flaps: Flaps::default(),
             jitter: Jitter::new(seed),
             overtaken: false,
-            second: Second::default(),
+            second: None,
         }
     }
 
@@ -125,7 +127,9 @@ impl Lease {
             // Due by the wall clock alone: from here on the distance decides, on the other clock.
             self.due = self.due.earlier(now);
         }
-        self.second.keep_distance(now);
+        if let Some(second) = &mut self.second {
+            second.keep_distance(now);
+        }
         expired.then(effects)
     }
 
@@ -202,6 +206,11 @@ impl Lease {
     #[cfg(test)]
     pub(crate) const fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// What the cache is set to, whatever the record says.
+    const fn cache_policy(&self) -> Policy {
+        self.policy.with_grace(self.cache_grace)
     }
 
     fn attempt_at(&self) -> Option<Moment> {
@@ -283,7 +292,7 @@ impl Lease {
             Phase::Locked if !attempt.unlock => return Effects::default(),
             _ => {}
         }
-        let policy = self.cache_policy.shortened(max_grace);
+        let policy = self.cache_policy().shortened(max_grace);
         let fresh_until = started.plus(policy.fresh_for());
         if now.reached(fresh_until) {
             // The process slept between call and answer. Older than any lease may be: ask again.
@@ -296,7 +305,7 @@ impl Lease {
         }
         self.policy = policy;
         let was_held = matches!(self.phase, Phase::Held(held) if held.seen == Seen::Fresh);
-        self.second = Second { barred: false, due: None, verified: Some(started), ..self.second };
+        self.first_has_unwrapped(started);
         self.phase = Phase::Held(Held {
             since: Some(started),
             stood_in: None,
@@ -369,7 +378,7 @@ impl Lease {
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         // It has answered, so it is not silent.
-        self.second.due = None;
+        self.set_second_due(None);
         match &mut self.phase {
             Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;
@@ -541,7 +550,7 @@ impl Lease {
             return Effects::default();
         }
         if matches!(phase, Phase::Locked | Phase::Deleted { .. }) {
-            self.second.due = None;
+            self.set_second_due(None);
         }
         self.phase = phase;
         self.epoch = self.epoch.next();

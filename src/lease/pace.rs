@@ -23,21 +23,22 @@ impl Lease {
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
         let Past { epoch, last_begun, tokens, flaps, second } = past;
-        let exists = self.second.exists;
         // The first one has to be found silent anew.
-        let second = second.map_or(self.second, |second| Second { exists, due: None, ..*second });
+        let found_anew = |second: Box<Second>| Box::new(Second { due: None, ..*second });
+        let second = self.second.map(|unasked| second.map_or(unasked, found_anew));
         Self { epoch, last_begun, tokens, flaps, second, ..self }
     }
 
     /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
     pub(crate) fn past(&self) -> Option<Past> {
         let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
-        let Self { last_begun, tokens, flaps, .. } = *self;
-        // The next one begins when the account is dropped, and closes for good.
-        let epoch = self.epoch.next().next();
-        (self.attempt.is_none() && !locked).then(|| {
-            let second = self.second.exists.then(|| Box::new(self.second));
-            Past { epoch, last_begun, tokens, flaps, second }
+        (self.attempt.is_none() && !locked).then(|| Past {
+            // The next one begins when the account is dropped, and closes for good.
+            epoch: self.epoch.next().next(),
+            last_begun: self.last_begun,
+            tokens: self.tokens,
+            flaps: self.flaps.clone(),
+            second: self.second.clone(),
         })
     }
 }
@@ -46,23 +47,23 @@ impl Lease {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tokens {
     pub(super) left: u32,
-    pub(super) filled: Moment,
+    /// In nanoseconds of the boot-time clock alone: setting the wall clock must not buy calls.
+    pub(super) filled: u64,
 }
 
 impl Tokens {
     const MOST: u32 = 3;
 
     pub(super) const fn full(now: Moment) -> Self {
-        Self { left: Self::MOST, filled: now }
+        Self { left: Self::MOST, filled: now.boot_nanos() }
     }
 
     pub(super) fn take(&mut self, now: Moment) -> bool {
-        // The boot-time clock alone: setting the wall clock must not buy calls.
-        let nanos = now.boot_nanos().saturating_sub(self.filled.boot_nanos());
+        let nanos = now.boot_nanos().saturating_sub(self.filled);
         let earned = Duration::from_nanos(nanos).as_secs() / MIN_SPACING.as_secs();
         if earned > 0 {
             self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(Self::MOST);
-            self.filled = now;
+            self.filled = now.boot_nanos();
         }
         let some = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -70,17 +71,30 @@ impl Tokens {
     }
 }
 
-/// Remembers when access was lost, to slow down against a KMS that flaps.
+/// Remembers when access was lost, to slow down against a KMS that flaps. Most never do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flaps(pub(super) Option<Box<Losses>>);
+
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flaps {
+pub(super) struct Losses {
     pub(super) last: [Option<Moment>; 3],
     pub(super) doublings: u32,
 }
 
 impl Flaps {
+    pub(super) fn note(&mut self, now: Moment) {
+        self.0.get_or_insert_default().note(now);
+    }
+
+    pub(super) fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
+        self.0.as_ref().map_or(refresh, |losses| losses.back_off(now, refresh))
+    }
+}
+
+impl Losses {
     const WINDOW: Duration = Duration::from_secs(600);
 
-    pub(super) fn note(&mut self, now: Moment) {
+    fn note(&mut self, now: Moment) {
         self.last.rotate_right(1);
         self.last[0] = Some(now);
         self.doublings = if self.flapping(now) { self.doublings.saturating_add(1).min(4) } else { 0 };
@@ -90,7 +104,7 @@ impl Flaps {
         self.last.iter().all(|at| at.is_some_and(|at| now.age_since(at) < Self::WINDOW))
     }
 
-    pub(super) fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
+    fn back_off(&self, now: Moment, refresh: Duration) -> Duration {
         if self.flapping(now) { (refresh * (1 << self.doublings)).min(MAX_REFRESH) } else { refresh }
     }
 }

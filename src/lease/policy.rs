@@ -10,9 +10,9 @@ pub(crate) struct Policy {
     grace: Nanos,
 }
 
-/// Half as large as a [`Duration`], of which each account of a fleet would keep six. What does not fit, beyond 584 years, is for ever.
+/// Half as large as a [`Duration`], of which each account of a fleet would keep four. What does not fit, beyond 584 years, is for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Nanos(u64);
+pub(super) struct Nanos(u64);
 
 impl Nanos {
     const fn of(duration: Duration) -> Self {
@@ -34,6 +34,15 @@ impl Policy {
     /// The same, with no more grace than the customer's record allows.
     pub(crate) fn shortened(self, max_grace: Option<Duration>) -> Self {
         Self { grace: max_grace.map_or(self.grace, |max| Nanos::of(max).min(self.grace)), ..self }
+    }
+
+    /// The grace, to be kept where there is not room for all the times twice.
+    pub(super) const fn kept_grace(&self) -> Nanos {
+        self.grace
+    }
+
+    pub(super) const fn with_grace(self, grace: Nanos) -> Self {
+        Self { grace, ..self }
     }
 
     pub(crate) const fn refresh(&self) -> Duration {

@@ -9,10 +9,9 @@ use crate::clock::Moment;
 use crate::error::Refusal;
 use crate::id::Epoch;
 
-/// What concerns the second provider of a failover custody.
+/// What concerns the second provider of a failover custody; other machines have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Second {
-    pub(super) exists: bool,
     /// The first one has refused, and has not unwrapped since.
     pub(super) barred: bool,
     /// When it is to be asked; `None` while the first one is not silent.
@@ -39,28 +38,32 @@ impl Second {
 impl Lease {
     /// The same machine, of an account with a second provider to stand in for the first.
     pub(crate) fn with_second(self) -> Self {
-        Self { second: Second { exists: true, ..self.second }, ..self }
+        Self { second: Some(Box::default()), ..self }
     }
 
     /// Whether the second provider should be asked now.
     pub(crate) fn wants_second(&self, now: Moment) -> bool {
-        self.second_at().is_some_and(|at| now.reached(at)) && self.second.spaced(now)
+        self.second_at().is_some_and(|at| now.reached(at))
+            && self.second.as_ref().is_some_and(|second| second.spaced(now))
     }
 
     /// A call of the second provider begins, in this epoch. Whatever comes of it, the next one is due at the distance at which
     /// a lease that it renewed has room for it.
     pub(crate) fn begin_second(&mut self, now: Moment) -> Epoch {
         let again = if matches!(self.phase, Phase::Held(_)) { MIN_SPACING } else { self.policy.refresh() };
-        self.second.last_begun = Some(now);
-        self.second.due = Some(now.plus(again));
+        if let Some(second) = &mut self.second {
+            second.last_begun = Some(now);
+            second.due = Some(now.plus(again));
+        }
         self.epoch
     }
 
     /// When the second provider is to be asked: while the first one is silent, and nothing else stands against it.
     pub(crate) fn second_at(&self) -> Option<Moment> {
         let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
-        let due = self.second.due.filter(|_| open && !self.second.barred)?;
-        Some(spaced_from(due, self.second.last_begun))
+        let second = self.second.as_ref()?;
+        let due = second.due.filter(|_| open && !second.barred)?;
+        Some(spaced_from(due, second.last_begun))
     }
 
     /// Whether what the second provider says in a call begun in `epoch` counts. Where it is due no longer, the first one has answered
@@ -69,22 +72,38 @@ impl Lease {
         epoch == self.epoch && self.second_at().is_some()
     }
 
-    /// When the first provider's last verified unwrap started, in this process.
-    pub(crate) const fn first_verified(&self) -> Option<Moment> {
-        self.second.verified
+    /// When the first provider's last verified unwrap started, in this process. Kept for the second one's sake.
+    pub(crate) fn first_verified(&self) -> Option<Moment> {
+        self.second.as_ref()?.verified
+    }
+
+    /// The first provider has unwrapped: the second one is not needed, and not barred any more.
+    pub(super) fn first_has_unwrapped(&mut self, started: Moment) {
+        if let Some(second) = &mut self.second {
+            (second.barred, second.due, second.verified) = (false, None, Some(started));
+        }
     }
 
     /// The first provider has refused: from here on the second one is nobody.
     pub(crate) fn bar_second(&mut self) {
-        self.second.barred = true;
-        self.second.due = None;
+        if let Some(second) = &mut self.second {
+            second.barred = true;
+            second.due = None;
+        }
     }
 
     /// What the second provider of a failover custody is for. Silence that may be our own sleep brings it in no more than it earns grace.
     pub(super) fn first_is_silent(&mut self, now: Moment, begun: Moment) {
         let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
-        if open && self.second.exists && !self.second.barred && self.begun_lately(now, begun) {
-            self.second.due = self.second.due.or(Some(now));
+        let lately = self.begun_lately(now, begun);
+        if let Some(second) = self.second.as_mut().filter(|second| open && lately && !second.barred) {
+            second.due = second.due.or(Some(now));
+        }
+    }
+
+    pub(super) fn set_second_due(&mut self, due: Option<Moment>) {
+        if let Some(second) = &mut self.second {
+            second.due = due;
         }
     }
 
@@ -100,8 +119,8 @@ impl Lease {
         if !self.hears_second(epoch) {
             return Effects::default();
         }
-        let policy = self.cache_policy.shortened(max_grace);
-        let ours = self.second.verified.map(|verified| verified.plus(limit));
+        let policy = self.cache_policy().shortened(max_grace);
+        let ours = self.first_verified().map(|verified| verified.plus(limit));
         // The later one, as a whole: each is true, and a mix of the two would outlast both.
         let end = match ours {
             Some(ours) if ours.boot_nanos() > recorded.boot_nanos() => ours,
@@ -124,8 +143,8 @@ impl Lease {
         };
         self.policy = policy;
         self.phase = Phase::Held(held);
-        self.second.due =
-            Some(started.plus(self.jitter.between(policy.shortest_interval(), policy.longest_interval())));
+        let pause = self.jitter.between(policy.shortest_interval(), policy.longest_interval());
+        self.set_second_due(Some(started.plus(pause)));
         let expired = self.expire(now);
         let publish =
             self.deadlines().map(|(fresh_until, valid_until)| Publish::Keys { fresh_until, valid_until });
@@ -144,7 +163,8 @@ impl Lease {
         if !self.hears_second(epoch) {
             return Effects::default();
         }
-        self.second.due = Some(now.plus(self.jitter.near(self.policy.refresh())));
+        let pause = self.jitter.near(self.policy.refresh());
+        self.set_second_due(Some(now.plus(pause)));
         match self.phase {
             Phase::Revoked => Effects::default(),
             _ => self.close(Phase::Revoked, Closed::Revoked(refusal)),

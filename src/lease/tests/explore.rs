@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::*;
 use crate::evidence::{count, report};
+use crate::lease::pace::Losses;
 
 /// How many moves the longest history has, and in a full evidence run.
 const DEPTH: u64 = 8;
@@ -43,7 +44,7 @@ pub(super) enum Move {
     WallBack(Duration),
 }
 
-const ALPHABET: [Move; 19] = [
+const ALPHABET: [Move; 20] = [
     Move::ToWake,
     Move::Begin,
     Move::Succeed(None),
@@ -63,6 +64,7 @@ const ALPHABET: [Move; 19] = [
     Move::Pass(Duration::from_secs(2)),
     Move::Sleep(Duration::from_secs(15)),
     Move::WallForward(Duration::from_secs(15)),
+    Move::WallBack(Duration::from_secs(15)),
 ];
 
 #[test]
@@ -218,7 +220,7 @@ impl Relative {
     pub(super) fn lease(&mut self, lease: &Lease) {
         let Lease {
             policy: _,
-            cache_policy: _,
+            cache_grace: _,
             phase,
             epoch: _,
             attempt,
@@ -229,13 +231,16 @@ impl Relative {
             unlock_wanted,
             asked,
             tokens: Tokens { left, filled },
-            flaps: Flaps { last, doublings },
+            flaps: Flaps(losses),
             jitter: _,
             overtaken,
-            second: Second { exists: _, barred, due: second_due, last_begun: second_begun, verified },
+            second,
         } = lease;
+        let Losses { last, doublings } = losses.as_deref().copied().unwrap_or_default();
+        let Second { barred, due: second_due, last_begun: second_begun, verified } =
+            second.as_deref().copied().unwrap_or_default();
         self.other(barred);
-        self.moments([*second_due, *second_begun, *verified]);
+        self.moments([second_due, second_begun, verified]);
         self.other(std::mem::discriminant(phase));
         if let Phase::Held(Held { since, stood_in, silent_at, tainted, seen }) = phase {
             self.moments([*since, *stood_in, *silent_at]);
@@ -244,8 +249,9 @@ impl Relative {
         self.other(matches!(phase, Phase::Deleted { locked: true }));
         self.moments([attempt.map(|attempt| attempt.begun)]);
         self.other(attempt.map(|attempt| (attempt.due, attempt.unlock)));
-        self.moments([*last_begun, Some(*due), Some(*filled)]);
-        self.moments(*last);
+        self.moments([*last_begun, Some(*due)]);
+        self.other(filled.wrapping_sub(self.now.boot_nanos()));
+        self.moments(last);
         self.other((failures, unlock_wanted, asked, left, doublings, overtaken));
     }
 
