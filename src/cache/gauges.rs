@@ -319,8 +319,9 @@ fn labels_of(destination: &Destination) -> (String, String) {
         Destination::Kms { authority, .. } => {
             (authority.provider().to_owned(), authority_label(authority.provider(), authority.endpoint()))
         }
-        Destination::Together { authorities, .. } => {
-            let labels = authorities.iter().map(|one| authority_label(one.provider(), one.endpoint()));
+        Destination::Together(together) => {
+            let labels =
+                together.authorities.iter().map(|one| authority_label(one.provider(), one.endpoint()));
             ("together".to_owned(), labels.collect::<Vec<_>>().join(" and "))
         }
         Destination::Records(_) => ("records".to_owned(), String::new()),

@@ -28,13 +28,17 @@ pub(crate) enum Destination {
     },
     /// Several authorities that are asked together. One of them that is silent makes these calls silent, and no other account's:
     /// what each of them does for other accounts is told by those.
-    Together {
-        authorities: Box<[Authority]>,
-        /// Whether any of them does.
-        holds_threads: bool,
-    },
+    Together(Box<Together>),
     /// A record store, named by its place in memory: whatever is on its way there keeps it in place.
     Records(usize),
+}
+
+/// In a place of its own, because most destinations are one authority.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Together {
+    pub(crate) authorities: Box<[Authority]>,
+    /// Whether a call of any of them does.
+    holds_threads: bool,
 }
 
 impl Destination {
@@ -50,7 +54,9 @@ impl Destination {
         let holds_threads = providers.iter().any(|provider| provider.asynchronous().is_none());
         match <[Authority; 1]>::try_from(authorities) {
             Ok([authority]) => Self::Kms { authority, holds_threads },
-            Err(authorities) => Self::Together { authorities: authorities.into(), holds_threads },
+            Err(authorities) => {
+                Self::Together(Box::new(Together { authorities: authorities.into(), holds_threads }))
+            }
         }
     }
 
@@ -58,9 +64,10 @@ impl Destination {
         Self::Records(Arc::as_ptr(store).addr())
     }
 
-    pub(crate) const fn holds_threads(&self) -> bool {
+    pub(crate) fn holds_threads(&self) -> bool {
         match self {
-            Self::Kms { holds_threads, .. } | Self::Together { holds_threads, .. } => *holds_threads,
+            Self::Kms { holds_threads, .. } => *holds_threads,
+            Self::Together(together) => together.holds_threads,
             Self::Records(_) => true,
         }
     }
@@ -70,6 +77,8 @@ impl Destination {
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
     standing: Standing,
+    /// Of one that is suspect, once it was asked.
+    silence: Option<Box<Silence>>,
     /// Calls under way whose deadline has not passed: refreshes, which are probes where it is suspect.
     refreshes: u32,
     /// The same for what a person or the watch for newer versions asked for. These take longer than a refresh may wait.
@@ -77,16 +86,23 @@ pub(crate) struct Bulkhead {
     /// Calls given up that have not returned: each holds a worker.
     abandoned: u32,
     holds_threads: bool,
-    /// When it last counted as silent because of calls that hang, in the place of a probe.
-    silent_again: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// It answers.
     Proven,
-    /// It has not answered yet, or fell silent; the next probe no earlier than the given time.
-    Suspect { probe_at: Option<Moment> },
+    /// It has not answered yet, or fell silent.
+    Suspect,
+}
+
+/// In a place of its own, because most authorities answer.
+#[derive(Debug)]
+struct Silence {
+    /// The next probe is no earlier.
+    probe_at: Moment,
+    /// When it last counted as silent because of calls that hang, in the place of a probe.
+    again: Option<Moment>,
 }
 
 /// What a call is for.
@@ -149,8 +165,8 @@ impl Bulkhead {
     const PROBE_SPACING: Duration = Duration::from_secs(6);
 
     pub(crate) const fn new(holds_threads: bool) -> Self {
-        let standing = Standing::Suspect { probe_at: None };
-        Self { standing, refreshes: 0, controls: 0, abandoned: 0, holds_threads, silent_again: None }
+        let standing = Standing::Suspect;
+        Self { standing, silence: None, refreshes: 0, controls: 0, abandoned: 0, holds_threads }
     }
 
     const fn in_flight(&self) -> u32 {
@@ -164,15 +180,12 @@ impl Bulkhead {
     }
 
     fn is_time(&self, now: Moment) -> bool {
-        match self.standing {
-            Standing::Proven => true,
-            Standing::Suspect { probe_at } => probe_at.is_none_or(|at| now.reached(at)),
-        }
+        self.silence.as_ref().is_none_or(|silence| now.reached(silence.probe_at))
     }
 
     /// Whether its probe is due and waits for a worker: what all suspects may hold is taken up, or all are busy.
     pub(crate) fn waits_for_worker(&self, now: Moment, caps: Caps, load: Load) -> bool {
-        matches!(self.standing, Standing::Suspect { .. })
+        self.standing == Standing::Suspect
             && self.refreshes == 0
             && self.is_time(now)
             && !self.admits_beside(0, caps, load)
@@ -195,7 +208,7 @@ impl Bulkhead {
         match self.standing {
             Standing::Proven if self.holds_threads => held < caps.per_authority(),
             Standing::Proven => calls < Self::MOST_AWAITED,
-            Standing::Suspect { .. } => {
+            Standing::Suspect => {
                 let room = !self.holds_threads || load.suspects < share;
                 others == 0 && calls < Self::MOST_ABANDONED && room
             }
@@ -205,23 +218,20 @@ impl Bulkhead {
     /// Whether a probe is due that cannot be made while calls hang here. These are unanswered still: that is the silence which
     /// the probe would have met. True once in the time between two probes.
     pub(crate) fn is_silent_still(&mut self, now: Moment, caps: Caps, load: Load) -> bool {
-        let Standing::Suspect { probe_at: Some(_) } = self.standing else { return false };
+        let Some(silence) = &self.silence else { return false };
         let hangs = self.abandoned + self.controls >= Self::MOST_ABANDONED
             || (self.holds_threads && self.abandoned > 0);
-        let again = self.silent_again.is_none_or(|last| now.reached(last.plus(Self::PROBE_SPACING)));
+        let again = silence.again.is_none_or(|last| now.reached(last.plus(Self::PROBE_SPACING)));
         let silent = hangs && again && self.waits_for_worker(now, caps, load);
-        if silent {
-            self.silent_again = Some(now);
+        if let Some(silence) = self.silence.as_mut().filter(|_| silent) {
+            silence.again = Some(now);
         }
         silent
     }
 
     /// When a call that is not admitted now may be, if that is a matter of time.
     pub(crate) fn probe_at(&self) -> Option<Moment> {
-        match self.standing {
-            Standing::Suspect { probe_at } if self.refreshes == 0 => probe_at,
-            _ => None,
-        }
+        self.silence.as_ref().filter(|_| self.refreshes == 0).map(|silence| silence.probe_at)
     }
 
     /// A call begins that a person asked for. It does not put off the next probe, which earns the accounts their grace.
@@ -231,8 +241,10 @@ impl Bulkhead {
 
     pub(crate) fn begin(&mut self, now: Moment) {
         self.refreshes += 1;
-        if let Standing::Suspect { probe_at } = &mut self.standing {
-            *probe_at = Some(now.plus(Self::PROBE_SPACING));
+        if self.standing == Standing::Suspect {
+            let probe_at = now.plus(Self::PROBE_SPACING);
+            let again = self.silence.as_ref().and_then(|silence| silence.again);
+            self.silence = Some(Box::new(Silence { probe_at, again }));
         }
     }
 
@@ -269,9 +281,9 @@ impl Bulkhead {
     pub(crate) fn suspect_workers(&self, held: usize) -> usize {
         match self.standing {
             Standing::Proven if !self.holds_threads => 0,
-            Standing::Suspect { .. } if !self.holds_threads => held,
+            Standing::Suspect if !self.holds_threads => held,
             Standing::Proven => self.abandoned as usize,
-            Standing::Suspect { .. } => (self.in_flight() + self.abandoned) as usize,
+            Standing::Suspect => (self.in_flight() + self.abandoned) as usize,
         }
     }
 
@@ -282,11 +294,15 @@ impl Bulkhead {
     /// The next probe keeps its distance from the *start* of the call that failed: F leaves no more room than that
     /// for the second attempt.
     fn judge(&mut self, begun: Moment, silent: bool) {
-        self.standing = match (silent, self.standing) {
-            (false, _) => Standing::Proven,
-            (true, Standing::Proven) => Standing::Suspect { probe_at: Some(begun.plus(Self::PROBE_SPACING)) },
-            (true, suspect) => suspect,
-        };
+        match (silent, self.standing) {
+            (false, _) => (self.standing, self.silence) = (Standing::Proven, None),
+            (true, Standing::Proven) => {
+                self.standing = Standing::Suspect;
+                let probe_at = begun.plus(Self::PROBE_SPACING);
+                self.silence = Some(Box::new(Silence { probe_at, again: None }));
+            }
+            (true, Standing::Suspect) => {}
+        }
     }
 }
 

@@ -487,7 +487,7 @@ impl EventLoop {
 
     fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment) {
         let Some(lane) = self.lanes.get(lane) else { return };
-        let keys = lane.accounts.to_vec();
+        let keys = lane.accounts.as_slice().to_vec();
         for key in keys {
             self.feed(now, key, Event::AuthoritySilent { begun });
             // Its own attempt would have read the record.
@@ -517,7 +517,7 @@ impl EventLoop {
 
     fn tell_neighbours(&mut self, now: Moment, lane: LaneId, but: AccountKey, event: Event) {
         let Some(lane) = self.lanes.get(lane) else { return };
-        let keys: Vec<_> = lane.accounts.iter().copied().filter(|key| *key != but).collect();
+        let keys: Vec<_> = lane.accounts.as_slice().iter().copied().filter(|key| *key != but).collect();
         for key in keys {
             self.feed(now, key, event);
         }

@@ -1,4 +1,4 @@
-//! What waits and runs at one authority. Imports: `clock`, `lease`, `account` (for its keys).
+//! What waits and runs at one authority. Imports: `authority`, `members`, `meter`, `clock`, `lease`, `account` (for its keys).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ControlCall;
 use super::authority::{Bulkhead, Caps, Destination, Load};
+use super::members::Members;
 use super::meter::Cause;
 use crate::account::AccountKey;
 use crate::clock::Moment;
@@ -31,22 +32,19 @@ pub(super) struct Asked {
     pub(super) cause: Cause,
 }
 
-/// What waits and runs at one authority.
+/// What waits and runs at one authority. There are as many as customers with a KMS of their own, and most of them are idle, so each
+/// keeps what it does not need at rest only while it needs it.
 pub(super) struct Lane {
     pub(super) destination: Destination,
     pub(super) bulkhead: Bulkhead,
     /// Workers that this authority's calls hold now, kept by the executor: only where they do not hold one all the time, and nobody
     /// else can tell.
     pub(super) held: Option<Arc<AtomicUsize>>,
-    /// In no order: whoever takes one out puts the last one in its place.
-    pub(super) accounts: Vec<AccountKey>,
-    /// Absent while nothing waits: there are as many lanes as customers with a KMS of their own, and most of them are idle.
+    pub(super) accounts: Members,
+    /// Absent while nothing waits.
     pub(super) waiting: Option<Box<Waiting>>,
-    pub(super) control_was_last: bool,
-    /// The rank under which it stands among the lanes with work.
-    pub(super) listed: Option<u32>,
     /// When all accounts here were last told that one was refused.
-    refusal_told: Option<Moment>,
+    refusal_told: Option<Box<Moment>>,
 }
 
 /// What waits at one authority.
@@ -57,6 +55,10 @@ pub(super) struct Waiting {
     pub(super) controls: VecDeque<Asked>,
     /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
     pub(super) checks: VecDeque<Asked>,
+    /// Of what waited here, a control call was the last to start.
+    pub(super) control_was_last: bool,
+    /// The rank under which it stands among the lanes with work.
+    pub(super) listed: Option<u32>,
 }
 
 impl Lane {
@@ -65,11 +67,8 @@ impl Lane {
             destination: destination.clone(),
             bulkhead: Bulkhead::new(destination.holds_threads()),
             held: (!destination.holds_threads()).then(Arc::default),
-            // One is the usual number where there are many lanes.
-            accounts: Vec::with_capacity(1),
+            accounts: Members::default(),
             waiting: None,
-            control_was_last: false,
-            listed: None,
             refusal_told: None,
         }
     }
@@ -84,7 +83,7 @@ impl Lane {
 
     /// Of what it would start next: somebody waits for what was asked. `None` without work.
     pub(super) fn rank(&self) -> Option<u32> {
-        let Waiting { due, controls, checks } = self.waiting.as_deref()?;
+        let Waiting { due, controls, checks, .. } = self.waiting.as_deref()?;
         match due.first() {
             _ if !controls.is_empty() => Some(0),
             Some(turn) => Some(turn.rank),
@@ -98,16 +97,16 @@ impl Lane {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.accounts.is_empty() && !self.has_work() && self.bulkhead.is_idle()
+        self.accounts.as_slice().is_empty() && !self.has_work() && self.bulkhead.is_idle()
     }
 
     /// Whoever is told asks anew within 6 s, so once in that time is enough; if each of N accounts that are refused
     /// together told all the others, that would be N * N events.
     pub(super) fn tells_of_refusal(&mut self, now: Moment) -> bool {
-        let again = |told: Moment| now.boot_nanos() >= told.plus(MIN_SPACING).boot_nanos();
-        let tells = self.refusal_told.is_none_or(again);
+        let again = |told: &Moment| now.boot_nanos() >= told.plus(MIN_SPACING).boot_nanos();
+        let tells = self.refusal_told.as_deref().is_none_or(again);
         if tells {
-            self.refusal_told = Some(now);
+            self.refusal_told = Some(Box::new(now));
         }
         tells
     }

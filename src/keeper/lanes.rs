@@ -75,14 +75,12 @@ impl Lanes {
     pub(super) fn settle(&mut self, id: LaneId) {
         let Some(lane) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let rank = lane.rank();
-        if rank != lane.listed {
-            if let Some(listed) = lane.listed {
-                self.ready.remove(&(listed, id));
+        if let Some(waiting) = &mut lane.waiting {
+            let listed = std::mem::replace(&mut waiting.listed, rank);
+            if rank != listed {
+                listed.map(|listed| self.ready.remove(&(listed, id)));
+                self.ready.extend(rank.map(|rank| (rank, id)));
             }
-            if let Some(rank) = rank {
-                self.ready.insert((rank, id));
-            }
-            lane.listed = rank;
         }
         if rank.is_none() {
             lane.waiting = None;

@@ -14,6 +14,7 @@ mod executor;
 mod inline;
 mod lane;
 mod lanes;
+mod members;
 mod meter;
 mod pace;
 mod pending;

@@ -36,11 +36,7 @@ impl EventLoop {
     pub(super) fn attach(&mut self, account: &Arc<AccountInner>) {
         let lane = self.lanes.id(account.destination());
         let key = account.key();
-        let mut place = 0;
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            place = u32::try_from(lane.accounts.len()).unwrap_or(u32::MAX);
-            lane.accounts.push(key);
-        }
+        let place = self.lanes.get_mut(lane).map_or(0, |lane| lane.accounts.add(key));
         let tracked = Tracked {
             account: Arc::downgrade(account),
             lane,
@@ -57,14 +53,10 @@ impl EventLoop {
 
     pub(super) fn detach(&mut self, key: AccountKey) {
         let Some(tracked) = self.accounts.remove(&key) else { return };
-        let place = tracked.place as usize;
-        if let Some(lane) = self.lanes.get_mut(tracked.lane)
-            && lane.accounts.get(place) == Some(&key)
-        {
-            lane.accounts.swap_remove(place);
-            if let Some(moved) = lane.accounts.get(place).and_then(|moved| self.accounts.get_mut(moved)) {
-                moved.place = tracked.place;
-            }
+        let lane = self.lanes.get_mut(tracked.lane);
+        let moved = lane.and_then(|lane| lane.accounts.remove(key, tracked.place));
+        if let Some(moved) = moved.and_then(|moved| self.accounts.get_mut(&moved)) {
+            moved.place = tracked.place;
         }
         if let Some(turn) = tracked.queued {
             self.leave(tracked.lane, turn);

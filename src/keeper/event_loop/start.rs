@@ -82,7 +82,7 @@ impl EventLoop {
             return false;
         }
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
-        let refresh_first = lane.control_was_last;
+        let refresh_first = lane.waiting.as_ref().is_some_and(|waiting| waiting.control_was_last);
         // Summed up once for all that are looked at in vain, and only where it is asked for.
         let suspects = match lane.destination.holds_threads() {
             true => *suspects.get_or_insert_with(|| self.lanes.suspect_workers()),
@@ -100,8 +100,9 @@ impl EventLoop {
             } else {
                 self.start_refresh(now, id, turn.account)
             };
-            if started && let Some(lane) = self.lanes.get_mut(id) {
-                lane.control_was_last = false;
+            let waiting = self.lanes.get_mut(id).and_then(|lane| lane.waiting.as_deref_mut());
+            if let Some(waiting) = waiting.filter(|_| started) {
+                waiting.control_was_last = false;
             }
             self.lanes.settle(id);
             if started {
@@ -117,10 +118,9 @@ impl EventLoop {
         if !lane.bulkhead.admits_asked(caps, load) {
             return false;
         }
-        let Some(asked) = lane.waiting.as_deref_mut().and_then(|waiting| waiting.controls.pop_front()) else {
-            return false;
-        };
-        lane.control_was_last = true;
+        let Some(waiting) = lane.waiting.as_deref_mut() else { return false };
+        let Some(asked) = waiting.controls.pop_front() else { return false };
+        waiting.control_was_last = true;
         self.start_control(now, id, asked);
         self.lanes.settle(id);
         true
@@ -230,9 +230,7 @@ impl EventLoop {
             Message::ControlDone(id, met)
         };
         let gate = match destination {
-            Destination::Kms { .. } | Destination::Together { .. } => {
-                self.meter.start(now.boot_nanos(), cause)
-            }
+            Destination::Kms { .. } | Destination::Together(_) => self.meter.start(now.boot_nanos(), cause),
             Destination::Records(_) => self.meter.start_unpaid(cause),
         };
         let run = self.run(id, lane, Gated::new(gate, work));
@@ -280,7 +278,7 @@ impl EventLoop {
         let overdue: Vec<_> = self.lanes.ready().filter_map(overdue).collect();
         for id in overdue {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
-            let Waiting { due: _, controls, checks } = lane.waiting();
+            let Waiting { controls, checks, .. } = lane.waiting();
             for queue in [controls, checks] {
                 while is_overdue(queue)
                     && let Some(asked) = queue.pop_front()
