@@ -6,7 +6,7 @@
 //! ```
 //! A seal is paid for before it is made, so a limit is never passed, whatever threads do at the same time. What pays is a share that few threads
 //! have in common: one compare-and-swap in memory that other processors rarely touch. Every 65,536 seals the share is filled again from what
-//! all have in common; near the limit handfuls become small, and what other shares hold is called back before anybody is refused.
+//! all have in common; near a limit and near a warning handfuls become small, and what other shares hold is called back before anybody is refused.
 //! Nothing waits: every step is an atomic one. Imports: `format`, `id`, `usage`.
 
 use std::cell::Cell;
@@ -113,6 +113,7 @@ impl Budget {
         if (now.seals, now.bytes) != (limits.seals(), limits.bytes()) {
             self.limits.seals.store(limits.seals(), Ordering::SeqCst);
             self.limits.bytes.store(limits.bytes(), Ordering::SeqCst);
+            self.tell(None);
             // What was handed out by the old ones must not outlast them.
             self.call_back();
         }
@@ -121,6 +122,11 @@ impl Budget {
     /// The warning that was told of: the bell rings for a worse one only.
     pub(crate) fn tell(&self, warning: Option<LimitWarning>) {
         self.told.store(LimitWarning::rank(warning), Ordering::Relaxed);
+    }
+
+    /// Nobody is told of this generation any more, for it is not the one in use: its bell has rung for the last time.
+    pub(crate) fn hush(&self) {
+        self.tell(Some(LimitWarning::Reached));
     }
 
     #[inline]
@@ -145,7 +151,8 @@ impl Budget {
         };
         self.spread_out();
         self.fill(self.share());
-        let warning = LimitWarning::of_use(self.taken.now(), self.limits.now());
+        // Of what is sealed: a handful that nobody has used yet is nothing to warn of.
+        let warning = LimitWarning::of_use(self.used(), self.limits.now());
         if LimitWarning::rank(warning) > self.told.load(Ordering::Relaxed) {
             self.bell.store(true, Ordering::Relaxed);
         }
@@ -155,7 +162,7 @@ impl Budget {
     /// A handful, in the place of what is left.
     fn fill(&self, share: &Share) {
         self.give_back(share.empty());
-        let left = self.limits.now().minus(self.taken.now());
+        let left = LimitWarning::next_due(self.used(), self.limits.now()).minus(self.taken.now());
         let most = if self.spread.get().is_some() { HANDFUL } else { FIRST_HANDFUL };
         let handful = Amount {
             seals: (left.seals / PARTS).min(most.seals),
@@ -284,7 +291,7 @@ thread_local! {
 const BYTES_BITS: u32 = 40;
 /// 512 bytes for each account that seals.
 const SHARES: usize = 4;
-/// At most this part of what is left is handed out at once.
+/// At most this part of what is left until a warning is due, or the limit is reached, is handed out at once.
 const PARTS: u64 = 64;
 /// 64 GiB of bytes: more than 65,536 blocks of the sizes that are in such a hurry.
 const HANDFUL: Amount = Amount { seals: 1 << 16, bytes: 1 << 36 };

@@ -58,8 +58,17 @@ impl LimitWarning {
             let reached = |used: u64, limit: u64| u128::from(used) * 100 >= u128::from(limit) * percent;
             reached(used.seals, limits.seals) || reached(used.bytes, limits.bytes)
         };
-        let worst_first = [(100, Self::Reached), (95, Self::Imminent), (80, Self::Near)];
-        worst_first.into_iter().find(|(percent, _)| has(*percent)).map(|(_, warning)| warning)
+        WORST_FIRST.into_iter().find(|(percent, _)| has(*percent)).map(|(_, warning)| warning)
+    }
+
+    /// How much may be used until the next warning is due, of seals and of bytes; the limits where they are reached.
+    pub(super) fn next_due(used: Amount, limits: Amount) -> Amount {
+        let next = |used: u64, limit: u64| {
+            let due = |(percent, _): (u128, Self)| (u128::from(limit) * percent).div_ceil(100);
+            let ahead = WORST_FIRST.into_iter().map(due).filter(|due| *due > u128::from(used)).min();
+            ahead.and_then(|due| u64::try_from(due).ok()).unwrap_or(limit)
+        };
+        Amount { seals: next(used.seals, limits.seals), bytes: next(used.bytes, limits.bytes) }
     }
 
     /// Zero for none.
@@ -85,4 +94,7 @@ impl LimitWarning {
     }
 }
 
+/// From how many per cent on.
+const WORST_FIRST: [(u128, LimitWarning); 3] =
+    [(100, LimitWarning::Reached), (95, LimitWarning::Imminent), (80, LimitWarning::Near)];
 const DAY: Duration = Duration::from_secs(24 * 3600);

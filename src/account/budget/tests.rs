@@ -98,3 +98,24 @@ fn e6_the_bell_rings_before_a_limit_and_for_each_warning_until_it_was_told() {
     }
     assert!(!budget.pay(amount(1, 1)) && !rung(), "told of it");
 }
+
+#[test]
+fn e6_handfuls_ring_no_bell() {
+    let budget = budget(100_000, 1 << 60);
+    for warning in [LimitWarning::Near, LimitWarning::Imminent] {
+        let due = LimitWarning::next_due(budget.used(), amount(100_000, 1 << 60)).seals;
+        let mut far = true;
+        while far {
+            // Each thread leaves something in a share.
+            far = std::thread::scope(|scope| {
+                let seal =
+                    || (0..100).all(|_| budget.pay(amount(1, 1)) && !budget.bell.load(Ordering::Relaxed));
+                scope.spawn(seal).join().expect("seals")
+            });
+        }
+        let used = budget.used().seals;
+        assert!((due..due + due / 100).contains(&used), "{warning:?} after {used} seals");
+        budget.tell(LimitWarning::of_use(budget.used(), amount(100_000, 1 << 60)));
+        budget.bell.store(false, Ordering::Relaxed);
+    }
+}

@@ -3,6 +3,7 @@
 //! What is left is counted in `budget`, by the data plane. Here it is set by the record whenever that changes, and looked at with each refresh and
 //! when the cache's bell has rung. Imports: `control`, `budget`, `usage`, `clock`, `format`, `id`.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,14 @@ impl Control {
     /// Whether what is to be told of the limits has changed since it was told; then it counts as told.
     pub(super) fn warns_anew(&mut self, now: Moment, known: &Known) -> bool {
         let warning = self.generation_use(now, known).and_then(|used| used.warning());
-        if let Some(budget) = self.budget(sealing(now, known)) {
-            budget.tell(warning);
+        let in_use = sealing(now, known).number;
+        for budget in self.budgets.iter() {
+            match budget.generation().cmp(&in_use) {
+                // It can still fill up, by objects that were begun under it.
+                Less => budget.hush(),
+                Equal => budget.tell(warning),
+                Greater => {}
+            }
         }
         std::mem::replace(&mut self.warned, warning) != warning
     }

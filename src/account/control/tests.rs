@@ -1,5 +1,6 @@
 //! Ends of attempts and of waits, in orders that the event loop rarely brings about.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::*;
@@ -7,6 +8,8 @@ use crate::account::Account;
 use crate::cache::{AccountSpec, AekCache};
 use crate::clock::ManualClock;
 use crate::error::{ErrorKind, Refusal};
+use crate::format::policy::{GenerationLimits, RecordPolicy};
+use crate::id::{BlockId, ObjectId};
 use crate::keeper::Pending;
 use crate::provider::Kek;
 use crate::provider::block_on;
@@ -191,4 +194,40 @@ fn waits_that_were_given_up_are_not_kept_for_the_length_of_an_outage() {
     }
     let waiters = account.inner().lock_control().waiters.len();
     assert!((kept.len()..100).contains(&waiters), "{waiters} are kept");
+}
+
+#[test]
+fn e6_a_full_older_generation_rings_once() {
+    let clock = ManualClock::new();
+    let (cache, _kms, account) = account(&clock);
+    let limits = GenerationLimits::new(100, 1 << 60, 365).unwrap();
+    account.set_policy(RecordPolicy::default().with_limits(limits)).unwrap();
+    let older = account.record().generation();
+    account.rotate_aek().unwrap();
+    cache.run_for(Duration::from_secs(130));
+    // The new one is in use, and no refresh has said so yet.
+    clock.advance(Duration::from_secs(2));
+    let inner = account.inner();
+    let bell = &inner.parts.common.limits_bell;
+    let rings = Cell::new(0);
+    let seals = |generation| {
+        let (id, mut out) = (BlockId::new(ObjectId::random(), 0), Vec::new());
+        let permit = account.permit().unwrap();
+        (0..1000)
+            .map(|_| {
+                let sealed = permit.seal_object_frame(generation, id, true, b"frame", &mut out);
+                if bell.swap(false, Ordering::Relaxed) {
+                    rings.set(rings.get() + 1);
+                    inner.look_at_limits(clock.moment());
+                }
+                sealed
+            })
+            .filter(Result::is_ok)
+            .count()
+    };
+    assert_eq!((seals(older), rings.get()), (100, 1), "nobody is told of it, so once is enough");
+    let newer = account.generation_use().unwrap().generation;
+    assert_eq!((seals(newer), rings.get()), (100, 4), "near, imminent and reached");
+    cache.run_for(Duration::from_secs(60));
+    assert_eq!((seals(older), seals(newer), rings.get()), (0, 0, 4));
 }
