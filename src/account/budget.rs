@@ -24,6 +24,10 @@ pub(crate) struct Amount {
     pub(crate) bytes: u64,
 }
 
+/// Calls the keeper to the accounts of a cache: one for all of them, so that looking costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bell(Arc<AtomicBool>);
+
 /// The budgets of all generations that this process may seal under, the newest first.
 pub(crate) type Budgets = Arc<[Arc<Budget>]>;
 
@@ -34,8 +38,10 @@ pub(crate) struct Budget {
     limits: Totals,
     /// Sealed, or held by a share.
     taken: Totals,
-    /// Set where a warning is due that nobody was told of: one for the whole cache, so that looking costs nothing.
-    bell: Arc<AtomicBool>,
+    /// Rings where a warning is due that nobody was told of.
+    bell: Bell,
+    /// Whether it was this one that rang.
+    rang: AtomicBool,
     /// The warning that was told of.
     told: AtomicU8,
     first: Share,
@@ -76,13 +82,26 @@ impl Amount {
     }
 }
 
+impl Bell {
+    fn ring(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it has rung since this was last asked.
+    pub(crate) fn rang(&self) -> bool {
+        // The load first: almost always that is all.
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
 impl Budget {
-    pub(crate) fn new(generation: Generation, limits: GenerationLimits, bell: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(generation: Generation, limits: GenerationLimits, bell: Bell) -> Self {
         Self {
             generation,
             limits: Totals { seals: AtomicU64::new(limits.seals()), bytes: AtomicU64::new(limits.bytes()) },
             taken: Totals::default(),
             bell,
+            rang: AtomicBool::new(false),
             told: AtomicU8::new(0),
             first: Share::default(),
             spread: OnceLock::new(),
@@ -124,6 +143,11 @@ impl Budget {
         self.told.store(LimitWarning::rank(warning), Ordering::Relaxed);
     }
 
+    /// Whether it has rung since this was last asked.
+    pub(crate) fn rang(&self) -> bool {
+        self.rang.load(Ordering::SeqCst) && self.rang.swap(false, Ordering::SeqCst)
+    }
+
     /// Nobody is told of this generation any more, for it is not the one in use: its bell has rung for the last time.
     pub(crate) fn hush(&self) {
         self.tell(Some(LimitWarning::Reached));
@@ -154,7 +178,8 @@ impl Budget {
         // Of what is sealed: a handful that nobody has used yet is nothing to warn of.
         let warning = LimitWarning::of_use(self.used(), self.limits.now());
         if LimitWarning::rank(warning) > self.told.load(Ordering::Relaxed) {
-            self.bell.store(true, Ordering::Relaxed);
+            self.rang.store(true, Ordering::SeqCst);
+            self.bell.ring();
         }
         paid
     }

@@ -9,10 +9,10 @@ pub(crate) mod glance;
 mod limits;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::budget::Budgets;
+use super::budget::{Bell, Budgets};
 use super::events::{Bus, Transition};
 use super::failover::Recorded;
 use super::refresh::{Adopt, Known, KnownAtRest, Refreshed};
@@ -66,7 +66,7 @@ pub(crate) struct Common {
     pub(crate) keeper: KeeperHandle,
     pub(crate) bus: Arc<Bus>,
     /// Rung by any account of the cache whose generation nears a limit.
-    pub(crate) limits_bell: Arc<AtomicBool>,
+    pub(crate) limits_bell: Bell,
     /// Takes over what an account has counted.
     #[cfg(feature = "metrics")]
     pub(crate) departed: Arc<super::tally::Tally>,

@@ -34,6 +34,7 @@ use crate::keeper::{Keeper, Pending};
 use crate::lease::Event;
 use crate::record_store::RecordStore;
 
+pub(crate) use budget::Bell;
 #[cfg(feature = "metrics")]
 pub(crate) use control::glance;
 pub(crate) use control::{AccountInner, AccountKey, Common, Legacy, Parts};

@@ -165,11 +165,11 @@ pub(crate) struct Keys {
 impl Keys {
     /// Of a ring with one generation, to the library's own limits.
     pub(crate) fn unlimited(ring: impl Into<Arc<KeyRing>>) -> Self {
-        use super::budget::Budget;
+        use super::budget::{Bell, Budget};
         use crate::format::policy::GenerationLimits;
         let ring = ring.into();
         let newest = ring.sealing(Moment::from_nanos(0, u64::MAX)).generation();
-        let budget = Budget::new(newest, GenerationLimits::default(), Arc::default());
+        let budget = Budget::new(newest, GenerationLimits::default(), Bell::default());
         Self { ring, budgets: [Arc::new(budget)].into() }
     }
 }

@@ -11,9 +11,9 @@ use super::limits;
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 use super::reports;
 use super::{AekCache, Registry, Shared};
-use crate::account::Common;
 use crate::account::seats::Seats;
 use crate::account::settings::{OutageGrace, RefreshWindow, Settings};
+use crate::account::{Bell, Common};
 use crate::clock::Clock;
 #[cfg(any(test, feature = "testing"))]
 use crate::clock::{ManualClock, SteppedWall};
@@ -212,7 +212,7 @@ impl AekCacheBuilder {
             settings,
             keeper: keeper.handle().clone(),
             bus: Arc::default(),
-            limits_bell: Arc::default(),
+            limits_bell: Bell::default(),
             #[cfg(feature = "metrics")]
             departed: Arc::default(),
         });
@@ -234,7 +234,7 @@ impl AekCacheBuilder {
             }),
         };
         let shared = &cache.shared;
-        let limits = limits::chore(Arc::clone(&common.limits_bell), Arc::clone(&shared.accounts));
+        let limits = limits::chore(common.limits_bell.clone(), Arc::clone(&shared.accounts));
         shared.keeper.handle().send(Message::Chore(limits));
         #[cfg(any(feature = "tracing", feature = "metrics"))]
         cache.tell_operators(

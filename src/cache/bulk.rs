@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::AekCache;
 use super::records::{Pace, expected};
-use crate::account::{AccountInner, Common, Parts};
+use crate::account::{AccountInner, Bell, Common, Parts};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::operation::OperationKind;
@@ -108,7 +108,7 @@ impl<'a> Bulk<'a> {
                 settings: shared.settings,
                 keeper: shared.keeper.handle().clone(),
                 bus: Arc::default(),
-                limits_bell: Arc::default(),
+                limits_bell: Bell::default(),
                 #[cfg(feature = "metrics")]
                 departed: Arc::clone(&shared.departed),
             }),

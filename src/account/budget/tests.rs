@@ -6,7 +6,7 @@ use super::*;
 
 fn budget(seals: u64, bytes: u64) -> Budget {
     let limits = GenerationLimits::new(seals, bytes, 1).expect("allowed");
-    Budget::new(Generation::FIRST, limits, Arc::default())
+    Budget::new(Generation::FIRST, limits, Bell::default())
 }
 
 fn amount(seals: u64, bytes: u64) -> Amount {
@@ -76,10 +76,10 @@ fn e6_limits_that_are_lowered_bind_at_once_and_those_that_are_raised_too() {
 #[test]
 fn e6_the_bell_rings_before_a_limit_and_for_each_warning_until_it_was_told() {
     let budget = budget(100_000, 1 << 60);
-    let rung = || budget.bell.swap(false, Ordering::Relaxed);
+    let rung = || budget.bell.rang();
     let mut seals = 0;
     let mut next = || {
-        while !budget.bell.load(Ordering::Relaxed) {
+        while !budget.bell.0.load(Ordering::Relaxed) {
             seals += 1;
             if !budget.pay(amount(1, 1)) {
                 break;
@@ -109,13 +109,13 @@ fn e6_handfuls_ring_no_bell() {
             // Each thread leaves something in a share.
             far = std::thread::scope(|scope| {
                 let seal =
-                    || (0..100).all(|_| budget.pay(amount(1, 1)) && !budget.bell.load(Ordering::Relaxed));
+                    || (0..100).all(|_| budget.pay(amount(1, 1)) && !budget.bell.0.load(Ordering::Relaxed));
                 scope.spawn(seal).join().expect("seals")
             });
         }
         let used = budget.used().seals;
         assert!((due..due + due / 100).contains(&used), "{warning:?} after {used} seals");
         budget.tell(LimitWarning::of_use(budget.used(), amount(100_000, 1 << 60)));
-        budget.bell.store(false, Ordering::Relaxed);
+        assert!(budget.bell.rang() && budget.rang() && !budget.rang());
     }
 }

@@ -216,7 +216,7 @@ fn e6_a_full_older_generation_rings_once() {
         (0..1000)
             .map(|_| {
                 let sealed = permit.seal_object_frame(generation, id, true, b"frame", &mut out);
-                if bell.swap(false, Ordering::Relaxed) {
+                if bell.rang() {
                     rings.set(rings.get() + 1);
                     inner.look_at_limits(clock.moment());
                 }
