@@ -95,7 +95,7 @@ fn e6_every_way_to_seal_is_counted_and_a_refused_one_leaves_its_buffer_as_it_was
     assert_eq!(&data, b"data");
     let mut writer = SealedObject::writer(account.clone(), Context::new(&[b"o"]), Vec::new()).unwrap();
     std::io::Write::write_all(&mut writer, b"x").unwrap();
-    assert!(writer.finish().is_err(), "no object is acknowledged");
+    assert_eq!(kind(writer.finish()), Some(ErrorKind::Limit), "no object is acknowledged");
 }
 
 #[test]
@@ -126,25 +126,31 @@ fn e6_the_engine_is_warned_at_80_and_at_95_percent_and_at_the_limit_within_a_sec
 fn e6_the_next_generation_counts_anew_once_it_is_active_and_until_then_the_one_before_does() {
     let world = World::new(6, OutageGrace::None);
     let account = limited(&world, policy(100, 1 << 60, 365));
+    let events = world.cache.events();
+    // The last word within this time, and a second for the keeper; none where nothing was told.
+    let told = |time| {
+        world.run(time + secs(1));
+        warnings(&std::iter::from_fn(|| events.try_next()).collect::<Vec<_>>()).pop()
+    };
     assert_eq!(seals(&account, 90), 90);
     let block = Block::sealed_by(&account);
-    let events = world.cache.events();
+    assert_eq!(told(secs(0)), Some(Some(LimitWarning::Near)));
     let first = account.record().generation();
     let rotation = account.rotate_aek().unwrap();
     world.run(secs(30));
     assert_eq!(seals(&account, 100), 9, "published, not yet active");
     assert_eq!(account.generation_use().unwrap().generation, first);
-    world.run(ACTIVE_AFTER);
+    assert_eq!(told(secs(0)), Some(Some(LimitWarning::Reached)));
+    assert_eq!(told(ACTIVE_AFTER), Some(None), "the warning was of the one before");
     let used = account.generation_use().unwrap();
     assert_eq!((used.generation, used.seals, used.warning()), (rotation.generation, 0, None));
     let after = Block::sealed_by(&account);
     assert_eq!(peek(&after.frame).unwrap().generation(), rotation.generation);
     assert_eq!(seals(&account, 1000), 99);
     assert_eq!((block.open(&account), after.open(&account)), (Ok(()), Ok(())));
-    let last = std::iter::from_fn(|| events.try_next()).last().unwrap();
-    assert_eq!(last.account, account.id());
-    world.run(secs(12));
+    assert_eq!(told(secs(0)), Some(Some(LimitWarning::Reached)));
     assert_eq!(account.generation_use().unwrap().warning(), Some(LimitWarning::Reached));
+    assert_eq!(told(secs(30)), None, "once");
 }
 
 #[test]
