@@ -8,7 +8,9 @@ use crate::id::Generation;
 
 /// What *this process* has sealed under a generation, beside the record's limits.
 ///
-/// Counted since the account was attached: other machines, and this one before it was restarted, are not in it. So each process holds
+/// Counted since the account was attached: other machines, and this one before it was restarted, are not in it. What a
+/// [`Directory`](crate::Directory) drops when it is idle, and attaches again, goes on from its count; what the engine drops and attaches again
+/// begins anew. So each process holds
 /// itself to the whole limit; whoever means all of `n` machines together sets an `n`th of it in the record. The age is that of the generation, whoever
 /// uses it. A seal counts when it begins; one that fails after that counts too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

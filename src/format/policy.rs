@@ -39,7 +39,7 @@ pub enum VersionPolicy {
 }
 
 /// How much one generation may be used (contract E6). The defaults are the most that is allowed. Each process holds itself to them, by what it
-/// sealed since it attached the account: [`GenerationUse`](crate::GenerationUse).
+/// has sealed itself: [`GenerationUse`](crate::GenerationUse) says since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationLimits {
     seals: u64,
