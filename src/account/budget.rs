@@ -7,7 +7,9 @@
 //! A seal is paid for before it is made, so a limit is never passed, whatever threads do at the same time. What pays is a share that few threads
 //! have in common: one compare-and-swap in memory that other processors rarely touch. Every 65,536 seals the share is filled again from what
 //! all have in common; near a limit and near a warning handfuls become small, and what other shares hold is called back before anybody is refused.
-//! Nothing waits: every step is an atomic one. Imports: `format`, `id`, `usage`.
+//! Nothing waits: every step is an atomic one. So what another thread has in its hand at that moment is not found, and of several threads one may be
+//! refused what would have fitted; the next one finds it. One thread alone gets all there is.
+//! Imports: `format`, `id`, `usage`.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -199,7 +201,8 @@ impl Budget {
         if !share.put(handful) {
             self.give_back(handful);
         }
-        // Limits that were lowered meanwhile have called back what there was, and perhaps not this.
+        // Limits that were lowered meanwhile have called back what there was, and perhaps not this: until here a thread that has the share
+        // too may pay from it what the old ones allowed.
         let (taken, limits) = (self.taken.now(), self.limits.now());
         if taken.seals > limits.seals || taken.bytes > limits.bytes {
             self.give_back(share.empty());
