@@ -187,7 +187,7 @@ pub(crate) fn begin_delete(inner: &Arc<AccountInner>, retention: Retention) -> P
         },
         |inner, known| {
             let now = inner.clock().now();
-            inner.feed(now, Event::Delete);
+            inner.heed_deletion(now, known.record.sequence());
             Deletion {
                 recoverable_until: known.record.recoverable_until().unwrap_or(UNIX_EPOCH),
                 refused_everywhere_after: inner.store().is_some().then(|| wall(now) + SEEN_BY_ALL),

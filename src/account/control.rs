@@ -426,10 +426,21 @@ impl AccountInner {
     /// Takes in what a look at the record has found: that the account is deleted, by the record that is given, or purged.
     pub(super) fn take_deletion(&self, now: Moment, known: Option<Known>) {
         let mut control = self.lock_control();
-        if known.is_some_and(|known| !control.known.yield_to(known)) {
-            // Recovered since.
-            return;
+        // Recovered since, where this does not yield.
+        if known.is_none_or(|known| control.known.yield_to(known)) {
+            self.close_deleted(now, control);
         }
+    }
+
+    /// Takes in that the account is deleted, by an authentic record of this sequence: unless it was recovered since, by the one that it goes by.
+    pub(crate) fn heed_deletion(&self, now: Moment, sequence: Sequence) {
+        let control = self.lock_control();
+        if control.known.verified_sequence().is_none_or(|known| known <= sequence) {
+            self.close_deleted(now, control);
+        }
+    }
+
+    fn close_deleted(&self, now: Moment, mut control: MutexGuard<'_, Control>) {
         let effects = control.lease.on(now, Event::Delete);
         self.apply(&mut control, effects, None);
         let ended = self.settle(&mut control, None);

@@ -1,5 +1,5 @@
 //! Accounts of a store deleted recoverably, as an operation (contracts E7, E8). Imports: `cache::bulk`, `delete`, `operation`, `expect`,
-//! `record_store`, `format`, `lease`, `rotate`, `id`, `error`.
+//! `record_store`, `format`, `rotate`, `id`, `error`.
 
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -11,7 +11,6 @@ use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
 use crate::format::operation::{OperationKind, OperationStatus};
 use crate::id::AccountId;
-use crate::lease::Event;
 use crate::operation::{Operation, OperationRun};
 use crate::record_store::archive::RecordArchive;
 use crate::rotate::SEEN_BY_ALL;
@@ -139,7 +138,7 @@ fn delete(
     let outcome = deletion.map(|deletion| {
         let attached = bulk.cache.shared.registry().by_id.get(&account).and_then(Weak::upgrade);
         if let Some(attached) = attached {
-            attached.feed(bulk.cache.shared.clock.now(), Event::Delete);
+            attached.heed_deletion(bulk.cache.shared.clock.now(), inner.known().record.sequence());
         }
         // What was only claimed is authentic now, where it is the same.
         if claimed == Some(deletion.recoverable_until) { Outcome::Before } else { Outcome::Now }

@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use strongroom::provider::Kek;
 use strongroom::testing::Call;
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, DeleteReport, ErrorKind, Expect, Loaded,
-    MemoryRecordStore, OperationKind, OperationRun, OperationStatus, OperationTarget, Operations,
-    OutageGrace, RecordStore, Retention, Status,
+    Account, AccountId, AccountRecord, AccountSpec, DeleteReport, Error, ErrorKind, Expect, KeptRecord,
+    Listed, Loaded, MemoryRecordStore, OperationKind, OperationRun, OperationStatus, OperationTarget,
+    Operations, OutageGrace, RecordArchive, RecordStore, RecordTag, Retention, Status,
 };
 
 use crate::common::{Block, KEK, World, kind, secs};
@@ -65,6 +65,12 @@ impl Tenant {
     ) -> DeleteReport {
         let store = self.records.clone();
         self.world.cache.delete_all(store, expect, run, Retention::DEFAULT, pace).unwrap()
+    }
+
+    /// In the same store, by way of `between`.
+    fn delete_in(&self, between: Arc<Between>) -> DeleteReport {
+        let expect = |id| Some(self.world.expect(id));
+        self.world.cache.delete_all(between, &expect, self.begin(), Retention::DEFAULT, 1000).unwrap()
     }
 
     fn record(&self, id: AccountId) -> AccountRecord {
@@ -197,4 +203,100 @@ fn e8_an_account_that_cannot_be_deleted_is_left_and_told_and_a_claim_of_deletion
     let result =
         revoked.world.cache.delete_all(revoked.records.clone(), &expect, wrong, Retention::DEFAULT, 9);
     assert_eq!(kind(result), Some(ErrorKind::Misuse));
+}
+
+/// Done once, with the account that is loaded or whose record is replaced, until it says that it was done.
+type Hook = Box<dyn FnMut(AccountId) -> bool + Send>;
+
+/// A tenant's records, and somebody who comes between.
+#[derive(Default)]
+struct Between {
+    records: Arc<MemoryRecordStore>,
+    before_load: Mutex<Option<Hook>>,
+    before_swap: Mutex<Option<Hook>>,
+    after_swap: Mutex<Option<Hook>>,
+}
+
+impl Between {
+    fn of(tenant: &Tenant) -> Self {
+        Self { records: tenant.records.clone(), ..Self::default() }
+    }
+
+    fn call(at: &Mutex<Option<Hook>>, account: AccountId) {
+        let hook = at.lock().unwrap().take();
+        if let Some(mut hook) = hook
+            && !hook(account)
+        {
+            *at.lock().unwrap() = Some(hook);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        [&self.before_load, &self.before_swap, &self.after_swap].iter().all(|at| at.lock().unwrap().is_none())
+    }
+}
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl RecordStore for Between {
+    fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
+        Self::call(&self.before_load, account);
+        self.records.load(account, known)
+    }
+
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        Self::call(&self.before_swap, account);
+        let swapped = self.records.compare_and_swap(account, expected, bytes);
+        Self::call(&self.after_swap, account);
+        swapped
+    }
+}
+
+impl RecordArchive for Between {
+    fn list(&self, after: Option<AccountId>) -> Result<Vec<Listed>, Error> {
+        self.records.list(after)
+    }
+
+    fn history(&self, account: AccountId) -> Result<Vec<KeptRecord>, Error> {
+        self.records.history(account)
+    }
+
+    fn load_kept(&self, account: AccountId, kept: KeptRecord) -> Result<Vec<u8>, Error> {
+        self.records.load_kept(account, kept)
+    }
+}
+
+#[test]
+fn e7_e8_recovery_beside_a_bulk_deletion_stays() {
+    let tenant = Tenant::new(5);
+    let in_use = tenant.attach(tenant.ids[2]);
+    let block = Block::sealed_by(&in_use);
+    // Somebody recovers it once it is deleted, before the cache hears of the deletion.
+    let between = Between::of(&tenant);
+    let asked = Arc::new(Mutex::new(None));
+    let (account, pending) = (in_use.clone(), asked.clone());
+    *between.after_swap.lock().unwrap() = Some(Box::new(move |id| {
+        let it = id == account.id();
+        if it {
+            *pending.lock().unwrap() = Some(account.begin_recover());
+        }
+        it
+    }));
+    let between = Arc::new(between);
+    let report = tenant.delete_in(between.clone());
+    assert!(between.is_done());
+    asked.lock().unwrap().take().unwrap().wait().unwrap();
+    assert_eq!((report.deleted, report.failures.len(), tenant.deleted()), (5, 0, 4));
+    assert_eq!(tenant.record(in_use.id()).recoverable_until(), None);
+    tenant.world.run(secs(1));
+    assert_eq!((block.open(&in_use), in_use.record().recoverable_until()), (Ok(()), None));
 }

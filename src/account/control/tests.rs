@@ -88,6 +88,52 @@ fn e7_a_deletion_that_was_overtaken_by_a_newer_record_is_not_heard() {
     assert_eq!(inner.known().record, newer);
 }
 
+/// A record store on which another machine recovers what is deleted, and this one hears of that before its own swap has returned.
+#[derive(Debug)]
+struct Recovering {
+    records: Arc<MemoryRecordStore>,
+    then: Mutex<Option<(Account, Account)>>,
+}
+
+impl RecordStore for Recovering {
+    fn load(&self, account: AccountId, known: Option<&crate::RecordTag>) -> Result<crate::Loaded, Error> {
+        self.records.load(account, known)
+    }
+
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&crate::RecordTag>,
+        bytes: &[u8],
+    ) -> Result<crate::RecordTag, Error> {
+        let swapped = self.records.compare_and_swap(account, expected, bytes)?;
+        let then = self.then.lock().unwrap().take();
+        if let Some((here, there)) = then {
+            there.recover()?;
+            here.inner().replace_known(there.inner().known())?;
+        }
+        Ok(swapped)
+    }
+}
+
+#[test]
+fn e7_who_deletes_and_has_heard_of_the_recovery_already_stays_open() {
+    let (clock, kms) = (ManualClock::new(), Arc::new(ScriptedProvider::on_virtual_time()));
+    let cache = || AekCache::builder().manual(&clock).build().unwrap();
+    let (here, there) = (cache(), cache());
+    let records = Arc::new(MemoryRecordStore::new());
+    let store = Arc::new(Recovering { records: records.clone(), then: Mutex::default() });
+    let spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest(ScriptedProvider::KEK));
+    let account = here.create(spec.store(store.clone())).unwrap();
+    let expect = Expect::account(account.id()).kek(kms, ScriptedProvider::KEK);
+    let elsewhere = there.attach_stored(records, expect).unwrap();
+    *store.then.lock().unwrap() = Some((account.clone(), elsewhere));
+    account.delete(crate::Retention::DEFAULT).unwrap();
+    assert!(store.then.lock().unwrap().is_none());
+    assert_eq!(account.record().recoverable_until(), None);
+    assert!(matches!(account.status(), Status::Fresh { .. }), "{:?}", account.status());
+}
+
 #[test]
 fn a7_d12_a_stale_call_of_the_second_opens_nothing() {
     for closed_meanwhile in [false, true] {
