@@ -68,8 +68,8 @@ impl Account {
                 }
                 Ok(Some(RecordDraft { policy, ..current.successor()? }))
             },
-            |inner, known| {
-                let policy = known.record.policy();
+            |inner, in_force| {
+                let policy = in_force.known.record.policy();
                 let now = inner.clock().now();
                 inner.feed(now, Event::Grace(inner.settings().grace.allowed_by(policy)));
                 inner.feed(now, Event::RecordChanged);
@@ -78,16 +78,23 @@ impl Account {
     }
 }
 
+/// The record that is in force after a change.
+pub(crate) struct InForce {
+    pub(crate) known: Known,
+    /// Whether it is of this change: not where nothing was to be changed.
+    pub(crate) changed: bool,
+}
+
 /// Changes the record by `edit`, which says `None` where nothing is to be changed; then does `then` with the record that is in force, before
 /// anybody is told.
 pub(crate) fn begin_change<T: Send + 'static>(
     inner: &Arc<AccountInner>,
     edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error> + Send + 'static,
-    then: impl FnOnce(&AccountInner, &Known) -> T + Send + 'static,
+    then: impl FnOnce(&AccountInner, &InForce) -> T + Send + 'static,
 ) -> Pending<T> {
-    let done = move |inner: &AccountInner, known: Known| {
-        inner.replace_known(known.clone())?;
-        let done = then(inner, &known);
+    let done = move |inner: &AccountInner, in_force: InForce| {
+        inner.replace_known(in_force.known.clone())?;
+        let done = then(inner, &in_force);
         inner.poke();
         Ok(done)
     };
@@ -95,7 +102,9 @@ pub(crate) fn begin_change<T: Send + 'static>(
     let held = inner.with_keys(inner.known().record.generation(), |_| ()).is_some();
     let destination = match inner.record_store() {
         // No I/O at all.
-        None if held => return Pending::ready(by_lease(inner, edit).and_then(|known| done(inner, known))),
+        None if held => {
+            return Pending::ready(by_lease(inner, edit).and_then(|in_force| done(inner, in_force)));
+        }
         Some(store) if held => Destination::of_records(store),
         _ => inner.destination().clone(),
     };
@@ -111,7 +120,7 @@ pub(crate) fn begin_change<T: Send + 'static>(
             _ if held => Met::Answers,
             result => met(result),
         };
-        completer.complete(result.and_then(|known| done(&inner, known)));
+        completer.complete(result.and_then(|in_force| done(&inner, in_force)));
         met
     });
     keeper.control(pending, ControlCall { destination, patience: deadline, deadline, run, abandon })
@@ -120,7 +129,7 @@ pub(crate) fn begin_change<T: Send + 'static>(
 fn by_lease(
     inner: &AccountInner,
     edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error>,
-) -> Result<Known, Error> {
+) -> Result<InForce, Error> {
     let work = Newest::load(inner)?;
     // CPU only: the keys are held no longer than that.
     let changed = inner
@@ -135,7 +144,7 @@ fn by_lease(
 async fn by_unwrap(
     inner: &AccountInner,
     edit: impl FnOnce(&VerifiedRecord) -> Result<Option<RecordDraft>, Error>,
-) -> Result<Known, Error> {
+) -> Result<InForce, Error> {
     let work = Newest::load(inner)?;
     let unwrapped = work.unwrapped().await?;
     work.finish(work.successor(&unwrapped.keys, edit)?)
@@ -180,14 +189,16 @@ impl<'a> Newest<'a> {
         Ok(Changed { current, next })
     }
 
-    fn finish(&self, Changed { current, next }: Changed) -> Result<Known, Error> {
+    fn finish(&self, Changed { current, next }: Changed) -> Result<InForce, Error> {
         if let Some(store) = self.inner.store() {
             store.authenticated(self.inner.id(), current.record().sequence())?;
         }
-        match next {
-            None => Ok(Known { verified: Some(current), ..self.newest.clone() }),
-            Some(next) => self.persist(next),
-        }
+        let changed = next.is_some();
+        let known = match next {
+            None => Known { verified: Some(current), ..self.newest.clone() },
+            Some(next) => self.persist(next)?,
+        };
+        Ok(InForce { known, changed })
     }
 
     /// Puts `next` into the store. Nobody here goes by it yet.

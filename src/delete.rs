@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::account::{Account, AccountInner};
-use crate::change::{Newest, begin_change};
+use crate::change::{InForce, Newest, begin_change};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{RecordDraft, RecordState, Sequence, Timestamp};
@@ -112,7 +112,7 @@ impl Account {
 
     /// The same, as a future.
     pub fn begin_delete(&self, retention: Retention) -> Pending<Deletion> {
-        begin_delete(self.inner(), retention)
+        begin_delete(self.inner(), retention, |deletion, _| deletion)
     }
 
     /// Brings a deleted account back, with its data: on any machine, within the retention. It becomes ready by itself, with an unwrap that
@@ -172,8 +172,12 @@ impl Account {
     }
 }
 
-/// The same as [`Account::begin_delete`], of an account that may be in use nowhere here.
-pub(crate) fn begin_delete(inner: &Arc<AccountInner>, retention: Retention) -> Pending<Deletion> {
+/// The same as [`Account::begin_delete`], of an account that may be in use nowhere here. `told` makes what is given of the record that is in force.
+pub(crate) fn begin_delete<T: Send + 'static>(
+    inner: &Arc<AccountInner>,
+    retention: Retention,
+    told: impl FnOnce(Deletion, &InForce) -> T + Send + 'static,
+) -> Pending<T> {
     let clock = inner.clock().clone();
     begin_change(
         inner,
@@ -185,13 +189,14 @@ pub(crate) fn begin_delete(inner: &Arc<AccountInner>, retention: Retention) -> P
             let state = RecordState::Deleted { at, recoverable_until: at.plus(retention.duration()) };
             Ok(Some(RecordDraft { state, ..current.successor()? }))
         },
-        |inner, known| {
-            let now = inner.clock().now();
-            inner.heed_deletion(now, known.record.sequence());
-            Deletion {
-                recoverable_until: known.record.recoverable_until().unwrap_or(UNIX_EPOCH),
+        move |inner, in_force| {
+            let (now, record) = (inner.clock().now(), &in_force.known.record);
+            inner.heed_deletion(now, record.sequence());
+            let deletion = Deletion {
+                recoverable_until: record.recoverable_until().unwrap_or(UNIX_EPOCH),
                 refused_everywhere_after: inner.store().is_some().then(|| wall(now) + SEEN_BY_ALL),
-            }
+            };
+            told(deletion, in_force)
         },
     )
 }

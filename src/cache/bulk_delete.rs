@@ -125,23 +125,25 @@ fn delete(
         Ok(inner) => inner,
         Err(error) => return (Err(error), 0),
     };
-    let claimed = inner.known().record.recoverable_until();
+    let begin = || {
+        // What the record only claimed is authentic by now.
+        begin_delete(&inner, retention, |_, in_force| (in_force.changed, in_force.known.record.sequence()))
+    };
     let mut calls = inner.slots();
-    let deletion = match begin_delete(&inner, retention).wait() {
+    let deletion = match begin().wait() {
         // Whoever came first may have changed anything: the record as it is now tells.
         Err(error) if error.kind() == ErrorKind::Conflict => {
             calls *= 2;
-            begin_delete(&inner, retention).wait()
+            begin().wait()
         }
         deletion => deletion,
     };
-    let outcome = deletion.map(|deletion| {
+    let outcome = deletion.map(|(by_this, sequence)| {
         let attached = bulk.cache.shared.registry().by_id.get(&account).and_then(Weak::upgrade);
         if let Some(attached) = attached {
-            attached.heed_deletion(bulk.cache.shared.clock.now(), inner.known().record.sequence());
+            attached.heed_deletion(bulk.cache.shared.clock.now(), sequence);
         }
-        // What was only claimed is authentic now, where it is the same.
-        if claimed == Some(deletion.recoverable_until) { Outcome::Before } else { Outcome::Now }
+        if by_this { Outcome::Now } else { Outcome::Before }
     });
     (outcome, calls)
 }

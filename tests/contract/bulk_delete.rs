@@ -300,3 +300,34 @@ fn e7_e8_recovery_beside_a_bulk_deletion_stays() {
     tenant.world.run(secs(1));
     assert_eq!((block.open(&in_use), in_use.record().recoverable_until()), (Ok(()), None));
 }
+
+#[test]
+fn e8_an_account_that_another_process_deleted_counts_as_before() {
+    let tenant = Tenant::new(5);
+    let (clock, kms) = (&tenant.world.clock, tenant.world.kms.clone());
+    let there = World::beside(clock, kms, secs(60), OutageGrace::None);
+    // Another process deletes one account after it was looked at, and one while it is being deleted.
+    let elsewhere = |id: AccountId, times: usize| -> Hook {
+        let account = there.cache.attach_stored(tenant.records.clone(), there.expect(id)).unwrap();
+        let mut met = 0;
+        Box::new(move |at| {
+            met += usize::from(at == id);
+            let now = met == times;
+            if now {
+                account.delete(Retention::days(30).unwrap()).unwrap();
+            }
+            now
+        })
+    };
+    let between = Between::of(&tenant);
+    *between.before_load.lock().unwrap() = Some(elsewhere(tenant.ids[1], 2));
+    *between.before_swap.lock().unwrap() = Some(elsewhere(tenant.ids[3], 1));
+    let between = Arc::new(between);
+    let report = tenant.delete_in(between.clone());
+    assert!(between.is_done());
+    assert_eq!((report.deleted, report.before, report.failures.len(), tenant.deleted()), (3, 2, 0, 5));
+    for id in [tenant.ids[1], tenant.ids[3]] {
+        let (theirs, ours) = (tenant.record(id), tenant.record(tenant.ids[0]));
+        assert!(theirs.recoverable_until() > ours.recoverable_until(), "it keeps its retention");
+    }
+}
