@@ -152,7 +152,8 @@ impl Account {
     /// every record that the store keeps of it is destroyed. No data is touched; without the key it is noise (crypto-shredding).
     ///
     /// As far as no copy of a record survives elsewhere: in a backup, a mirror, a version of a bucket, a block of a disk, in the memory of a process
-    /// that has not dropped its handle. Such a copy, together with the customer's KEK, opens the data again. `SECURITY.md` has the list.
+    /// that has not dropped its handle. Such a copy, together with the customer's KEK, opens the data again. `SECURITY.md` has the list. The KEK is not
+    /// touched: what a KMS calls a purge destroys a KEK, which is the customer's to do, and every account under it.
     ///
     /// The record is believed first: by what this process has verified, or by an unwrap. [`AekCache::shred`](crate::AekCache::shred) asks
     /// nobody. Of an account that is purged already, what its store may still keep is destroyed; made once more a day later it removes what a

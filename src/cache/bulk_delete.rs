@@ -25,7 +25,7 @@ pub struct DeleteReport {
     pub deleted: u64,
     /// Accounts that were deleted before: they keep the retention that they have.
     pub before: u64,
-    /// Accounts with a tombstone.
+    /// Accounts with a tombstone, whoever put it there.
     pub purged: u64,
     /// Accounts of which nothing was expected.
     pub left: u64,

@@ -31,7 +31,7 @@ pub struct RewrapReport {
     pub current: u64,
     /// Accounts that are pinned to a version, and were left: [`Account::rotate_kek`](crate::Account::rotate_kek) moves a pin.
     pub pinned: u64,
-    /// Accounts with a tombstone.
+    /// Accounts with a tombstone, whoever put it there.
     pub purged: u64,
     /// Accounts that were left because of an error.
     pub failures: Vec<(AccountId, Error)>,
@@ -46,7 +46,7 @@ pub struct RewrapReport {
 pub struct PurgeReport {
     /// The operation as it ended.
     pub operation: Operation,
-    /// Accounts whose wrapped AEK was destroyed.
+    /// Accounts whose wrapped AEK this operation destroyed, with what the store kept of it.
     pub purged: u64,
     /// Deleted accounts whose retention is not over.
     pub retained: u64,
@@ -129,6 +129,10 @@ impl AekCache {
     /// Purges every account in `store` that is deleted and whose retention is over, as `operation`, which it ends: see
     /// [`Account::purge`](crate::Account::purge). Whether an account is due is looked up in its record; each that is costs an unwrap, which
     /// authenticates the deletion.
+    ///
+    /// An account with a tombstone is left: whoever writes the store can have put it there, and that must not destroy a history from which the account could
+    /// be restored. So what a purge has left that failed behind its tombstone, which the report tells as a failure, or that was cut off there, is destroyed by
+    /// [`Self::shred`], at an explicit word.
     ///
     /// Pace, cancellation and resumption as of [`Self::rewrap_all`].
     ///

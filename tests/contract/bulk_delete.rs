@@ -331,3 +331,29 @@ fn e8_an_account_that_another_process_deleted_counts_as_before() {
         assert!(theirs.recoverable_until() > ours.recoverable_until(), "it keeps its retention");
     }
 }
+
+#[test]
+fn e7_e8_a_bulk_purge_destroys_nothing_for_a_tombstone_and_shredding_does() {
+    let tenant = Tenant::new(2);
+    let victim = tenant.ids[0];
+    let planted = {
+        let store: Arc<dyn RecordStore> = tenant.records.clone();
+        tenant.world.cache.shred(&store, tenant.ids[1], strongroom::DestroyForGood).unwrap();
+        let Loaded::Found { bytes, .. } = tenant.records.load(tenant.ids[1], None).unwrap() else {
+            panic!("a tombstone")
+        };
+        [&bytes[..9], victim.as_bytes(), &bytes[25..]].concat()
+    };
+    let Loaded::Found { tag, .. } = tenant.records.load(victim, None).unwrap() else { panic!("a record") };
+    tenant.records.compare_and_swap(victim, Some(&tag), &planted).unwrap();
+    let kept = tenant.records.history(victim).unwrap();
+    assert!(!kept.is_empty(), "from which it can be restored");
+    let run = tenant.operations.begin(OperationKind::Purge, HERS).unwrap();
+    let expect = |id| Some(tenant.world.expect(id));
+    let report = tenant.world.cache.purge_all(tenant.records.clone(), &expect, run, 1000).unwrap();
+    assert_eq!((report.purged, report.retained, report.failures.len()), (0, 0, 0));
+    assert_eq!(tenant.records.history(victim).unwrap(), kept);
+    let store: Arc<dyn RecordStore> = tenant.records.clone();
+    tenant.world.cache.shred(&store, victim, strongroom::DestroyForGood).unwrap();
+    assert!(tenant.records.history(victim).unwrap().is_empty());
+}
