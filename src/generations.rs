@@ -159,8 +159,7 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
     let record = unwrapped.verified.record();
     let misuse = |message| Error::new(ErrorKind::Misuse, message).with_account(inner.id());
     require_active(&unwrapped)?;
-    let now = inner.clock().now();
-    if now.wall_nanos() < record.newest().active_from.wall_nanos() {
+    if inner.clock().now().wall_nanos() < record.newest().active_from.wall_nanos() {
         return Err(misuse("the newest generation is not active yet: one rotation at a time"));
     }
     if record.older().list.len() >= MAX_OLDER {
@@ -176,6 +175,8 @@ async fn rotate(inner: &AccountInner) -> Result<AekRotation, Error> {
     let keys = GenerationKeys::new(inner.id(), number, gathered.secrets(), inner.settings().memory_lock)?
         .with_engine(inner.settings().engine);
 
+    // Only now: until the record is there a machine can read the one before, and the KMSs may have taken their time.
+    let now = inner.clock().now();
     let created = Timestamp::from_wall_nanos(now.wall_nanos());
     let active_from = Timestamp::from_wall_nanos(now.plus(ACTIVE_AFTER).wall_nanos());
     let newest = GenerationEntry { number, active_from, ..GenerationEntry::first(keys.prks(), created) };
@@ -352,7 +353,8 @@ fn destroyable_from(
     entries.find(|entry| entry.number == generation)?;
     let next = entries.next()?;
     let grace = inner.settings().grace.allowed_by(record.policy());
-    let leases_end = next.created.plus(SEEN_BY_ALL + grace);
+    // Whoever destroys may have another wall clock than who made it.
+    let leases_end = next.created.plus(SEEN_BY_ALL.saturating_add(grace)).plus(CLOCKS_DIFFER);
     Some(leases_end.max(next.active_from.plus(CLOCKS_DIFFER)))
 }
 

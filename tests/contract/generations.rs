@@ -10,7 +10,7 @@ use strongroom::{
     RecordPolicy, RotateTo, SealedObject, peek,
 };
 
-use crate::common::{Block, KEK, Store, World, kind, secs, usable};
+use crate::common::{Block, KEK, Meddler, Store, World, kind, secs, usable};
 
 /// How long after a rotation the new generation is used: 71 s, and a minute.
 const ACTIVE_AFTER: Duration = secs(131);
@@ -240,6 +240,32 @@ fn e4_e2_a_pinned_account_rotates_under_its_version_and_keeps_its_standby() {
 }
 
 #[test]
+fn e4_a_generation_counts_from_when_it_was_wrapped() {
+    let world = World::new(6, OutageGrace::None);
+    let kms = Meddler::new(world.kms.clone());
+    let spec = AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest(KEK));
+    let account = world.cache.create(spec.store(Store::new())).unwrap();
+    let begun = account.record().generation_created();
+    let clock = world.clock.clone();
+    kms.at_next(Call::Wrap, move || clock.advance(secs(30)));
+    let rotation = account.rotate_aek().unwrap();
+    // Until then a machine could read the record from before.
+    assert_eq!(account.record().generation_created(), begun + secs(30));
+    assert_eq!(rotation.active_from, begun + secs(30) + ACTIVE_AFTER);
+}
+
+#[test]
+fn e4_grace_without_an_end_keeps_a_generation() {
+    let world = World::new(6, OutageGrace::For(Duration::MAX));
+    let account = stored(&world, &Store::new());
+    account.rotate_aek().unwrap();
+    let from = account.generation_destroyable_from(nth(1)).unwrap();
+    assert!(from > account.record().generation_created() + secs(7000 * 365 * 86_400), "{from:?}");
+    world.run(ACTIVE_AFTER + secs(72));
+    assert_eq!(destroy(&account, 1), Some(ErrorKind::Misuse));
+}
+
+#[test]
 fn e4_a_generation_is_destroyed_when_no_machine_can_seal_under_it_and_not_before() {
     let grace = secs(600);
     let world = World::new(6, OutageGrace::For(grace));
@@ -251,10 +277,15 @@ fn e4_a_generation_is_destroyed_when_no_machine_can_seal_under_it_and_not_before
     account.rotate_aek().unwrap();
     let made = account.record().generation_created();
     let from = account.generation_destroyable_from(nth(1)).unwrap();
-    assert_eq!(from, made + secs(71) + grace, "F of the slowest machine, and its grace");
+    let clocks = secs(60);
+    assert_eq!(
+        from,
+        made + secs(71) + grace + clocks,
+        "F of the slowest machine, its grace, and a minute for clocks"
+    );
     // A machine to which the KMS falls silent right now seals on under the generation it knows.
     let (dark, follower) = beside(&world, &store, account.id(), 60);
-    world.run(secs(71) + grace - secs(1));
+    world.run(secs(71) + grace + clocks - secs(1));
     assert_eq!(destroy(&account, 1), Some(ErrorKind::Misuse), "a second too early");
     assert_eq!((old.open(&account), old.open(&follower)), (Ok(()), Err(ErrorKind::NotReady)));
     world.run(secs(1));
