@@ -9,15 +9,18 @@
 //! all have in common; near a limit and near a warning handfuls become small, and what other shares hold is called back before anybody is refused.
 //! Nothing waits: every step is an atomic one. So what another thread has in its hand at that moment is not found, and of several threads one may be
 //! refused what would have fitted; the next one finds it. One thread alone gets all there is.
-//! Imports: `format`, `id`, `usage`.
+//! Imports: `sync`, `format`, `id`, `usage`.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use super::sync::{AtomicBool, AtomicU8, AtomicU64, OnceLock, Ordering, own_stripe};
 use super::usage::LimitWarning;
 use crate::format::policy::GenerationLimits;
 use crate::id::Generation;
+
+#[cfg(shuttle)]
+#[cfg(test)]
+mod schedules;
 
 /// So many seals, of so many bytes of plaintext in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,24 +299,6 @@ const fn packed(amount: Amount) -> u64 {
 #[inline]
 const fn unpacked(word: u64) -> Amount {
     Amount { seals: word >> BYTES_BITS, bytes: word & ((1 << BYTES_BITS) - 1) }
-}
-
-/// Which of so many stripes is this thread's: threads take them in turn.
-#[inline]
-pub(super) fn own_stripe<const STRIPES: usize>() -> usize {
-    MINE.get().unwrap_or_else(take_number) % STRIPES
-}
-
-#[cold]
-fn take_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let mine = NEXT.fetch_add(1, Ordering::Relaxed);
-    MINE.set(Some(mine));
-    mine
-}
-
-thread_local! {
-    static MINE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 const BYTES_BITS: u32 = 40;

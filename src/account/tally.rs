@@ -1,7 +1,7 @@
 //! How much an account has sealed and opened: counters that the data plane adds to and the keeper reads (contract H1).
 //!
 //! Adding is two relaxed additions to memory that threads on other processors rarely write to. Without the feature `metrics`
-//! there is nothing here to add to. Imports: `sync`, `budget`.
+//! there is nothing here to add to. Imports: `sync`.
 
 #[cfg(feature = "metrics")]
 pub(crate) use counting::{Sum, Tally};
@@ -24,8 +24,7 @@ impl Tally {
 
 #[cfg(feature = "metrics")]
 mod counting {
-    use crate::account::budget::own_stripe;
-    use crate::account::sync::{AtomicU64, Ordering};
+    use crate::account::sync::{AtomicU64, Ordering, own_stripe};
 
     /// Since the account was attached.
     #[derive(Default)]

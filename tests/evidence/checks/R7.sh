@@ -6,5 +6,5 @@ source "$(dirname "$0")/../common.sh"
 cargo_tests --lib lease::tests::explore -- --nocapture
 cargo_tests --test contract r7_ -- --nocapture
 # Compiled apart: the flag is every crate's.
-RUSTFLAGS="--cfg shuttle" cargo_tests --no-default-features --lib account::state::schedules \
+RUSTFLAGS="--cfg shuttle" cargo_tests --no-default-features --lib schedules \
   --target-dir "${CARGO_TARGET_DIR:-target}/shuttle" -- --nocapture
