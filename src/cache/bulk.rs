@@ -21,7 +21,8 @@ use crate::record_store::archive::{LISTED_AT_ONCE, RecordArchive};
 pub(super) struct Done {
     /// Calls that it may have cost at its KMS.
     pub(super) calls: u32,
-    pub(super) failed: bool,
+    /// Why it was left.
+    pub(super) failed: Option<Error>,
 }
 
 /// One pass over a store, under way.
@@ -48,15 +49,17 @@ impl<'a> Bulk<'a> {
         Ok(Self { cache, store, expect, run, pace })
     }
 
-    /// Does `one` for each account that is left, and ends the operation. After an error it is still under way.
+    /// Does `one` for each account that is left, and ends the operation: as failed, where an account was left because of an error. After an error of this
+    /// it is still under way.
     pub(super) fn each(mut self, mut one: impl FnMut(&Self, AccountId) -> Done) -> Result<Operation, Error> {
         let mut at = last_done(self.run.cursor())?;
+        let mut first = None;
         loop {
             let page = self.store.list(at)?;
             if at.is_none() && page.len() < LISTED_AT_ONCE {
                 self.run.progress_mut().total = u64::try_from(page.len()).ok();
             }
-            let Some(last) = page.last().map(|listed| listed.account) else { return self.run.succeed() };
+            let Some(last) = page.last().map(|listed| listed.account) else { return self.end(first) };
             // A store whose listing does not go on would be listed for ever.
             if at.is_some_and(|at| last <= at) {
                 return Err(Error::new(
@@ -73,14 +76,28 @@ impl<'a> Bulk<'a> {
                     let done = one(&self, listed.account);
                     self.pace.spend(self.cache, done.calls);
                     let progress = self.run.progress_mut();
-                    let counted = if done.failed { &mut progress.failed } else { &mut progress.done };
+                    let failed = done.failed.is_some();
+                    let counted = if failed { &mut progress.failed } else { &mut progress.done };
                     *counted = counted.saturating_add(1);
+                    first = first.or(done.failed);
                     at = Some(listed.account);
                 }
                 let cursor = at.as_ref().map_or(&[][..], |at| at.as_bytes());
                 self.run.checkpoint(cursor)?;
             }
         }
+    }
+
+    /// All accounts were met. What earlier runs of the operation have left counts as well.
+    fn end(self, first: Option<Error>) -> Result<Operation, Error> {
+        if self.run.operation().progress().failed == 0 {
+            return self.run.succeed();
+        }
+        let message = "accounts were left because of errors";
+        self.run.fail(&match first {
+            Some(first) => Error::new(first.kind(), message).with_detail(format!("the first one: {first}")),
+            None => Error::new(ErrorKind::Conflict, message).with_detail("in an earlier run"),
+        })
     }
 
     pub(super) fn expected(&self, account: AccountId) -> Result<Expect, Error> {

@@ -38,7 +38,8 @@ pub struct DeleteReport {
 
 impl AekCache {
     /// Deletes every account in `store` of which `expect` knows what to expect, recoverably, as `operation`, which it ends: see
-    /// [`Account::delete`](crate::Account::delete). The others are left. An account that fails is left too, and told in the report.
+    /// [`Account::delete`](crate::Account::delete). The others are left. An account that fails is left too, and told in the report; the operation
+    /// goes on, and ends as failed.
     ///
     /// No record is believed without an unwrap, so each account costs one, deleted ones too; one that is revoked or unavailable fails, and
     /// [`Self::shred`] destroys it without asking anybody. Accounts in use here close at once, elsewhere with their next refresh. Data is not touched.
@@ -89,7 +90,7 @@ impl AekCache {
         let operation = bulk.each(|bulk, account| {
             let Some(expected) = (bulk.expect)(account) else {
                 left += 1;
-                return Done { calls: 0, failed: false };
+                return Done { calls: 0, failed: None };
             };
             let (outcome, calls) = delete(bulk, account, expected, retention);
             match outcome {
@@ -97,13 +98,14 @@ impl AekCache {
                 Ok(Outcome::Before) => before += 1,
                 Err(error) if error.kind() == ErrorKind::Deleted => purged += 1,
                 Err(error) => {
-                    failures.push((account, error.with_account(account)));
-                    return Done { calls, failed: true };
+                    let error = error.with_account(account);
+                    failures.push((account, error.clone()));
+                    return Done { calls, failed: Some(error) };
                 }
             }
-            Done { calls, failed: false }
+            Done { calls, failed: None }
         })?;
-        let all = *operation.status() == OperationStatus::Succeeded && operation.progress().failed == 0;
+        let all = *operation.status() == OperationStatus::Succeeded;
         let refused_everywhere_after = all.then(|| self.wall_now() + SEEN_BY_ALL);
         Ok(DeleteReport { operation, deleted, before, purged, left, failures, refused_everywhere_after })
     }

@@ -56,7 +56,7 @@ pub struct PurgeReport {
 
 impl AekCache {
     /// Wraps the AEK of every account in `store` under the latest version of its KEK, deleted ones too, as `operation`, which it ends. Pinned ones are left.
-    /// Data is not touched. An account that fails is left, and told in the report.
+    /// Data is not touched. An account that fails is left, and told in the report; the operation goes on, and ends as failed, with the code and message of the first.
     ///
     /// At most `calls_per_second` calls of KMSs in each second, on average: those of one account, five at most, come right after another. Blocks the
     /// calling thread. Cancelled by [`Operation::cancel`] after the account that is under way. After a crash it is resumed, and repeats up to
@@ -114,14 +114,15 @@ impl AekCache {
                 Ok(Rewrapped::Pinned) => (&mut pinned, 0),
                 Err(error) if error.kind() == ErrorKind::Deleted => (&mut purged, 0),
                 Err(error) => {
-                    failures.push((account, error.with_account(account)));
-                    return Done { calls: 5, failed: true };
+                    let error = error.with_account(account);
+                    failures.push((account, error.clone()));
+                    return Done { calls: 5, failed: Some(error) };
                 }
             };
             *count += 1;
-            Done { calls, failed: false }
+            Done { calls, failed: None }
         })?;
-        let all = *operation.status() == OperationStatus::Succeeded && operation.progress().failed == 0;
+        let all = *operation.status() == OperationStatus::Succeeded;
         let safe_after = all.then(|| self.wall_now() + SEEN_BY_ALL);
         Ok(RewrapReport { operation, rewrapped, current, pinned, purged, failures, safe_after })
     }
@@ -151,15 +152,16 @@ impl AekCache {
         let operation = bulk.each(|bulk, account| match purge(bulk, account) {
             Ok(Due::Purged) => {
                 purged += 1;
-                Done { calls: 1, failed: false }
+                Done { calls: 1, failed: None }
             }
             Ok(due) => {
                 retained += u64::from(due == Due::Later);
-                Done { calls: 0, failed: false }
+                Done { calls: 0, failed: None }
             }
             Err(error) => {
-                failures.push((account, error.with_account(account)));
-                Done { calls: 1, failed: true }
+                let error = error.with_account(account);
+                failures.push((account, error.clone()));
+                Done { calls: 1, failed: Some(error) }
             }
         })?;
         Ok(PurgeReport { operation, purged, retained, failures })

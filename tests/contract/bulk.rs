@@ -217,6 +217,56 @@ fn e8_an_account_that_fails_is_left_and_told() {
 }
 
 #[test]
+fn e8_a_bulk_operation_that_left_an_account_has_failed_and_says_with_what() {
+    let fleet = Fleet::new(4);
+    let damaged = *fleet.blocks.keys().nth(1).unwrap();
+    let account = fleet.attach(damaged);
+    fleet.world.run(secs(1));
+    account.delete(Retention::days(1).unwrap()).unwrap();
+    drop(account);
+    fleet.world.clock.advance(secs(86_400));
+    fleet.world.run(secs(61));
+    let (honest, tag) = match fleet.records.load(damaged, None).unwrap() {
+        Loaded::Found { bytes, tag } => (bytes, tag),
+        other => panic!("{other:?}"),
+    };
+    let mut bytes = honest.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fleet.records.compare_and_swap(damaged, Some(&tag), &bytes).unwrap();
+    for kind in [OperationKind::Rewrap, OperationKind::Delete, OperationKind::Purge] {
+        let (store, run, expect) = (fleet.records.clone(), fleet.begin(kind), fleet.expect());
+        let cache = &fleet.world.cache;
+        let failures = match kind {
+            OperationKind::Rewrap => cache.rewrap_all(store, &expect, run, 1000).unwrap().failures,
+            OperationKind::Delete => {
+                cache.delete_all(store, &expect, run, Retention::DEFAULT, 1000).unwrap().failures
+            }
+            _ => cache.purge_all(store, &expect, run, 1000).unwrap().failures,
+        };
+        assert_eq!(failures.len(), 1);
+        // As a process sees it that has just started.
+        let ended = fleet.operations.find(ALL).unwrap().unwrap();
+        let OperationStatus::Failed { code, message } = ended.status() else { panic!("{kind:?}: {ended:?}") };
+        assert_eq!((*code, ended.kind()), (ErrorKind::Untrusted, kind));
+        assert!(message.contains(&damaged.to_string()), "{message}");
+        assert_eq!((ended.progress().done, ended.progress().failed), (3, 1));
+        assert!(ended.ended().unwrap() >= ended.started());
+    }
+    // What an earlier run has left counts as well.
+    let Loaded::Found { tag, .. } = fleet.records.load(damaged, None).unwrap() else { panic!("a record") };
+    fleet.records.compare_and_swap(damaged, Some(&tag), &honest).unwrap();
+    let mut run = fleet.begin(OperationKind::Rewrap);
+    run.progress_mut().failed = 1;
+    run.checkpoint(&[]).unwrap();
+    drop(run);
+    let report = fleet.rewrap(fleet.operations.resume(ALL).unwrap().unwrap(), 1000);
+    assert!(matches!(report.operation.status(), OperationStatus::Failed { code: ErrorKind::Conflict, .. }));
+    assert_eq!((report.failures.len(), report.safe_after), (0, None));
+    let report = fleet.rewrap(fleet.begin(OperationKind::Rewrap), 1000);
+    assert_eq!(*report.operation.status(), OperationStatus::Succeeded);
+}
+
+#[test]
 fn e8_who_uses_an_account_meanwhile_goes_on_and_hears_of_the_new_record() {
     let fleet = Fleet::new(3);
     let (id, block) = fleet.blocks.first_key_value().unwrap();
