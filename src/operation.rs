@@ -91,7 +91,7 @@ pub struct OperationRun {
 }
 
 impl Operations {
-    /// Operations in `store`, under the key of `account`.
+    /// Operations in `store`, under the key of `account`. Not the store that has the records of accounts: a target may be called as one of these.
     #[must_use]
     pub fn new(store: Arc<dyn RecordStore>, account: Account) -> Self {
         Self { inner: Arc::new(Inner { store, account, cancelled: Mutex::default() }) }
@@ -177,7 +177,8 @@ impl Operations {
     /// generation that is destroyed. False where there is nothing to give up.
     ///
     /// # Errors
-    /// As [`Self::begin`]; [`ErrorKind::Conflict`] also when it was changed meanwhile.
+    /// As [`Self::begin`]; [`ErrorKind::Conflict`] also when it was changed meanwhile. [`ErrorKind::Misuse`] for what is no operation's state but
+    /// an account's record, damaged or not: a store of records is none for operations.
     pub fn discard_damaged(&self, target: impl Into<OperationTarget>) -> Result<bool, Error> {
         let target = target.into();
         match self.load(target) {
@@ -188,6 +189,10 @@ impl Operations {
         let Loaded::Found { bytes, tag } = self.inner.store.load(key(target), None)? else {
             return Ok(false);
         };
+        if OperationState::is_something_else(&bytes) {
+            let message = "in the place of an operation's state there is an account's record, or the like: operations have a store of their own";
+            return Err(Error::new(ErrorKind::Misuse, message));
+        }
         // A hint, so that who has seen the damaged one sees that this follows.
         let claimed = OperationState::parse(&bytes).ok().and_then(|(state, ..)| state.sequence.next().ok());
         let (generation, _) = self.inner.account.permit()?.sealing()?;

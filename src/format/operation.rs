@@ -277,6 +277,11 @@ impl OperationState {
         writer.into_bytes()
     }
 
+    /// Whether these bytes are, or mean to be, something else that this library keeps in a record store.
+    pub(crate) fn is_something_else(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"\x89SR") && !bytes.starts_with(&MAGIC)
+    }
+
     /// Takes a stored state apart: what it claims, what its MAC is over, and the MAC. Nothing is believed.
     ///
     /// # Errors

@@ -193,6 +193,22 @@ fn e8_a_forged_cursor_or_status_is_not_believed() {
 }
 
 #[test]
+fn e8_e10_a_record_in_the_place_of_a_state_is_not_given_up() {
+    let desk = Desk::new();
+    let account = desk.world.cache.create(desk.world.spec().store(desk.store.clone())).unwrap();
+    let record = desk.store.bytes(account.id()).unwrap();
+    // By mistake in the record store itself, under the account's id.
+    assert_eq!(kind(desk.operations.begin(OperationKind::Rewrap, account.id())), Some(ErrorKind::Untrusted));
+    assert_eq!(kind(desk.operations.discard_damaged(account.id())), Some(ErrorKind::Misuse));
+    assert_eq!(desk.store.bytes(account.id()).unwrap(), record);
+    // Nor is one that is damaged itself: it may be put right.
+    let damaged = &record[..record.len() - 1];
+    desk.store.plant(account.id(), damaged);
+    assert_eq!(kind(desk.operations.discard_damaged(account.id())), Some(ErrorKind::Misuse));
+    assert_eq!(desk.store.bytes(account.id()).unwrap(), damaged);
+}
+
+#[test]
 fn e8_f6_who_runs_it_notices_an_older_state_that_is_put_back() {
     let desk = Desk::new();
     let mut run = desk.operations.begin(OperationKind::Reseal, TARGET).unwrap();
