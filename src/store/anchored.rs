@@ -54,7 +54,12 @@ impl StoredAnchor {
     fn read(&self, account: AccountId) -> Result<Option<(Sequence, RecordTag)>, Error> {
         match self.store.load(account, None)? {
             Loaded::Found { bytes, tag } => Ok(Some((parse(account, &bytes)?, tag))),
-            Loaded::Absent | Loaded::Unchanged => Ok(None),
+            Loaded::Absent => Ok(None),
+            // Taken for no anchor, it would let any record pass.
+            Loaded::Unchanged => {
+                let message = "the anchor's store says that something is unchanged which nobody knows";
+                Err(Error::new(ErrorKind::Io, message).with_account(account))
+            }
         }
     }
 }

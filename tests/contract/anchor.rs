@@ -168,6 +168,31 @@ fn f6_a_forged_record_does_not_raise_the_anchor() {
     assert!(account.permit().is_ok());
 }
 
+/// Says of everything that it is unchanged.
+#[derive(Debug)]
+struct Unmoved;
+
+impl RecordStore for Unmoved {
+    fn load(&self, _: AccountId, _: Option<&RecordTag>) -> Result<Loaded, Error> {
+        Ok(Loaded::Unchanged)
+    }
+
+    fn compare_and_swap(&self, _: AccountId, _: Option<&RecordTag>, _: &[u8]) -> Result<RecordTag, Error> {
+        RecordTag::new(b"tag")
+    }
+}
+
+#[test]
+fn f6_an_anchor_that_its_store_will_not_show_is_not_taken_for_none() {
+    let world = Anchored::new();
+    let machine = world.machine();
+    let id = world.create(&machine).id();
+    let anchor: Arc<dyn Anchor> = Arc::new(StoredAnchor::new(Arc::new(Unmoved)));
+    assert_eq!(kind(anchor.least(id)), Some(ErrorKind::Io));
+    let records = Arc::new(AnchoredRecordStore::new(Arc::clone(&world.records) as _, anchor));
+    assert_eq!(kind(records.load(id, None)), Some(ErrorKind::Io));
+}
+
 #[test]
 fn f6_what_was_persisted_before_a_crash_is_anchored_when_it_is_first_used() {
     let world = Anchored::new();
