@@ -4,4 +4,5 @@
 
 mod documents;
 mod ears;
+mod readings;
 mod story;
