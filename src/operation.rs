@@ -173,8 +173,8 @@ impl Operations {
         Ok(found.map(|(state, _)| Operation { operations: self.clone(), state }))
     }
 
-    /// Gives up what is noted of `target` and is not authentic, so that operations on it can begin again: damaged bytes, or a state under a
-    /// generation that is destroyed. False where there is nothing to give up.
+    /// Gives up what is noted of `target` and is not authentic, so that operations on it can begin again: damaged bytes, a state under a
+    /// generation that is destroyed, or one under another account, which may be under way there. False where there is nothing to give up.
     ///
     /// # Errors
     /// As [`Self::begin`]; [`ErrorKind::Conflict`] also when it was changed meanwhile. [`ErrorKind::Misuse`] for what is no operation's state but

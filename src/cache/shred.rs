@@ -47,7 +47,8 @@ impl AekCache {
     /// # Errors
     /// [`ErrorKind::Io`] for the store: something may be left, retry; an account that was closed here by it stays so until
     /// [`record_changed`](crate::Account::record_changed). [`ErrorKind::Misuse`] for a store that cannot destroy what it keeps; then the tombstone is in
-    /// place. [`ErrorKind::Conflict`] when others change the record all the time. [`ErrorKind::Untrusted`] for a store under an anchor that was rolled back.
+    /// place. [`ErrorKind::Conflict`] when others change the record all the time. [`ErrorKind::Untrusted`] for a store under an anchor that was rolled back,
+    /// and [`ErrorKind::Format`] or `Conflict` for one whose record is damaged or forged: shred in the store itself, without its anchor.
     pub fn shred(
         &self,
         store: &Arc<dyn RecordStore>,
