@@ -33,6 +33,8 @@ static HEAP: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
 const KEK: &str = "kek";
 /// Asks for the fleet with a KMS each, and nothing else.
 const OWN: &str = "P11 at a KMS each";
+/// Asks for the smallest of the neighbourhoods, and nothing else: what a planted fault needs to be found.
+const SMALL: &str = "P13 of 20";
 /// For 10,000 calls, as AWS KMS and Azure Key Vault ask: dollars.
 const PRICE: f64 = 0.03;
 
@@ -44,6 +46,12 @@ fn main() {
     if named.iter().any(|name| name == OWN) {
         // A customer's KMS each: as many authorities as accounts.
         return fleet(accounts, accounts);
+    }
+    if named.iter().any(|name| name == SMALL) {
+        return beside(
+            &Shape { dark: Dark::Hang, authorities: 20, threads: 32, refresh: 6 },
+            count(2, 2, 30),
+        );
     }
     if wanted("P11") {
         fleet(accounts, 1);

@@ -3,7 +3,8 @@
 //! "raw" is the engine's AES-256-GCM (of double encryption its ChaCha20-Poly1305) in place with one key for all blocks; "ours" is `seal_detached` and
 //! `open_detached` (and their batches): lease check, fresh DEK, nonce, tag, wiping. Both take turns over the
 //! same buffers in one run, and medians are compared, so that the ratio means something on a busy machine as well.
-//! `tests/evidence.sh P1` and its like run it too, and take its figures from lines that begin with `evidence`.
+//! `tests/evidence.sh P1` and its like run it too, and take its figures from lines that begin with `evidence`. Where goals are named
+//! (`cargo bench --bench ratio -- P5`), only what they need is measured.
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -29,7 +30,11 @@ use strongroom::{
 use tempfile::TempDir;
 
 const KIB: usize = 1024;
-const SIZES: [usize; 7] = [512, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, KIB * KIB];
+/// Those that goals name.
+const BLOCK: usize = 4 * KIB;
+const LARGE: usize = 64 * KIB;
+const LARGEST: usize = KIB * KIB;
+const SIZES: [usize; 7] = [512, KIB, BLOCK, 16 * KIB, LARGE, 256 * KIB, LARGEST];
 /// How many blocks of a size take part: a batch of 32, or as many as fit into 1 MiB.
 const fn batch(size: usize) -> usize {
     let fit = KIB * KIB / size;
@@ -42,6 +47,10 @@ const VOLUME: usize = 256 * KIB * KIB;
 const AAD: Aad<'static> = Aad::EMPTY;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let named: Vec<&str> =
+        words.iter().flat_map(|word| word.split(' ')).filter(|word| word.starts_with('P')).collect();
+    let wanted = |goals: &[&str]| named.is_empty() || goals.iter().any(|goal| named.contains(goal));
     let aws_lc = Bench {
         raw: Raw::AwsLc(vec![aws_lc_key(&aead::AES_256_GCM)]),
         ours: Managed::new(Engine::Fastest),
@@ -62,56 +71,103 @@ fn main() {
         ours: Managed::new(Engine::Portable),
         volume: VOLUME / 8,
     };
+    if wanted(&["P1", "P2", "P3", "P4"]) {
+        let needed = |size: &usize| match *size {
+            BLOCK => wanted(&["P1", "P4"]),
+            LARGE => wanted(&["P2"]),
+            LARGEST => wanted(&["P3"]),
+            _ => named.is_empty(),
+        };
+        one_layer(&aws_lc, SIZES.into_iter().filter(needed), &wanted);
+    }
+    if wanted(&["P5"]) {
+        two_threads(&aws_lc);
+    }
+    if wanted(&["P7"]) {
+        portable_engine(&portable);
+    }
+    if wanted(&["P8"]) {
+        two_layers(&double, &both);
+    }
+}
 
+/// P1 to P4, as far as they are wanted.
+fn one_layer(aws_lc: &Bench, sizes: impl Iterator<Item = usize>, wanted: &impl Fn(&[&str]) -> bool) {
+    head("one layer against raw AES-256-GCM");
+    let rows = rows(aws_lc, sizes);
+    if wanted(&["P1"]) {
+        at_least("P1", "one by one, share of raw", worst(&rows, BLOCK, false), 0.52);
+        at_least("P1", "in a batch, share of raw", worst(&rows, BLOCK, true), 0.55);
+    }
+    if wanted(&["P2"]) {
+        at_least("P2", "share of raw", worst(&rows, LARGE, false), 0.92);
+    }
+    if wanted(&["P3"]) {
+        at_least("P3", "share of raw", worst(&rows, LARGEST, false), 0.985);
+    }
+    if wanted(&["P4"]) {
+        let cost = |batch| {
+            let rows = rows.iter().filter(|row| row.size == BLOCK && row.op.is_batch() == batch);
+            rows.map(Row::overhead).fold(f64::NEG_INFINITY, f64::max)
+        };
+        parts::print();
+        at_most("P4", "ns over raw, one by one", cost(false), 285.0);
+        at_most("P4", "ns over raw, in a batch", cost(true), 240.0);
+    }
+}
+
+/// P5.
+fn two_threads(aws_lc: &Bench) {
+    for (size, what) in [(4, "4 KiB, gain as a share of raw's"), (64, "64 KiB, gain as a share of raw's")] {
+        let (raw, ours) = two_thread_gains(aws_lc, size * KIB);
+        println!("    two threads at {size} KiB: raw x{raw:.2}, ours x{ours:.2}");
+        at_least("P5", what, ours / raw, 0.97);
+    }
+}
+
+/// P7.
+fn portable_engine(portable: &Bench) {
+    head("portable engine against raw aes-gcm");
+    let rows = rows(portable, [BLOCK, LARGE]);
+    at_least("P7", "4 KiB, share of raw aes-gcm", worst(&rows, BLOCK, false), 0.80);
+    at_least("P7", "64 KiB, share of raw aes-gcm", worst(&rows, LARGE, false), 0.97);
+}
+
+/// P8.
+fn two_layers(double: &Bench, both: &Bench) {
+    head("double encryption against raw ChaCha20-Poly1305");
+    let double_rows = rows(double, [BLOCK, LARGE]);
+    head("double encryption against raw AES-256-GCM and raw ChaCha20-Poly1305, one after the other");
+    let both_rows = rows(both, [BLOCK, LARGE]);
+    at_least("P8", "share of raw ChaCha20-Poly1305", worst(&double_rows, LARGE, false), 0.80);
+    // No code above the two ciphers can do better than they do with one key each and nothing else.
+    let most = double_rows.iter().zip(&both_rows).filter(|(row, _)| row.size == LARGE);
+    let most = most.map(|(one, both)| one.raw / both.raw).fold(f64::INFINITY, f64::min);
+    println!(
+        "    the two ciphers alone reach {most:.3} of it, ours {:.3} of them",
+        worst(&both_rows, LARGE, false)
+    );
+}
+
+fn head(what: &str) {
+    println!("\n{what}");
     println!(
         "{:>8}  {:<12} {:>10} {:>10} {:>6} {:>11}",
         "size", "op", "raw_ns", "ours_ns", "ratio", "overhead_ns"
     );
-    let rows: Vec<Row> = SIZES.into_iter().flat_map(|size| aws_lc.measure(size)).collect();
-    rows.iter().for_each(|row| println!("{row}"));
-    println!("\nportable engine against raw aes-gcm");
-    let portable_rows: Vec<Row> =
-        [4 * KIB, 64 * KIB].into_iter().flat_map(|size| portable.measure(size)).collect();
-    portable_rows.iter().for_each(|row| println!("{row}"));
-    println!("\ndouble encryption against raw ChaCha20-Poly1305");
-    let double_rows: Vec<Row> =
-        [4 * KIB, 64 * KIB].into_iter().flat_map(|size| double.measure(size)).collect();
-    double_rows.iter().for_each(|row| println!("{row}"));
-    println!("\ndouble encryption against raw AES-256-GCM and raw ChaCha20-Poly1305, one after the other");
-    let both_rows: Vec<Row> = [4 * KIB, 64 * KIB].into_iter().flat_map(|size| both.measure(size)).collect();
-    both_rows.iter().for_each(|row| println!("{row}"));
-    println!();
-    parts::print();
+}
 
-    let worst = |rows: &[Row], size, batch| {
-        let rows = rows.iter().filter(|row| row.size == size && row.op.is_batch() == batch);
-        rows.map(Row::ratio).fold(f64::INFINITY, f64::min)
-    };
-    let cost = |batch| {
-        let rows = rows.iter().filter(|row| row.size == 4 * KIB && row.op.is_batch() == batch);
-        rows.map(Row::overhead).fold(f64::NEG_INFINITY, f64::max)
-    };
-    at_least("P1", "one by one, share of raw", worst(&rows, 4 * KIB, false), 0.52);
-    at_least("P1", "in a batch, share of raw", worst(&rows, 4 * KIB, true), 0.55);
-    at_least("P2", "share of raw", worst(&rows, 64 * KIB, false), 0.92);
-    at_least("P3", "share of raw", worst(&rows, KIB * KIB, false), 0.985);
-    at_most("P4", "ns over raw, one by one", cost(false), 285.0);
-    at_most("P4", "ns over raw, in a batch", cost(true), 240.0);
-    for (size, what) in [(4, "4 KiB, gain as a share of raw's"), (64, "64 KiB, gain as a share of raw's")] {
-        let (raw, ours) = two_thread_gains(&aws_lc, size * KIB);
-        println!("    two threads at {size} KiB: raw x{raw:.2}, ours x{ours:.2}");
-        at_least("P5", what, ours / raw, 0.97);
-    }
-    at_least("P7", "4 KiB, share of raw aes-gcm", worst(&portable_rows, 4 * KIB, false), 0.80);
-    at_least("P7", "64 KiB, share of raw aes-gcm", worst(&portable_rows, 64 * KIB, false), 0.97);
-    at_least("P8", "share of raw ChaCha20-Poly1305", worst(&double_rows, 64 * KIB, false), 0.80);
-    // No code above the two ciphers can do better than they do with one key each and nothing else.
-    let most = double_rows.iter().zip(&both_rows).filter(|(row, _)| row.size == 64 * KIB);
-    let most = most.map(|(one, both)| one.raw / both.raw).fold(f64::INFINITY, f64::min);
-    println!(
-        "    the two ciphers alone reach {most:.3} of it, ours {:.3} of them",
-        worst(&both_rows, 64 * KIB, false)
-    );
+/// Measures and prints them.
+fn rows(bench: &Bench, sizes: impl IntoIterator<Item = usize>) -> Vec<Row> {
+    let rows: Vec<Row> = sizes.into_iter().flat_map(|size| bench.measure(size)).collect();
+    rows.iter().for_each(|row| println!("{row}"));
+    rows
+}
+
+/// The least share of raw of one size, of what is done in a batch or of what is not.
+fn worst(rows: &[Row], size: usize, batch: bool) -> f64 {
+    let rows = rows.iter().filter(|row| row.size == size && row.op.is_batch() == batch);
+    rows.map(Row::ratio).fold(f64::INFINITY, f64::min)
 }
 
 /// A cipher alone, and the whole path over the same cipher.

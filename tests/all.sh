@@ -27,14 +27,18 @@ only=("$@")
 passed=0
 failed=0
 failures=()
+times=()
 launched=()
 processes=()
+fuzz_process=
 
 export CARGO_TARGET_DIR=$root/target
 export CARGO_TERM_COLOR=never
 export CARGO_INCREMENTAL=0
-# Backtraces need no more, and the SDKs of the key services compile and link faster.
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only
+# Cargo keeps one build of a crate for each profile, so the profiles here differ in nothing that they need not: what the tests, the
+# servers' tests and the engines stand on is compiled once, and so is what the examples, the benches and the evidence stand on.
+# Nobody asks these builds for a backtrace, and without lines they compile and link faster.
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
 export PATH=$root/target/tools/bin:$HOME/.cargo/bin:$PATH
 
 main() {
@@ -55,10 +59,10 @@ main() {
   section "documentation tests" cargo_tests cargo test --locked --no-fail-fast --all-features --doc
   section "documentation, public" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
   section "documentation, all features" none env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
-  # Without the optimisation across crates that they are run with: it takes two minutes and shows nothing here.
-  section "benches compile" none env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
-    cargo bench --locked --no-run --features testing,object-store --benches
+  # As a release build, without the optimisation across crates that they are measured with: it takes two minutes and shows nothing here.
+  section "benches compile" none cargo bench --locked --profile release --no-run --features testing,object-store --benches
   examples
+  fuzz_begin
   key_services
   section "stores, linted and compiled" none linted cargo test --locked --no-run "${stores[@]}" --all-targets
   section "stores, real servers" cargo_tests linted cargo test --locked --no-fail-fast "${stores[@]}" -- --show-output
@@ -185,10 +189,23 @@ targets() {
 fuzz() {
   [ -e fuzz/Cargo.toml ] || return 0
   local target
-  section "fuzz targets build" none fuzz_build
+  section "fuzz targets build" none ended "$fuzz_process" "$(log_of "fuzz targets build").running"
   for target in $(targets bin fuzz/Cargo.toml); do
-    section "fuzz $target" fuzz_runs fuzz_run "$target"
+    launch "fuzz $target" fuzz_run "$target"
+    [ "${#launched[@]}" -lt 2 ] || landed fuzz_runs
   done
+  landed fuzz_runs
+}
+
+# Begins to build the targets, in a target directory of their own, beside sections that wait for servers half of their time. The
+# build makes way for them.
+fuzz_begin() {
+  [ -e fuzz/Cargo.toml ] && selected "fuzz targets build" || return 0
+  (
+    renice -n 10 -p "$BASHPID"
+    fuzz_build
+  ) >"$(log_of "fuzz targets build").running" 2>&1 </dev/null &
+  fuzz_process=$!
 }
 
 fuzz_build() {
@@ -236,6 +253,7 @@ section() {
   if [ "$status" -eq 0 ]; then ok=$((ok + 1)); else bad=$((bad + 1)); fi
   passed=$((passed + ok))
   failed=$((failed + bad))
+  times+=("$((SECONDS - begun)) s  $name")
   printf '%-4s %-32s %4d s  %d passed, %d failed%s\n' "$([ "$status" -eq 0 ] && echo ok || echo FAIL)" \
     "$name" "$((SECONDS - begun))" "$ok" "$bad" "$(ignored "$kind" "$log")"
   # What the stories measured, beside its bound.
@@ -283,6 +301,10 @@ ignored() {
 }
 
 report() {
+  if [ "${#times[@]}" -gt 10 ]; then
+    echo "the ten longest:"
+    printf '%s\n' "${times[@]}" | sort -rn | head -n 10 | sed 's/^/    /'
+  fi
   echo "took $((SECONDS - $1)) s"
   [ "${#failures[@]}" -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
   if [ "$((passed + failed))" -eq 0 ]; then

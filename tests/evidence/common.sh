@@ -16,6 +16,9 @@ by_counts() {
   if [ "$STRONGROOM_EVIDENCE" = full ]; then echo "$2"; else echo "$1"; fi
 }
 
+# Of which goals a run of tests/evidence.sh measures: a benchmark of several goals leaves the others out. Nothing says all.
+ids=${STRONGROOM_EVIDENCE_IDS:-}
+
 # measured ID WHAT FIGURE RELATION GOAL
 measured() {
   echo "evidence $1 | $2 | $3 | $4 | $5"
@@ -31,6 +34,15 @@ cargo_tests() {
   return "$status"
 }
 
+# schedules: the tests of thread schedules. Compiled apart, for the flag is every crate's. The full count is worth optimising
+# everything for; for a small one, and for a planted fault, it takes longer than it saves.
+schedules() {
+  local level
+  level=$(by_counts 0 3)
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=$level RUSTFLAGS="--cfg shuttle" cargo_tests --no-default-features \
+    --lib account::state::schedules --target-dir "${CARGO_TARGET_DIR:-target}/shuttle" -- --nocapture
+}
+
 # bench_rows BENCH ID [FEATURES [PART]]: runs a benchmark, or a part of it, and hands on the figures of one goal. Where several goals are
 # measured by one run, the first of them to be checked in a run of tests/evidence.sh makes it, and the others read what it printed.
 # A quick run uses the build of the gate, without optimisation across crates, and easier goals: report.rs says which.
@@ -40,8 +52,7 @@ bench_rows() {
     if [ "$STRONGROOM_EVIDENCE" = full ]; then
       cargo bench --locked ${3:+--features "$3"} --bench "$1" -- ${4:+"$4"} >"$kept.new" || return
     else
-      CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 \
-        cargo bench --locked --features testing,object-store --bench "$1" -- ${4:+"$4"} >"$kept.new" || return
+      cargo bench --locked --profile release --features testing,object-store --bench "$1" -- ${4:+"$4"} >"$kept.new" || return
     fi
     mv "$kept.new" "$kept"
   fi

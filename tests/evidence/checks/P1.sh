@@ -3,4 +3,4 @@
 # goal: >= 0.52 of raw one by one, >= 0.55 in a batch
 # measures: one by one, share of raw; in a batch, share of raw
 source "$(dirname "$0")/../common.sh"
-bench_rows ratio P1
+bench_rows ratio P1 "" "$ids"

@@ -3,4 +3,4 @@
 # goal: >= 0.92 of raw
 # measures: share of raw
 source "$(dirname "$0")/../common.sh"
-bench_rows ratio P2
+bench_rows ratio P2 "" "$ids"

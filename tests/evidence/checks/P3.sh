@@ -3,4 +3,4 @@
 # goal: >= 0.985 of raw
 # measures: share of raw
 source "$(dirname "$0")/../common.sh"
-bench_rows ratio P3
+bench_rows ratio P3 "" "$ids"

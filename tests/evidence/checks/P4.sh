@@ -4,4 +4,4 @@
 # measures: ns over raw, one by one; ns over raw, in a batch
 # why: what a fresh key costs in the crates that do it takes most of it on this machine; docs/DESIGN.md, section 12, has the parts
 source "$(dirname "$0")/../common.sh"
-bench_rows ratio P4
+bench_rows ratio P4 "" "$ids"

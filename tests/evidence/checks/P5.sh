@@ -3,4 +3,4 @@
 # goal: >= 0.97
 # measures: 4 KiB, gain as a share of raw's; 64 KiB, gain as a share of raw's
 source "$(dirname "$0")/../common.sh"
-bench_rows ratio P5
+bench_rows ratio P5 "" "$ids"
