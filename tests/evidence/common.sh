@@ -34,15 +34,6 @@ cargo_tests() {
   return "$status"
 }
 
-# schedules: the tests of thread schedules. Compiled apart, for the flag is every crate's. The full count is worth optimising
-# everything for; for a small one, and for a planted fault, it takes longer than it saves.
-schedules() {
-  local level
-  level=$(by_counts 0 3)
-  CARGO_PROFILE_RELEASE_OPT_LEVEL=$level RUSTFLAGS="--cfg shuttle" cargo_tests --no-default-features \
-    --lib account::state::schedules --target-dir "${CARGO_TARGET_DIR:-target}/shuttle" -- --nocapture
-}
-
 # bench_rows BENCH ID [FEATURES [PART]]: runs a benchmark, or a part of it, and hands on the figures of one goal. Where several goals are
 # measured by one run, the first of them to be checked in a run of tests/evidence.sh makes it, and the others read what it printed.
 # A quick run uses the build of the gate, without optimisation across crates, and easier goals: report.rs says which.
