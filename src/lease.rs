@@ -27,6 +27,7 @@ mod pace;
 mod phase;
 mod policy;
 mod second;
+mod shares;
 
 use std::time::Duration;
 
@@ -36,11 +37,12 @@ use crate::id::Epoch;
 
 pub(crate) use event::{Answer, AttemptId, Closed, Effects, Event, Publish};
 pub(crate) use pace::Past;
-use pace::{Flaps, Jitter, Tokens};
+use pace::{Flaps, Jitter, Tokens, spaced_from};
 use phase::{Held, Phase, Seen};
 use policy::Nanos;
 pub(crate) use policy::{MAX_REFRESH, MIN_SPACING, Policy};
-use second::Second;
+use shares::Beside;
+pub(crate) use shares::MOST_SHARES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attempt {
@@ -74,7 +76,7 @@ pub(crate) struct Lease {
     jitter: Jitter,
     /// There was news during the attempt under way, which may have begun too early to see it.
     overtaken: bool,
-    second: Option<Box<Second>>,
+    beside: Option<Box<Beside>>,
 }
 
 impl Lease {
@@ -96,7 +98,7 @@ impl Lease {
             flaps: Flaps::default(),
             jitter: Jitter::new(seed),
             overtaken: false,
-            second: None,
+            beside: None,
         }
     }
 
@@ -127,7 +129,7 @@ impl Lease {
             // Due by the wall clock alone: from here on the distance decides, on the other clock.
             self.due = self.due.earlier(now);
         }
-        if let Some(second) = &mut self.second {
+        if let Some(second) = self.second_mut() {
             second.keep_distance(now);
         }
         expired.then(effects)
@@ -159,6 +161,9 @@ impl Lease {
         let due = now.reached(self.due);
         self.attempt = Some(Attempt { id, epoch: self.epoch, begun: now, due, unlock });
         self.last_begun = Some(now);
+        if let Some(shares) = self.shares_mut() {
+            shares.attempted = Some(now);
+        }
         self.asked = false;
         self.unlock_wanted = false;
         self.overtaken = false;
@@ -168,14 +173,17 @@ impl Lease {
     /// When the machine wants to be woken next. `None` while nothing but an event can change anything.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        self.wake_besides(false, false)
+        self.wake_besides(Moment::from_nanos(0, 0), false, false)
     }
 
     /// The same, where an attempt, or a call of the second provider, waits for its turn already.
-    pub(crate) fn wake_besides(&self, attempt: bool, second: bool) -> Option<Moment> {
+    pub(crate) fn wake_besides(&self, now: Moment, attempt: bool, second: bool) -> Option<Moment> {
         let attempt = if attempt || self.attempt.is_some() { None } else { self.attempt_at() };
         let second = if second { None } else { self.second_at() };
-        [attempt, second, self.expires_at()].into_iter().flatten().reduce(Moment::earlier)
+        [attempt, second, self.shares_wake(now), self.expires_at()]
+            .into_iter()
+            .flatten()
+            .reduce(Moment::earlier)
     }
 
     /// The epoch, as last published.
@@ -378,7 +386,7 @@ impl Lease {
     fn on_integrity(&mut self, now: Moment, attempt: Attempt) -> Effects {
         let alarm = Effects { alarm: true, ..Effects::default() };
         // It has answered, so it is not silent.
-        self.set_second_due(None);
+        self.leave_others();
         match &mut self.phase {
             Phase::Held(held) if held.seen == Seen::Fresh => {
                 held.tainted = true;
@@ -550,7 +558,7 @@ impl Lease {
             return Effects::default();
         }
         if matches!(phase, Phase::Locked | Phase::Deleted { .. }) {
-            self.set_second_due(None);
+            self.leave_others();
         }
         self.phase = phase;
         self.epoch = self.epoch.next();
@@ -582,15 +590,6 @@ impl Lease {
     /// Probes every r: what has failed for good is asked at the pace of a healthy refresh.
     fn probe_later(&mut self, now: Moment) {
         self.due = now.plus(self.jitter.near(self.policy.refresh()));
-    }
-}
-
-fn spaced_from(due: Moment, last_begun: Option<Moment>) -> Moment {
-    match last_begun.map(|last| last.plus(MIN_SPACING)) {
-        Some(spaced) if due.boot_nanos() < spaced.boot_nanos() => {
-            Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
-        }
-        _ => due,
     }
 }
 

@@ -25,10 +25,12 @@ use crate::block::GenerationKeys;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
-use crate::format::record::{AccountRecord, Held, Sequence};
+use crate::format::record::{AccountRecord, Custody, Held, Sequence};
 use crate::id::{AccountId, Generation};
 use crate::keeper::{Destination, KeeperHandle, Message};
-use crate::lease::{Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, Past, Publish};
+use crate::lease::{
+    Answer, AttemptId, Closed, Effects, Event, Lease, MIN_SPACING, MOST_SHARES, Past, Publish,
+};
 use crate::provider::KeyProvider;
 use crate::record_store::RecordStore;
 
@@ -113,6 +115,8 @@ pub(crate) struct Legacy {
 pub(crate) struct Schedule {
     pub(crate) wants_attempt: bool,
     pub(crate) wants_second: bool,
+    /// Of each share of a joint custody, whether it wants to be asked for alone.
+    pub(crate) wants_shares: [bool; MOST_SHARES],
     pub(crate) wake_at: Option<Moment>,
 }
 
@@ -146,7 +150,11 @@ impl AccountInner {
         let everyone = Destination::of_all(&providers);
         let everyone = (everyone != destination).then(|| Box::new(everyone));
         let fresh = Lease::new(parts.common.settings.policy, clock.now(), seed);
-        let fresh = if second.is_some() { fresh.with_second() } else { fresh };
+        let fresh = match known.record.custody() {
+            Custody::Failover { .. } => fresh.with_second(),
+            Custody::Joint { .. } => fresh.with_shares(),
+            Custody::Single(_) => fresh,
+        };
         let (lease, budgets, recorded) = match legacy {
             Some(Legacy { past, budgets, recorded }) => (fresh.following(past), budgets, recorded),
             None => (fresh, Budgets::default(), Recorded::default()),
@@ -312,13 +320,15 @@ impl AccountInner {
     pub(crate) fn schedule(&self, now: Moment) -> Schedule {
         let control = self.lock_control();
         if control.retired {
-            return Schedule { wants_attempt: false, wants_second: false, wake_at: None };
+            let wants_shares = [false; MOST_SHARES];
+            return Schedule { wants_attempt: false, wants_second: false, wants_shares, wake_at: None };
         }
         let wants_attempt = control.lease.wants_attempt(now);
         // What wants to start waits for its turn, not for a timer.
         let wants_second = control.lease.wants_second(now);
-        let wake_at = control.lease.wake_besides(wants_attempt, wants_second);
-        Schedule { wants_attempt, wants_second, wake_at }
+        let wants_shares = std::array::from_fn(|at| control.lease.wants_share(now, at));
+        let wake_at = control.lease.wake_besides(now, wants_attempt, wants_second);
+        Schedule { wants_attempt, wants_second, wants_shares, wake_at }
     }
 
     /// Begins the attempt that is due, if one still is.
@@ -394,7 +404,9 @@ impl AccountInner {
                 (Event::Answered(attempt, answer), Some(*adopt))
             }
             Refreshed::Silent(_) => (Event::Answered(attempt, Answer::Transient), None),
-            Refreshed::NoRecord(_) => (Event::Answered(attempt, Answer::NotAsked), None),
+            Refreshed::NoRecord(_) | Refreshed::OneShare => {
+                (Event::Answered(attempt, Answer::NotAsked), None)
+            }
             Refreshed::Wrong(_) => (Event::Answered(attempt, Answer::Integrity), None),
             Refreshed::Refused(refusal, _) => (Event::Answered(attempt, Answer::Refused(refusal)), None),
             Refreshed::Deleted(known) => match control.known.yield_to(known) {

@@ -108,6 +108,8 @@ impl AccountInner {
                 (Event::Delete, None)
             }
             Refreshed::Purged => (Event::Delete, None),
+            // Of one that was refused before, which another machine has wrapped anew: an attempt is to find out, soon.
+            Refreshed::OneShare => (Event::RecordChanged, None),
             // What the first one's silence earns is not lost by that.
             Refreshed::Silent(error) | Refreshed::NoRecord(error) | Refreshed::Wrong(error) => {
                 control.last_failure = Some(Box::new(error));

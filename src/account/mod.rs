@@ -14,6 +14,7 @@ pub(crate) mod permit;
 pub(crate) mod refresh;
 pub(crate) mod seats;
 pub(crate) mod settings;
+mod shares;
 pub(crate) mod state;
 mod sync;
 pub(crate) mod tally;
@@ -37,7 +38,7 @@ use crate::record_store::RecordStore;
 pub(crate) use budget::Bell;
 #[cfg(feature = "metrics")]
 pub(crate) use control::glance;
-pub(crate) use control::{AccountInner, AccountKey, Common, Legacy, Parts};
+pub(crate) use control::{AccountInner, AccountKey, Common, Legacy, Parts, Schedule};
 use guard::{Fence, Guarded};
 use permit::Permit;
 pub(crate) use refresh::{Adopt, Known, Refreshed};

@@ -34,6 +34,8 @@ pub(crate) enum Refreshed {
     Deleted(Known),
     /// There is a tombstone in the place of the record. The KMS was not asked.
     Purged,
+    /// The KMS has unwrapped one share, which alone opens nothing.
+    OneShare,
 }
 
 /// What a verified unwrap brings into use.
@@ -232,7 +234,7 @@ impl Refreshed {
     /// What a caller who asked for this is told, where it is not a key.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match self {
-            Self::Verified(_) | Self::Deleted(_) | Self::Purged => None,
+            Self::Verified(_) | Self::Deleted(_) | Self::Purged | Self::OneShare => None,
             Self::Silent(error) | Self::NoRecord(error) | Self::Wrong(error) | Self::Refused(_, error) => {
                 Some(error)
             }
@@ -245,7 +247,7 @@ impl Refreshed {
                 error
             }
             Self::Purged => Error::new(ErrorKind::Deleted, "the account was purged: its key is destroyed"),
-            Self::Verified(_) | Self::Deleted(_) => {
+            Self::Verified(_) | Self::Deleted(_) | Self::OneShare => {
                 Error::new(ErrorKind::Conflict, "the account changed meanwhile: retry")
             }
         }

@@ -101,9 +101,7 @@ pub(super) async fn unwrap_keys(
         let call = async move {
             match provider {
                 Some(provider) => unwrap_one(clock, provider.as_ref(), wrap, &held.context).await,
-                None => {
-                    Err(ProviderError::integrity("nobody is expected to hold one of the account's secrets"))
-                }
+                None => Err(nobody_holds_it()),
             }
         };
         Box::pin(call) as Pin<Box<dyn Future<Output = _> + Send + '_>>
@@ -112,6 +110,22 @@ pub(super) async fn unwrap_keys(
     let inputs = all_of(together(calls.collect(), asked.first, refuses).await)?;
     let keys = keys_of(settings, record, held, &inputs)?;
     Ok(Raw { started, inputs, keys })
+}
+
+/// One of the record's secrets alone, for what its KMS says.
+pub(super) async fn unwrap_share(
+    clock: &Clock,
+    providers: &[Arc<dyn KeyProvider>],
+    held: Option<&Held<'_>>,
+    wrap: Option<&Wrapped>,
+) -> Result<(), Refreshed> {
+    let Some((held, wrap)) = held.zip(wrap) else { return Err(classify(nobody_holds_it())) };
+    let provider = providers.get(held.at).ok_or_else(|| classify(nobody_holds_it()))?;
+    unwrap_one(clock, provider.as_ref(), wrap, &held.context).await.map(drop).map_err(classify)
+}
+
+fn nobody_holds_it() -> ProviderError {
+    ProviderError::integrity("nobody is expected to hold one of the account's secrets")
 }
 
 async fn unwrap_one(

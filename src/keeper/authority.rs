@@ -60,6 +60,10 @@ impl Destination {
         }
     }
 
+    pub(crate) const fn is_together(&self) -> bool {
+        matches!(self, Self::Together(_))
+    }
+
     pub(crate) fn of_records(store: &Arc<dyn RecordStore>) -> Self {
         Self::Records(Arc::as_ptr(store).addr())
     }

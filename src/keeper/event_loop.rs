@@ -20,7 +20,7 @@ use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
 use super::meter::{Cause, Meter};
 use super::{Abandon, CallId, Chore, Counters, Message, Met, Setup};
-use crate::account::{AccountInner, AccountKey, Refreshed};
+use crate::account::{AccountInner, AccountKey, Refreshed, Schedule};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::id::Epoch;
@@ -71,9 +71,10 @@ enum CallKind {
         attempt: AttemptId,
         refused: Option<Refusal>,
     },
-    /// An unwrap by the second provider of its failover custody, begun in `epoch`.
-    Second {
+    /// What is asked beside the attempts, begun in `epoch`: the second provider of a failover custody, or one share of a joint one.
+    Beside {
         account: AccountKey,
+        at: u8,
         epoch: Epoch,
         refused: Option<Refusal>,
     },
@@ -85,7 +86,7 @@ enum CallKind {
 impl CallKind {
     const fn purpose(&self) -> Purpose {
         match self {
-            Self::Refresh { .. } | Self::Second { .. } => Purpose::Refresh,
+            Self::Refresh { .. } | Self::Beside { .. } => Purpose::Refresh,
             Self::Control { .. } => Purpose::Control,
         }
     }
@@ -198,23 +199,12 @@ impl EventLoop {
             let (lane, queued) = (tracked.lane, tracked.queued);
             if queued.is_none_or(|turn| turn.rank != rank) {
                 let number = queued.map_or(self.next_turn, |turn| turn.number);
-                let turn = Turn { rank, number, account: key, second: false };
+                let turn = Turn { rank, number, account: key, beside: None };
                 tracked.queued = Some(turn);
                 self.enter(lane, queued, turn);
             }
         }
-        if let Some(tracked) = self.accounts.get_mut(&key)
-            && schedule.wants_second
-            && let Some(second) = &mut tracked.second
-            && !second.busy
-        {
-            second.busy = true;
-            let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
-            let turn = Turn { rank, number: self.next_turn, account: key, second: true };
-            let lane = self.lanes.id(&second.destination);
-            second.queued = Some((lane, turn));
-            self.enter(lane, None, turn);
-        }
+        self.queue_beside(&account, &schedule);
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
             // Timers run on the boot-time clock; jumps of the wall clock are looked for at each step.
@@ -226,6 +216,25 @@ impl EventLoop {
         {
             tracked.timer = Some(at);
             self.timers.push(Reverse((at.get(), key)));
+        }
+    }
+
+    /// Queues what is to be asked beside the account's attempts, each in its own lane.
+    fn queue_beside(&mut self, account: &AccountInner, schedule: &Schedule) {
+        let key = account.key();
+        let shares = schedule.wants_shares;
+        for (at, wanted) in (0..).zip([schedule.wants_second || shares[0], shares[1], shares[2]]) {
+            if wanted
+                && let Some(call) = self.accounts.get_mut(&key).and_then(|tracked| tracked.beside(at))
+                && !call.busy
+            {
+                call.busy = true;
+                let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
+                let turn = Turn { rank, number: self.next_turn, account: key, beside: Some(at) };
+                let lane = self.lanes.id(&call.destination);
+                call.queued = Some((lane, turn));
+                self.enter(lane, None, turn);
+            }
         }
     }
 
@@ -314,9 +323,13 @@ impl EventLoop {
                     };
                     Ended::Refresh(*account, *attempt, refreshed)
                 }
-                CallKind::Second { account, epoch, refused } => {
+                CallKind::Beside { account, at, epoch, refused } => {
                     let epoch = *epoch;
-                    Ended::Second(*account, refused.map(|refusal| Event::SecondRefused { epoch, refusal }))
+                    Ended::Beside(
+                        *account,
+                        *at,
+                        refused.map(|refusal| Event::SecondRefused { epoch, refusal }),
+                    )
                 }
                 CallKind::Control { abandon } => Ended::Control(abandon.take()),
             };
@@ -334,11 +347,11 @@ impl EventLoop {
                         self.share_silence(now, lane, begun);
                     }
                 }
-                Ended::Second(key, refused) => {
+                Ended::Beside(key, at, refused) => {
                     if let Some((account, refused)) = self.account(key).zip(refused) {
                         account.feed(now, refused);
                     }
-                    self.end_second(now, key);
+                    self.end_beside(now, key, at);
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
                 Ended::Control(None) => {}
@@ -363,7 +376,7 @@ impl EventLoop {
     fn on_pending_refusal(&mut self, now: Moment, id: CallId, refusal: Refusal) {
         let deadline = now.plus(self.call_deadline);
         let Some(call) = self.calls.get_mut(&id) else { return };
-        if let CallKind::Second { account, epoch, refused } = &mut call.kind {
+        if let CallKind::Beside { account, epoch, refused, at: _ } = &mut call.kind {
             let (key, begun_in) = (*account, *epoch);
             if call.abandoned {
                 // Nobody waits for the comparison.
@@ -387,8 +400,8 @@ impl EventLoop {
 
     fn on_refreshed(&mut self, now: Moment, id: CallId, refreshed: Refreshed) {
         let Some(call) = self.calls.remove(&id) else { return };
-        if let CallKind::Second { account, epoch, refused } = call.kind {
-            return self.on_second(now, &call, (account, epoch), refused, refreshed);
+        if let CallKind::Beside { account, at, epoch, refused } = call.kind {
+            return self.on_beside(now, &call, (account, at, epoch), refused, refreshed);
         }
         let CallKind::Refresh { account: key, attempt, .. } = call.kind else { return };
         let silent = matches!(refreshed, Refreshed::Silent(_));
@@ -399,7 +412,9 @@ impl EventLoop {
         let refused = matches!(refreshed, Refreshed::Refused(..));
         self.end_call(&call, met);
         Counters::add(match &refreshed {
-            Refreshed::Verified(_) | Refreshed::Deleted(_) | Refreshed::Purged => &self.counters.verified,
+            Refreshed::Verified(_) | Refreshed::Deleted(_) | Refreshed::Purged | Refreshed::OneShare => {
+                &self.counters.verified
+            }
             Refreshed::Silent(_) | Refreshed::NoRecord(_) => &self.counters.transient,
             Refreshed::Wrong(_) => &self.counters.integrity,
             Refreshed::Refused(..) => &self.counters.refused,
@@ -418,11 +433,11 @@ impl EventLoop {
         }
     }
 
-    fn on_second(
+    fn on_beside(
         &mut self,
         now: Moment,
         call: &Call,
-        (key, epoch): (AccountKey, Epoch),
+        (key, at, epoch): (AccountKey, u8, Epoch),
         refused: Option<Refusal>,
         refreshed: Refreshed,
     ) {
@@ -439,20 +454,23 @@ impl EventLoop {
             }
             (_, refreshed) => refreshed,
         };
+        // One share that is there says nothing, unless it was refused a moment ago.
+        let tells = refused.is_some() || !matches!(refreshed, Refreshed::OneShare);
         // Late, it is heard where it refuses.
-        if (!call.abandoned || matches!(refreshed, Refreshed::Refused(..)))
+        if tells
+            && (!call.abandoned || matches!(refreshed, Refreshed::Refused(..)))
             && let Some(account) = self.account(key)
         {
             account.take_stood_in(now, epoch, refreshed);
         }
         if !call.abandoned {
-            self.end_second(now, key);
+            self.end_beside(now, key, at);
         }
     }
 
-    fn end_second(&mut self, now: Moment, key: AccountKey) {
-        if let Some(second) = self.accounts.get_mut(&key).and_then(|tracked| tracked.second.as_mut()) {
-            second.busy = false;
+    fn end_beside(&mut self, now: Moment, key: AccountKey, at: u8) {
+        if let Some(call) = self.accounts.get_mut(&key).and_then(|tracked| tracked.beside(at)) {
+            call.busy = false;
         }
         self.look_at(now, key);
     }
@@ -555,7 +573,7 @@ impl EventLoop {
 enum Ended {
     Refresh(AccountKey, AttemptId, Refreshed),
     /// With the refusal that it is, where the record could not be compared in time.
-    Second(AccountKey, Option<Event>),
+    Beside(AccountKey, u8, Option<Event>),
     Control(Option<Abandon>),
 }
 

@@ -20,8 +20,8 @@ pub(super) struct Turn {
     /// First come first served.
     pub(super) number: u64,
     pub(super) account: AccountKey,
-    /// For the second provider of its failover custody.
-    pub(super) second: bool,
+    /// For what is asked beside its attempts: which of it.
+    pub(super) beside: Option<u8>,
 }
 
 /// What people ask for, and the watch for newer versions.

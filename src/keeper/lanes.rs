@@ -136,7 +136,7 @@ mod tests {
     }
 
     const fn turn(rank: u32, number: u64) -> Turn {
-        Turn { rank, number, account: AccountKey::new(number), second: false }
+        Turn { rank, number, account: AccountKey::new(number), beside: None }
     }
 
     #[test]

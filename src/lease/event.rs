@@ -36,7 +36,7 @@ pub(crate) enum Event {
         limit: Duration,
         max_grace: Option<Duration>,
     },
-    /// The second provider has refused, in a call begun in `epoch`.
+    /// The second provider has refused, or that of one share of a joint custody, in a call begun in `epoch`.
     SecondRefused {
         epoch: Epoch,
         refusal: Refusal,

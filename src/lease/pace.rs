@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Lease, MAX_REFRESH, MIN_SPACING, Phase, Second};
+use super::{Beside, Lease, MAX_REFRESH, MIN_SPACING, Phase};
 use crate::clock::Moment;
 use crate::id::Epoch;
 
@@ -15,18 +15,19 @@ pub(crate) struct Past {
     pub(super) last_begun: Option<Moment>,
     pub(super) tokens: Tokens,
     pub(super) flaps: Flaps,
-    /// Of a failover custody: whether the first provider has refused, when it has last answered, and when the second was asked.
-    pub(super) second: Option<Box<Second>>,
+    /// Of a failover custody: whether the first provider has refused, when it has last answered, and when the second was asked. Of a joint one:
+    /// when each share was.
+    pub(super) beside: Option<Box<Beside>>,
 }
 
 impl Lease {
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
-        let Past { epoch, last_begun, tokens, flaps, second } = past;
-        // The first one has to be found silent anew.
-        let found_anew = |second: Box<Second>| Box::new(Second { due: None, ..*second });
-        let second = self.second.map(|unasked| second.map_or(unasked, found_anew));
-        Self { epoch, last_begun, tokens, flaps, second, ..self }
+        let Past { epoch, last_begun, tokens, flaps, beside } = past;
+        // Silence has to be met anew.
+        let found_anew = |beside: Box<Beside>| Box::new(beside.found_anew());
+        let beside = self.beside.map(|unasked| beside.map_or(unasked, found_anew));
+        Self { epoch, last_begun, tokens, flaps, beside, ..self }
     }
 
     /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
@@ -38,8 +39,18 @@ impl Lease {
             last_begun: self.last_begun,
             tokens: self.tokens,
             flaps: self.flaps.clone(),
-            second: self.second.clone(),
+            beside: self.beside.clone(),
         })
+    }
+}
+
+/// `due`, put off to its distance from what was begun before.
+pub(super) fn spaced_from(due: Moment, last_begun: Option<Moment>) -> Moment {
+    match last_begun.map(|last| last.plus(MIN_SPACING)) {
+        Some(spaced) if due.boot_nanos() < spaced.boot_nanos() => {
+            Moment::from_nanos(spaced.boot_nanos(), u64::MAX)
+        }
+        _ => due,
     }
 }
 

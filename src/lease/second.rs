@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::{Closed, Effects, Held, Lease, MIN_SPACING, Phase, Publish, Seen, spaced_from};
+use super::pace::spaced_from;
+use super::shares::Beside;
+use super::{Closed, Effects, Held, Lease, MIN_SPACING, Phase, Publish, Seen};
 use crate::clock::Moment;
 use crate::error::Refusal;
 use crate::id::Epoch;
@@ -38,20 +40,34 @@ impl Second {
 impl Lease {
     /// The same machine, of an account with a second provider to stand in for the first.
     pub(crate) fn with_second(self) -> Self {
-        Self { second: Some(Box::default()), ..self }
+        Self { beside: Some(Box::new(Beside::Second(Second::default()))), ..self }
+    }
+
+    pub(super) fn second(&self) -> Option<&Second> {
+        match self.beside.as_deref() {
+            Some(Beside::Second(second)) => Some(second),
+            _ => None,
+        }
+    }
+
+    pub(super) fn second_mut(&mut self) -> Option<&mut Second> {
+        match self.beside.as_deref_mut() {
+            Some(Beside::Second(second)) => Some(second),
+            _ => None,
+        }
     }
 
     /// Whether the second provider should be asked now.
     pub(crate) fn wants_second(&self, now: Moment) -> bool {
         self.second_at().is_some_and(|at| now.reached(at))
-            && self.second.as_ref().is_some_and(|second| second.spaced(now))
+            && self.second().is_some_and(|second| second.spaced(now))
     }
 
     /// A call of the second provider begins, in this epoch. Whatever comes of it, the next one is due at the distance at which
     /// a lease that it renewed has room for it.
     pub(crate) fn begin_second(&mut self, now: Moment) -> Epoch {
         let again = if matches!(self.phase, Phase::Held(_)) { MIN_SPACING } else { self.policy.refresh() };
-        if let Some(second) = &mut self.second {
+        if let Some(second) = self.second_mut() {
             second.last_begun = Some(now);
             second.due = Some(now.plus(again));
         }
@@ -61,7 +77,7 @@ impl Lease {
     /// When the second provider is to be asked: while the first one is silent, and nothing else stands against it.
     pub(crate) fn second_at(&self) -> Option<Moment> {
         let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
-        let second = self.second.as_ref()?;
+        let second = self.second()?;
         let due = second.due.filter(|_| open && !second.barred)?;
         Some(spaced_from(due, second.last_begun))
     }
@@ -69,24 +85,26 @@ impl Lease {
     /// Whether what the second provider says in a call begun in `epoch` counts. Where it is due no longer, the first one has answered
     /// meanwhile.
     pub(crate) fn hears_second(&self, epoch: Epoch) -> bool {
-        epoch == self.epoch && self.second_at().is_some()
+        epoch == self.epoch && (self.second_at().is_some() || self.hears_shares(epoch))
     }
 
     /// When the first provider's last verified unwrap started, in this process. Kept for the second one's sake.
     pub(crate) fn first_verified(&self) -> Option<Moment> {
-        self.second.as_ref()?.verified
+        self.second()?.verified
     }
 
     /// The first provider has unwrapped: the second one is not needed, and not barred any more.
     pub(super) fn first_has_unwrapped(&mut self, started: Moment) {
-        if let Some(second) = &mut self.second {
+        self.leave_shares();
+        if let Some(second) = self.second_mut() {
             (second.barred, second.due, second.verified) = (false, None, Some(started));
         }
     }
 
     /// The first provider has refused: from here on the second one is nobody.
     pub(crate) fn bar_second(&mut self) {
-        if let Some(second) = &mut self.second {
+        self.leave_shares();
+        if let Some(second) = self.second_mut() {
             second.barred = true;
             second.due = None;
         }
@@ -96,13 +114,22 @@ impl Lease {
     pub(super) fn first_is_silent(&mut self, now: Moment, begun: Moment) {
         let open = matches!(self.phase, Phase::Cold | Phase::Held(_) | Phase::Unavailable | Phase::Revoked);
         let lately = self.begun_lately(now, begun);
-        if let Some(second) = self.second.as_mut().filter(|second| open && lately && !second.barred) {
+        if let Some(second) = self.second_mut().filter(|second| open && lately && !second.barred) {
             second.due = second.due.or(Some(now));
+        }
+        if lately {
+            self.ask_for_shares(now);
         }
     }
 
-    pub(super) fn set_second_due(&mut self, due: Option<Moment>) {
-        if let Some(second) = &mut self.second {
+    /// The first provider, or all that hold a share together, have answered, or the account is closed for good reason.
+    pub(super) fn leave_others(&mut self) {
+        self.set_second_due(None);
+        self.leave_shares();
+    }
+
+    fn set_second_due(&mut self, due: Option<Moment>) {
+        if let Some(second) = self.second_mut() {
             second.due = due;
         }
     }
@@ -160,6 +187,15 @@ impl Lease {
     }
 
     pub(super) fn on_second_refused(&mut self, now: Moment, epoch: Epoch, refusal: Refusal) -> Effects {
+        if self.shares().is_some() {
+            if self.hears_shares(epoch) {
+                self.leave_shares();
+                return self.on_refused(now, refusal);
+            }
+            // What closed since, or was answered, decides; but it is news.
+            self.ask_soon(now);
+            return Effects::default();
+        }
         if !self.hears_second(epoch) {
             return Effects::default();
         }

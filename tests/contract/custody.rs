@@ -16,6 +16,7 @@ mod bounds;
 mod double;
 mod gravest;
 mod lifecycle;
+mod shares;
 mod unstored;
 
 /// Longer than it takes to learn what has changed, from whatever state, at r = 30 s.

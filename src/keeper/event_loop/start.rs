@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 
+use super::attached::Beside;
 use super::{Call, CallKind, EventLoop};
 use crate::account::{AccountKey, Refreshed};
 use crate::clock::Moment;
@@ -95,10 +96,9 @@ impl EventLoop {
         }
         while let Some(turn) = self.lanes.get_mut(id).and_then(|lane| lane.admit_due(now, caps, load)) {
             self.leave(id, turn);
-            let started = if turn.second {
-                self.start_second(now, id, turn.account)
-            } else {
-                self.start_refresh(now, id, turn.account)
+            let started = match turn.beside {
+                Some(at) => self.start_beside(now, id, turn.account, at),
+                None => self.start_refresh(now, id, turn.account),
             };
             let waiting = self.lanes.get_mut(id).and_then(|lane| lane.waiting.as_deref_mut());
             if let Some(waiting) = waiting.filter(|_| started) {
@@ -169,28 +169,36 @@ impl EventLoop {
         true
     }
 
-    fn start_second(&mut self, now: Moment, lane: LaneId, key: AccountKey) -> bool {
+    fn start_beside(&mut self, now: Moment, lane: LaneId, key: AccountKey, at: u8) -> bool {
         let Some(tracked) = self.accounts.get_mut(&key) else { return false };
-        if let Some(second) = &mut tracked.second {
-            second.queued = None;
+        let share = matches!(tracked.beside.as_deref(), Some(Beside::Shares(_))).then_some(usize::from(at));
+        if let Some(call) = tracked.beside(at) {
+            call.queued = None;
         }
         let Some(account) = tracked.account.upgrade() else {
             self.detach(key);
             return false;
         };
-        // The first one may have answered meanwhile.
-        let Some(epoch) = account.begin_second(now) else {
-            self.end_second(now, key);
+        // The attempts may have been answered meanwhile.
+        let begun = match share {
+            Some(at) => account.begin_share(now, at),
+            None => account.begin_second(now),
+        };
+        let Some(epoch) = begun else {
+            self.end_beside(now, key, at);
             return false;
         };
         Counters::add(&self.counters.refreshes);
-        let kind = CallKind::Second { account: key, epoch, refused: None };
+        let kind = CallKind::Beside { account: key, at, epoch, refused: None };
         let id = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
         let outbox = self.outbox.clone();
         let clock = self.clock.clone();
         let stand_in = async move {
             let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
-            account.stand_in(&clock, &pending).await
+            match share {
+                Some(at) => account.ask_for_share(&clock, at, &pending).await,
+                None => account.stand_in(&clock, &pending).await,
+            }
         };
         self.run_refresh(now, lane, id, stand_in);
         true
@@ -261,7 +269,7 @@ impl EventLoop {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.lanes.change(lane, |bulkhead| match &kind {
-            CallKind::Refresh { .. } | CallKind::Second { .. } => bulkhead.begin(now),
+            CallKind::Refresh { .. } | CallKind::Beside { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
         self.calls.insert(id, Call { lane, begun: now, deadline, kind, abandoned: false });

@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::*;
 use crate::evidence::{count, report};
 use crate::lease::pace::Losses;
+use crate::lease::second::Second;
 
 /// How many moves the longest history has, and in a full evidence run.
 const DEPTH: u64 = 8;
@@ -234,11 +235,11 @@ impl Relative {
             flaps: Flaps(losses),
             jitter: _,
             overtaken,
-            second,
+            beside: _,
         } = lease;
         let Losses { last, doublings } = losses.as_deref().copied().unwrap_or_default();
         let Second { barred, due: second_due, last_begun: second_begun, verified } =
-            second.as_deref().copied().unwrap_or_default();
+            lease.second().copied().unwrap_or_default();
         self.other(barred);
         self.moments([second_due, second_begun, verified]);
         self.other(std::mem::discriminant(phase));

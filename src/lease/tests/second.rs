@@ -156,7 +156,7 @@ fn a7_calls_of_the_second_keep_their_distance() {
 fn a7_c1_a_wall_clock_that_jumps_buys_no_calls_of_the_second() {
     let mut pair = Pair::standing_in();
     pair.silence();
-    let begun = pair.lease.second.as_ref().and_then(|second| second.last_begun).expect("it stands in");
+    let begun = pair.lease.second().and_then(|second| second.last_begun).expect("it stands in");
     for _ in 0..10 {
         let wall = pair.now.plus(Duration::from_secs(60)).wall_nanos();
         pair.now = Moment::from_nanos(begun.plus(MIN_SPACING).boot_nanos() - 1, wall);
@@ -373,7 +373,7 @@ fn a7_the_bar_outlives_an_account_that_is_dropped_and_attached_again() {
 fn a7_c1_calls_of_the_second_keep_their_distance_from_those_before_a_drop() {
     let pair = Pair::standing_in();
     let (begun, verified) = (
-        pair.lease.second.as_ref().and_then(|second| second.last_begun).expect("it stands in"),
+        pair.lease.second().and_then(|second| second.last_begun).expect("it stands in"),
         pair.lease.first_verified(),
     );
     let past = pair.lease.past().expect("no attempt is under way");

@@ -34,7 +34,9 @@ fn a7_d3_a_refusal_beside_whatever_else_revokes_with_that_attempt_whichever_is_a
             let asked: Vec<usize> =
                 (0..4).map(|attempts| one_refuses(first_refuses, &beside, leased, attempts)).collect();
             // The other one came first, or was not waited for: either, in turns.
-            assert!(matches!(asked[..], [0, 1, 0, 1] | [1, 0, 1, 0]), "{asked:?}");
+            let in_turns = matches!(asked[..], [0, 1, 0, 1] | [1, 0, 1, 0]);
+            // After silence each share is asked for alone too, so whose turn it is, is anyone's guess.
+            assert!(in_turns || (!leased && asked.iter().all(|calls| *calls < 2)), "{asked:?}");
         }
     }
 }
