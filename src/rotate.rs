@@ -326,7 +326,9 @@ impl<'a> Rewrap<'a> {
             for wrap in std::iter::once(current).chain(standby) {
                 match self.unwrap_among(wrap, others.clone()).await {
                     Err(refused @ Refreshed::Refused(..)) => drop(first.get_or_insert(refused)),
-                    unwrapped => return unwrapped,
+                    // What one wrap was refused for, the silence about another does not unsay.
+                    Err(failed) => return Err(first.unwrap_or(failed)),
+                    Ok(unwrapped) => return Ok(unwrapped),
                 }
             }
             // Of one secret alone all has been tried.

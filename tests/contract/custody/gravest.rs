@@ -1,6 +1,7 @@
 //! What both KMSs of a joint custody say in one attempt, and which of it counts: A7 with D3, D8.
 
 use strongroom::RestoreSpec;
+use strongroom::provider::KekVersion;
 
 use super::*;
 
@@ -118,5 +119,37 @@ fn a7_d8_whoever_asks_for_something_is_told_of_the_refusal_and_not_of_the_silenc
         Says::Ok.tell(refusing);
         account.unlock().unwrap();
         assert_eq!(seen(&account), Some(Seen::Fresh));
+    }
+}
+
+#[test]
+fn a7_e2_a_refusal_of_the_wrap_in_use_outweighs_the_silence_of_its_standby() {
+    for custody in [FAILOVER, Custody::Joint] {
+        let two = Two::new(custody);
+        let cache = two.cache(OutageGrace::None);
+        let one = KekVersion::new("1").unwrap();
+        let pinned = || Kek::pinned(KEK, one.clone());
+        let (first, second) = (Arc::new(two.first.clone()), Arc::new(two.second.clone()));
+        let spec = AccountSpec::new(two.id, first, pinned()).store(two.store.clone());
+        let account = cache
+            .create(match custody {
+                Custody::Failover(limit) => spec.failover(second, pinned(), limit),
+                Custody::Joint => spec.joint_with(second, pinned()),
+            })
+            .unwrap();
+        two.first.add_version(KEK);
+        cache.run_for(secs(700));
+        assert!(account.record().standby_version().is_some());
+        two.first.always(Call::Unwrap, Answer::Transient);
+        two.first.next(Call::Unwrap, [REFUSED]);
+        assert_eq!(kind(account.rotate_kek(RotateTo::Latest)), Some(ErrorKind::Revoked), "{custody:?}");
+        if custody == FAILOVER {
+            // And it is recorded: elsewhere nobody stands in.
+            Says::Silent.tell(&two.first);
+            let elsewhere = two.cache(OutageGrace::None);
+            let attached = two.attach(&elsewhere);
+            elsewhere.run_for(STEP);
+            assert!(attached.permit().is_err());
+        }
     }
 }
