@@ -497,3 +497,26 @@ async fn e9_a_takeover_goes_on_while_the_writes_of_its_scope_move() {
     assert_eq!(owners.iter().filter(|owner| **owner == a.ada.id()).count(), 2);
     assert_eq!(owners.iter().filter(|owner| **owner == a.service.id()).count(), 4);
 }
+
+#[tokio::test]
+async fn e9_what_may_be_sealed_is_not_sealed_while_the_states_store_is_down() {
+    let (scene, a, _) = Scene::new();
+    let bob = a.bob.clone();
+    let route = move |_: &str| Route::sealed(bob.clone());
+    let builder = SealedStore::builder(scene.memory.clone(), "bucket", route);
+    let of_bob = builder.block_size(BlockSize::MIN).build().unwrap();
+    of_bob.put(&"data/sealed".into(), pattern(LEN).into()).await.unwrap();
+    let takeover = a.store.begin_takeover(&"data".into()).await.unwrap();
+
+    // Whether bob's account is one of the scope's by now, only a load tells.
+    scene.states.down(true);
+    let progress = takeover.step(&TakeoverLimits::DEFAULT).await.unwrap();
+    assert_eq!((progress.objects_left, progress.failed), (1, 1));
+    assert_eq!(takeover.failures()[0].1.kind(), ErrorKind::Io);
+    assert_eq!(scene.owner("data/sealed").await, a.bob.id());
+
+    scene.states.down(false);
+    a.scope.link(&a.bob).unwrap();
+    assert!(takeover.run(&TakeoverLimits::DEFAULT).await.unwrap().finished);
+    assert_eq!(a.read("data/sealed").await.unwrap(), pattern(LEN));
+}

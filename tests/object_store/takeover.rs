@@ -386,6 +386,19 @@ async fn e9_what_was_sealed_before_or_changed_past_the_store_is_noticed() {
 }
 
 #[tokio::test]
+async fn e9_a_large_sealed_object_is_not_sealed_twice_in_parts() {
+    let world = World::with_large_blocks();
+    let large = pattern(6 * 1024 * 1024);
+    world.store.put(&"data/sealed".into(), large.clone().into()).await.unwrap();
+    let before = world.stored("data/sealed").await;
+    let takeover = world.store.begin_takeover(&prefix()).await.unwrap();
+    let limits = LIMITS.one_request(1024 * 1024).large_objects_in_parts();
+    assert!(takeover.run(&limits).await.unwrap().finished);
+    assert!(world.stored("data/sealed").await == before, "sealed twice");
+    assert_eq!(read(&world.store, "data/sealed").await.unwrap(), large);
+}
+
+#[tokio::test]
 async fn e9_a_failed_object_holds_nothing_up_and_is_tried_again() {
     let (world, plain) = world_of(6).await;
     let takeover = world.store.begin_takeover(&prefix()).await.unwrap();

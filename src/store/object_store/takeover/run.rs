@@ -104,6 +104,15 @@ enum Outcome {
     Again,
 }
 
+/// What an upload in parts came to.
+enum Uploaded {
+    Replaced,
+    /// It was sealed when it was listed: nothing was put.
+    SealedBefore,
+    /// It was replaced in the midst of it, or is about to be.
+    Another,
+}
+
 struct Sealing<'a> {
     store: &'a Arc<Shared>,
     taking: &'a Taking,
@@ -248,26 +257,41 @@ impl Sealing<'_> {
     ) -> Result<Outcome> {
         let options =
             PutMultipartOptions { attributes: answer.attributes.clone(), ..PutMultipartOptions::default() };
+        let whose = Place { owner: place.owner.clone(), context: place.context };
         let mut upload = SealedUpload::begin(self.store, place, location, options).await?;
-        let done = self.upload(entry, location, &mut upload, &mut answer).await;
-        if !matches!(done, Ok(Outcome::Done)) {
+        let done = self.upload(entry, &whose, location, &mut upload, &mut answer).await;
+        if !matches!(done, Ok(Uploaded::Replaced)) {
             // The failure that counts is the first. What is left is what an upload leaves whose process has ended.
             let _ = upload.abort().await;
         }
-        done
+        match done? {
+            Uploaded::Replaced | Uploaded::SealedBefore => Ok(self.is_done(entry)),
+            Uploaded::Another => Ok(Outcome::Again),
+        }
     }
 
     async fn upload(
         &self,
         entry: &Entry,
+        place: &Place,
         location: &Path,
         upload: &mut SealedUpload,
         answer: &mut GetResult,
-    ) -> Result<Outcome> {
+    ) -> Result<Uploaded> {
         let mut left = entry.size;
+        let mut start = Start::default();
         let mut stream = take_stream(answer);
         while let Some(chunk) = stream.try_next().await? {
             left = left.checked_sub(chunk.len() as u64).ok_or_else(|| ours(too_long()))?;
+            let had_header = start.header().is_some();
+            start.take(&chunk);
+            // Asked once, before most of it is read.
+            if let Some(header) = start.header()
+                && !had_header
+                && is_sealed(place, header).await?
+            {
+                return Ok(Uploaded::SealedBefore);
+            }
             upload.put_part(chunk.into()).await?;
         }
         if left > 0 {
@@ -275,14 +299,16 @@ impl Sealing<'_> {
         }
         upload.send_rest().await?;
         let _turn = self.taking.parts.lock().await;
-        let Some(_alone) = Alone::begin(self.segment, &entry.path) else { return Ok(Outcome::Again) };
+        let Some(_alone) = Alone::begin(self.segment, &entry.path) else { return Ok(Uploaded::Another) };
         let found = self.store.inner.head(location).await?;
         let is_listed = keep::confirm(self.store, &self.taking.manifest, self.segment, &entry.path).await?;
         if !is_listed || !segment::is(entry, &get::identity(&found)) {
-            return Ok(Outcome::Again);
+            return Ok(Uploaded::Another);
         }
         upload.complete_here().await?;
-        Ok(self.is_done(entry))
+        // While writes still wait.
+        self.segment.replaced(&entry.path);
+        Ok(Uploaded::Replaced)
     }
 
     /// From now on the object is read as a sealed one, in this process. It counts once the manifest says so.
@@ -333,8 +359,9 @@ async fn is_sealed(place: &Place, header: &[u8; HEADER_LEN]) -> Result<bool> {
     };
     match proven {
         Ok(_) => Ok(true),
-        Err(error) if is_of_the_account(error.kind()) => Err(ours(error)),
-        Err(_) => Ok(false),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Format) => Ok(false),
+        // Whether it is one is not known, and nothing is sealed twice.
+        Err(error) => Err(ours(error)),
     }
 }
 
