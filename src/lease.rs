@@ -109,7 +109,7 @@ impl Lease {
         let effects = match event {
             Event::Wake => Effects::default(),
             Event::Answered(id, answer) => self.on_answer(now, id, answer),
-            Event::AuthoritySilent { begun } => self.on_shared_silence(now, begun),
+            Event::AuthoritySilent { begun, asked } => self.on_shared_silence(now, begun, asked),
             Event::AuthorityRefused | Event::RecordChanged => {
                 self.ask_soon(now);
                 Effects::default()
@@ -365,13 +365,15 @@ impl Lease {
         }
     }
 
-    fn on_shared_silence(&mut self, now: Moment, begun: Moment) -> Effects {
+    fn on_shared_silence(&mut self, now: Moment, begun: Moment, asked: bool) -> Effects {
         // Silence is shared, success is not: an account that was due when the failed call began need
         // not make the same call to learn the same thing (invariant 3).
         if self.attempt.is_some() || !begun.reached(self.due) {
             return Effects::default();
         }
-        self.first_is_silent(now, begun);
+        if asked {
+            self.first_is_silent(now, begun);
+        }
         match self.phase {
             Phase::Held(_) => self.on_silence(now, begun, true),
             _ => Effects::default(),

@@ -6,13 +6,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
 use strongroom::{
-    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, FileRecordStore, ObjectId,
-    OutageGrace, Refusal, Status, UnavailableCause,
+    Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, FileRecordStore,
+    Loaded, MemoryRecordStore, ObjectId, OutageGrace, RecordStore, RecordTag, Refusal, Status,
+    UnavailableCause,
 };
 
 /// r and c, the shortest that are allowed.
@@ -117,7 +119,81 @@ fn c5_silence_is_survived_for_the_grace_and_not_longer() {
     println!("resumed after {recovered:?} (bound {RECOVERY:?})");
 }
 
-/// An account under a KMS of its own, with a sealed block.
+/// What hangs here is a thread, so virtual time cannot show it.
+#[test]
+fn a7_a_load_of_the_record_that_hangs_does_not_bring_the_second_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kms = |name: &str| {
+        let kms = LocalKms::create(folder.path().join(name)).expect("creates");
+        kms.create_key("orders", KeyOptions::default()).expect("creates");
+        Arc::new(kms)
+    };
+    let (first, second) = (kms("first"), kms("second"));
+    let (store, id) = (Arc::new(HangsOnce::default()), AccountId::random());
+    let spec = AccountSpec::new(id, first.clone(), Kek::latest("orders"))
+        .failover(second.clone(), Kek::latest("orders"), Duration::from_secs(3600))
+        .store(store.clone());
+    let block = BlockId::new(ObjectId::random(), 0);
+    let sealed = {
+        let account = cache(OutageGrace::DEFAULT).create(spec).expect("the KEKs are fit");
+        account.seal(block, Aad::EMPTY, b"a block").expect("a lease")
+    };
+    // Nobody has heard of it, so the record does not say it.
+    first.disable_key("orders").expect("disables");
+
+    let cache = cache(OutageGrace::DEFAULT);
+    let expect = Expect::account(id).kek(first, "orders").failover_kek(second, "orders");
+    // The first is made by whoever attaches.
+    store.hang_at(2);
+    let account = cache.attach_stored(store.clone(), expect).expect("attaches");
+    let revoked = wait_until(RECOVERY, || {
+        let opened = account.open(block, Aad::EMPTY, &sealed);
+        assert!(opened.is_err(), "served by the second one, though the first was never asked");
+        account.status() == Status::Revoked(Refusal::KeyDisabled)
+    });
+    println!("refused after {:?} (bound {RECOVERY:?})", revoked.expect("the next attempt asks the first"));
+    assert!(store.has_hung(), "a load has hung");
+}
+
+/// Records in memory, one load of which hangs for longer than a call may take.
+#[derive(Debug, Default)]
+struct HangsOnce {
+    records: MemoryRecordStore,
+    /// After so many loads; 0 is no more.
+    left: AtomicUsize,
+    hung: AtomicBool,
+}
+
+impl HangsOnce {
+    fn hang_at(&self, load: usize) {
+        self.left.store(load, Ordering::SeqCst);
+    }
+
+    fn has_hung(&self) -> bool {
+        self.hung.load(Ordering::SeqCst)
+    }
+}
+
+impl RecordStore for HangsOnce {
+    fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
+        let less = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) == Ok(1) {
+            thread::sleep(4 * CALL_DEADLINE);
+            self.hung.store(true, Ordering::SeqCst);
+        }
+        self.records.load(account, known)
+    }
+
+    fn compare_and_swap(
+        &self,
+        account: AccountId,
+        expected: Option<&RecordTag>,
+        bytes: &[u8],
+    ) -> Result<RecordTag, Error> {
+        self.records.compare_and_swap(account, expected, bytes)
+    }
+}
+
 #[cfg(feature = "testing")]
 #[test]
 fn h5_a_drill_in_real_time_passes_an_engine_that_does_it_right() {
@@ -156,6 +232,7 @@ fn h5_a_drill_in_real_time_passes_an_engine_that_does_it_right() {
     print!("{report}");
 }
 
+/// An account under a KMS of its own, with a sealed block.
 struct Subject {
     account: Account,
     kms_file: PathBuf,

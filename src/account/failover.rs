@@ -8,6 +8,7 @@
 //! Imports: `account::{refresh, unwrap}`, `block`, `format`, `keeper`, `clock`, `error`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::AccountInner;
@@ -141,17 +142,24 @@ impl AccountInner {
     }
 
     /// Asks the second provider. Like [`Self::refresh`], with as few calls.
-    pub(crate) async fn stand_in(&self, clock: &Clock, pending: &(dyn Fn(Refusal) + Sync)) -> Refreshed {
-        self.try_stand_in(clock, pending).await.unwrap_or_else(|failed| failed)
+    pub(crate) async fn stand_in(
+        &self,
+        clock: &Clock,
+        asked: &AtomicBool,
+        pending: &(dyn Fn(Refusal) + Sync),
+    ) -> Refreshed {
+        self.try_stand_in(clock, asked, pending).await.unwrap_or_else(|failed| failed)
     }
 
     async fn try_stand_in(
         &self,
         clock: &Clock,
+        asked: &AtomicBool,
         pending: &(dyn Fn(Refusal) + Sync),
     ) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let mut newest = self.newest(&known)?;
+        asked.store(true, Ordering::Relaxed);
         let unwrapped = match self.unwrap_by_second(clock, &known, &newest).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
                 pending(refusal);

@@ -7,6 +7,7 @@
 //! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::AccountInner;
@@ -94,19 +95,26 @@ impl KnownAtRest {
 }
 
 impl AccountInner {
-    /// Refreshes once. `pending` is told of a refusal before the newest record is compared, so that reads
-    /// close first.
-    pub(crate) async fn refresh(&self, clock: &Clock, pending: &(dyn Fn(Refusal) + Sync)) -> Refreshed {
-        self.try_refresh(clock, pending).await.unwrap_or_else(|failed| failed)
+    /// Refreshes once. `asked` says from when on the KMS is asked. `pending` is told of a refusal before the newest record is compared, so that
+    /// reads close first.
+    pub(crate) async fn refresh(
+        &self,
+        clock: &Clock,
+        asked: &AtomicBool,
+        pending: &(dyn Fn(Refusal) + Sync),
+    ) -> Refreshed {
+        self.try_refresh(clock, asked, pending).await.unwrap_or_else(|failed| failed)
     }
 
     async fn try_refresh(
         &self,
         clock: &Clock,
+        asked: &AtomicBool,
         pending: &(dyn Fn(Refusal) + Sync),
     ) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
+        asked.store(true, Ordering::Relaxed);
         let first = match self.unwrap_newest(clock, &known, &newest).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
                 pending(refusal);

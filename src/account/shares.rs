@@ -1,6 +1,8 @@
 //! One share of a joint custody, asked for alone beside attempts that meet silence (contract A7): for the refusal that it may meet. What it unwraps
 //! is nobody's key, and proves nothing of the other one. Imports: `account::{refresh, unwrap}`, `format`, `keeper`, `lease`, `clock`, `error`, `id`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::AccountInner;
 use super::refresh::{Known, Refreshed};
 use crate::clock::{Clock, Moment};
@@ -35,19 +37,22 @@ impl AccountInner {
         &self,
         clock: &Clock,
         at: usize,
+        asked: &AtomicBool,
         pending: &(dyn Fn(Refusal) + Sync),
     ) -> Refreshed {
-        self.try_share(clock, at, pending).await.unwrap_or_else(|failed| failed)
+        self.try_share(clock, at, asked, pending).await.unwrap_or_else(|failed| failed)
     }
 
     async fn try_share(
         &self,
         clock: &Clock,
         at: usize,
+        asked: &AtomicBool,
         pending: &(dyn Fn(Refusal) + Sync),
     ) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
+        asked.store(true, Ordering::Relaxed);
         match self.unwrap_share(clock, &known, &newest, at).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
                 pending(refusal);

@@ -130,7 +130,7 @@ impl World {
             10 => self.on_delete_or_recover(argument),
             11 => {
                 let begun = Moment::from_nanos(boot.saturating_sub(tenths), wall.saturating_sub(tenths));
-                self.on(Event::AuthoritySilent { begun });
+                self.on(Event::AuthoritySilent { begun, asked: argument.is_multiple_of(2) });
             }
             12 => {
                 let event =
@@ -274,7 +274,7 @@ impl World {
                 Event::Answered(_, Answer::Refused(_) | Answer::RefusedPending(_)) => {
                     (second.barred, second.silence) = (true, false);
                 }
-                Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { .. } => {
+                Event::Answered(_, Answer::Transient) | Event::AuthoritySilent { asked: true, .. } => {
                     second.silence |= !second.barred && !self.locked && !self.deleted;
                 }
                 _ => {}
@@ -376,7 +376,7 @@ impl World {
                 let begun = self.begun.iter().find(|begun| begun.id == id);
                 Some(begun.expect("no answer without an attempt").begun)
             }
-            Event::AuthoritySilent { begun } => Some(begun),
+            Event::AuthoritySilent { begun, .. } => Some(begun),
             _ => None,
         };
         if in_grace && !within(valid_until, keys.valid_until) {

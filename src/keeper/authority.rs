@@ -107,6 +107,8 @@ struct Silence {
     probe_at: Moment,
     /// When it last counted as silent because of calls that hang, in the place of a probe.
     again: Option<Moment>,
+    /// Whether a call that got as far as the KMS has met it, and not only what comes before.
+    asked: bool,
 }
 
 /// What a call is for.
@@ -233,6 +235,11 @@ impl Bulkhead {
         silent
     }
 
+    /// Whether the silence is the KMS's own, as far as is known.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.asked)
+    }
+
     /// When a call that is not admitted now may be, if that is a matter of time.
     pub(crate) fn probe_at(&self) -> Option<Moment> {
         self.silence.as_ref().filter(|_| self.refreshes == 0).map(|silence| silence.probe_at)
@@ -247,8 +254,9 @@ impl Bulkhead {
         self.refreshes += 1;
         if self.standing == Standing::Suspect {
             let probe_at = now.plus(Self::PROBE_SPACING);
-            let again = self.silence.as_ref().and_then(|silence| silence.again);
-            self.silence = Some(Box::new(Silence { probe_at, again }));
+            let (again, asked) =
+                self.silence.as_ref().map_or((None, false), |silence| (silence.again, silence.asked));
+            self.silence = Some(Box::new(Silence { probe_at, again, asked }));
         }
     }
 
@@ -257,15 +265,15 @@ impl Bulkhead {
     pub(crate) fn finish(&mut self, purpose: Purpose, begun: Moment, silent: Option<bool>) {
         self.end(purpose);
         if let Some(silent) = silent {
-            self.judge(begun, silent);
+            self.judge(begun, silent, true);
         }
     }
 
-    /// A call passed its deadline: silence, and its worker is held until it returns.
-    pub(crate) fn abandon(&mut self, purpose: Purpose, begun: Moment) {
+    /// A call passed its deadline: silence, and its worker is held until it returns. `asked` where it is known to have got as far as the KMS.
+    pub(crate) fn abandon(&mut self, purpose: Purpose, begun: Moment, asked: bool) {
         self.end(purpose);
         self.abandoned += 1;
-        self.judge(begun, true);
+        self.judge(begun, true, asked);
     }
 
     fn end(&mut self, purpose: Purpose) {
@@ -297,15 +305,19 @@ impl Bulkhead {
 
     /// The next probe keeps its distance from the *start* of the call that failed: F leaves no more room than that
     /// for the second attempt.
-    fn judge(&mut self, begun: Moment, silent: bool) {
+    fn judge(&mut self, begun: Moment, silent: bool, asked: bool) {
         match (silent, self.standing) {
             (false, _) => (self.standing, self.silence) = (Standing::Proven, None),
             (true, Standing::Proven) => {
                 self.standing = Standing::Suspect;
                 let probe_at = begun.plus(Self::PROBE_SPACING);
-                self.silence = Some(Box::new(Silence { probe_at, again: None }));
+                self.silence = Some(Box::new(Silence { probe_at, again: None, asked }));
             }
-            (true, Standing::Suspect) => {}
+            (true, Standing::Suspect) => {
+                if let Some(silence) = &mut self.silence {
+                    silence.asked |= asked;
+                }
+            }
         }
     }
 }
@@ -328,7 +340,7 @@ mod tests {
         assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
         bulkhead.begin(clock.moment());
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "one probe at a time");
-        bulkhead.abandon(Purpose::Refresh, clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment(), true);
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "not again at once");
         clock.advance(Duration::from_secs(6));
         assert!(bulkhead.admits(clock.moment(), CAPS, load(1)));
@@ -343,14 +355,14 @@ mod tests {
         let clock = ManualClock::new();
         let mut bulkhead = Bulkhead::new(true);
         bulkhead.begin(clock.moment());
-        bulkhead.abandon(Purpose::Refresh, clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment(), true);
         bulkhead.begin_asked();
         assert!(!bulkhead.admits_asked(CAPS, load(2)), "one of them at a time");
         clock.advance(Duration::from_secs(6));
         assert_eq!(bulkhead.probe_at(), Some(clock.moment()));
         assert!(bulkhead.admits(clock.moment(), CAPS, load(2)));
         // What is bounded is bounded for both together.
-        bulkhead.abandon(Purpose::Control, clock.moment());
+        bulkhead.abandon(Purpose::Control, clock.moment(), true);
         bulkhead.abandoned = 3;
         bulkhead.begin_asked();
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(4)));
@@ -364,7 +376,7 @@ mod tests {
         let crowded = load(CAPS.beside_hanging());
         assert!(!bulkhead.waits_for_worker(clock.moment(), CAPS, crowded), "the first call is made");
         bulkhead.begin(clock.moment());
-        bulkhead.abandon(Purpose::Refresh, clock.moment());
+        bulkhead.abandon(Purpose::Refresh, clock.moment(), true);
         assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, crowded), "no probe is due");
         clock.advance(Bulkhead::PROBE_SPACING);
         assert!(!bulkhead.is_silent_still(clock.moment(), CAPS, load(1)), "the probe is made");
@@ -401,7 +413,7 @@ mod tests {
         for _ in 0..Bulkhead::MOST_ABANDONED {
             assert!(bulkhead.admits(clock.moment(), CAPS, load(0)));
             bulkhead.begin(clock.moment());
-            bulkhead.abandon(Purpose::Refresh, clock.moment());
+            bulkhead.abandon(Purpose::Refresh, clock.moment(), true);
             clock.advance(Duration::from_secs(60));
         }
         assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
@@ -449,7 +461,7 @@ mod tests {
             for bulkhead in &mut hanging {
                 if bulkhead.admits(clock.moment(), CAPS, load(suspects)) {
                     bulkhead.begin(clock.moment());
-                    bulkhead.abandon(Purpose::Refresh, clock.moment());
+                    bulkhead.abandon(Purpose::Refresh, clock.moment(), true);
                     suspects += 1;
                 }
             }

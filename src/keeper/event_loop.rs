@@ -11,10 +11,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::authority::{Caps, Load, Purpose};
+use super::authority::{Bulkhead, Caps, Load, Purpose};
 use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
@@ -60,6 +61,8 @@ struct Call {
     begun: Moment,
     deadline: Moment,
     kind: CallKind,
+    /// Set once the record is there and the KMS is asked: what hangs before that is no silence of the KMS's. Control calls leave it.
+    asked: Arc<AtomicBool>,
     /// Past its deadline: it holds a worker, and its success is worth nothing any more.
     abandoned: bool,
 }
@@ -313,13 +316,15 @@ impl EventLoop {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             call.abandoned = true;
             let (lane, purpose, begun) = (call.lane, call.kind.purpose(), call.begun);
+            let asked = call.asked.load(Ordering::Relaxed);
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
                     let late = ProviderError::transient(LATE).into_error();
                     let refreshed = match *refused {
                         Some(refusal) => Refreshed::Refused(refusal, late),
-                        None => Refreshed::Silent(late),
+                        None if asked => Refreshed::Silent(late),
+                        None => Refreshed::NoRecord(ProviderError::transient(NO_RECORD).into_error()),
                     };
                     Ended::Refresh(*account, *attempt, refreshed)
                 }
@@ -335,16 +340,16 @@ impl EventLoop {
             };
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lanes.change(lane, |bulkhead| bulkhead.abandon(purpose, begun));
+            self.lanes.change(lane, |bulkhead| bulkhead.abandon(purpose, begun, asked));
             // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
             self.executor.cancel(id);
             match ended {
                 Ended::Refresh(account, attempt, refreshed) => {
-                    // Where the KMS has refused, it is the record store that is late.
-                    let silent = matches!(refreshed, Refreshed::Silent(_));
+                    // Where the KMS has refused, it is the record store that is late, and this account alone has to know.
+                    let refused = matches!(refreshed, Refreshed::Refused(..));
                     self.end_attempt(now, account, attempt, refreshed);
-                    if silent {
-                        self.share_silence(now, lane, begun);
+                    if !refused {
+                        self.share_silence(now, lane, begun, asked);
                     }
                 }
                 Ended::Beside(key, at, refused) => {
@@ -424,7 +429,7 @@ impl EventLoop {
             return;
         }
         if silent {
-            self.share_silence(now, call.lane, call.begun);
+            self.share_silence(now, call.lane, call.begun, true);
         } else if refused
             && newly_revoked
             && self.lanes.get_mut(call.lane).is_some_and(|lane| lane.tells_of_refusal(now))
@@ -490,7 +495,7 @@ impl EventLoop {
     /// `met` is `None` where the authority was not asked after all.
     fn end_call(&mut self, call: &Call, met: Option<Met>) {
         if call.abandoned {
-            self.counters.hanging.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            self.counters.hanging.fetch_sub(1, Ordering::Relaxed);
         }
         let silent = met.map(|met| met == Met::Silence);
         self.lanes.change(call.lane, |bulkhead| {
@@ -503,11 +508,11 @@ impl EventLoop {
         self.lanes.settle(call.lane);
     }
 
-    fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment) {
+    fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment, asked: bool) {
         let Some(lane) = self.lanes.get(lane) else { return };
         let keys = lane.accounts.as_slice().to_vec();
         for key in keys {
-            self.feed(now, key, Event::AuthoritySilent { begun });
+            self.feed(now, key, Event::AuthoritySilent { begun, asked });
             // Its own attempt would have read the record.
             if let Some(account) = self.account(key) {
                 account.begin_look();
@@ -522,8 +527,11 @@ impl EventLoop {
         let working: Vec<_> = self.lanes.ready().map(|(id, lane)| (id, lane.held())).collect();
         for (lane, held) in working {
             load.held = held;
-            if self.lanes.change(lane, |bulkhead| bulkhead.is_silent_still(now, caps, load)) == Some(true) {
-                self.share_silence(now, lane, now);
+            let silent = |bulkhead: &mut Bulkhead| {
+                bulkhead.is_silent_still(now, caps, load).then(|| bulkhead.was_asked())
+            };
+            if let Some(asked) = self.lanes.change(lane, silent).flatten() {
+                self.share_silence(now, lane, now, asked);
             }
         }
     }
@@ -584,3 +592,4 @@ fn duration_nanos(duration: Duration) -> u64 {
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const WALL_SLACK: Duration = Duration::from_secs(1);
 const LATE: &str = "no answer within the call deadline";
+const NO_RECORD: &str = "the record could not be read within the call deadline, so the KMS was not asked";

@@ -168,7 +168,7 @@ mod tests {
             let begun = clock.moment();
             lanes.change(id, |bulkhead| bulkhead.begin(begun));
             match n % 3 {
-                0 => lanes.change(id, |bulkhead| bulkhead.abandon(Purpose::Refresh, begun)),
+                0 => lanes.change(id, |bulkhead| bulkhead.abandon(Purpose::Refresh, begun, true)),
                 1 => lanes.change(id, |bulkhead| bulkhead.finish(Purpose::Refresh, begun, Some(false))),
                 _ => None,
             };

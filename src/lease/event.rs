@@ -21,6 +21,8 @@ pub(crate) enum Event {
     /// Another account's attempt at the same authority, begun at the given time, met silence.
     AuthoritySilent {
         begun: Moment,
+        /// Whether the KMS was asked. Where what comes before that hangs it is silence all the same, but not the KMS's.
+        asked: bool,
     },
     /// Another account at the same authority was refused: ask for ourselves, soon.
     AuthorityRefused,

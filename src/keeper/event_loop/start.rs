@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::attached::Beside;
 use super::{Call, CallKind, EventLoop};
@@ -153,17 +154,13 @@ impl EventLoop {
             return false;
         };
         Counters::add(&self.counters.refreshes);
-        let id = self.begin_call(
-            now,
-            lane,
-            now.plus(self.call_deadline),
-            CallKind::Refresh { account: key, attempt, refused: None },
-        );
+        let kind = CallKind::Refresh { account: key, attempt, refused: None };
+        let (id, asked) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
         let outbox = self.outbox.clone();
         let clock = self.clock.clone();
         let refresh = async move {
             let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
-            account.refresh(&clock, &pending).await
+            account.refresh(&clock, &asked, &pending).await
         };
         self.run_refresh(now, lane, id, refresh);
         true
@@ -190,14 +187,14 @@ impl EventLoop {
         };
         Counters::add(&self.counters.refreshes);
         let kind = CallKind::Beside { account: key, at, epoch, refused: None };
-        let id = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
+        let (id, asked) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
         let outbox = self.outbox.clone();
         let clock = self.clock.clone();
         let stand_in = async move {
             let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
             match share {
-                Some(at) => account.ask_for_share(&clock, at, &pending).await,
-                None => account.stand_in(&clock, &pending).await,
+                Some(at) => account.ask_for_share(&clock, at, &asked, &pending).await,
+                None => account.stand_in(&clock, &asked, &pending).await,
             }
         };
         self.run_refresh(now, lane, id, stand_in);
@@ -231,7 +228,7 @@ impl EventLoop {
         // From here on it has all of its time: what it spent in the queue is not the KMS's silence.
         let deadline = now.plus(deadline);
         let kind = CallKind::Control { abandon: Some(abandon) };
-        let id = self.begin_call(now, lane, deadline, kind);
+        let (id, _) = self.begin_call(now, lane, deadline, kind);
         let work = async move {
             // A panic drops the completer that `run` owns, which ends the wait with an error.
             let met = CatchPanic(run).await.unwrap_or(Met::Silence);
@@ -265,15 +262,24 @@ impl EventLoop {
         self.executor.run(Job { id, held, holds_thread, work: Box::pin(work) })
     }
 
-    fn begin_call(&mut self, now: Moment, lane: LaneId, deadline: Moment, kind: CallKind) -> CallId {
+    /// And where the call says that it asks the KMS.
+    fn begin_call(
+        &mut self,
+        now: Moment,
+        lane: LaneId,
+        deadline: Moment,
+        kind: CallKind,
+    ) -> (CallId, Arc<AtomicBool>) {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.lanes.change(lane, |bulkhead| match &kind {
             CallKind::Refresh { .. } | CallKind::Beside { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
-        self.calls.insert(id, Call { lane, begun: now, deadline, kind, abandoned: false });
-        id
+        let asked = Arc::new(AtomicBool::new(false));
+        let call = Call { lane, begun: now, deadline, kind, asked: Arc::clone(&asked), abandoned: false };
+        self.calls.insert(id, call);
+        (id, asked)
     }
 
     fn drop_overdue_controls(&mut self, now: Moment) {

@@ -154,7 +154,7 @@ impl World {
             }
             Move::Late(answer) => self.stale.map(|id| Event::Answered(id, answer)),
             Move::Tell(event) => Some(event),
-            Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now }),
+            Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now, asked: true }),
             Move::ToWake => {
                 // A lease for the whole outage has its end at the end of time: nobody waits for that.
                 let near = self.now.plus(MAX_REFRESH * 1440);

@@ -205,7 +205,7 @@ impl Two {
                 self.stale.map(|id| Event::Answered(id, answer))
             }
             Move::LateRefusal => self.stale.map(|id| Event::Answered(id, Answer::Refused(REFUSED))),
-            Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now }),
+            Move::SharedSilence => Some(Event::AuthoritySilent { begun: self.now, asked: true }),
             Move::StandIn => self.second.take().map(stood_in),
             Move::RefuseSecond => self.second.take().map(refused),
             Move::LateStandIn => self.second_before.take().map(stood_in),
@@ -409,7 +409,9 @@ impl Watch {
         match event {
             // Late or not.
             Event::Answered(_, Answer::Refused(_) | Answer::RefusedPending(_)) => self.barred = true,
-            Event::AuthoritySilent { .. } if self.silence == Silence::No => self.silence = Silence::Perhaps,
+            Event::AuthoritySilent { asked: true, .. } if self.silence == Silence::No => {
+                self.silence = Silence::Perhaps;
+            }
             Event::Lock => self.locked = true,
             Event::Delete => self.deleted = true,
             Event::Recover => self.deleted = false,

@@ -172,7 +172,7 @@ fn deadlines_too_long_are_flagged() {
 
     let mut pen = Pen::fresh();
     pen.pass(1);
-    let shared = Event::AuthoritySilent { begun: pen.now };
+    let shared = Event::AuthoritySilent { begun: pen.now, asked: true };
     assert_eq!(pen.took(shared, pen.extend(41)), Err(Breach::WrongDeadline), "silence before it was due");
 
     let mut pen = Pen::cold();

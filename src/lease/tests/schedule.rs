@@ -146,7 +146,7 @@ proptest! {
             world.now = probe.plus(policy.call_deadline());
             let seen = world.seen();
             prop_assert!(matches!(seen, Seen::Fresh | Seen::Grace), "{:?}: {:#?}", seen, world);
-            world.on(Event::AuthoritySilent { begun: probe });
+            world.on(Event::AuthoritySilent { begun: probe, asked: true });
             probe = probe.plus(MIN_SPACING);
         }
     }

@@ -110,7 +110,7 @@ fn a7_what_is_no_silence_of_the_first_does_not_bring_the_second_in() {
         }
         let begun = pair.now;
         pair.pass(asleep);
-        pair.lease.on(pair.now, Event::AuthoritySilent { begun });
+        pair.lease.on(pair.now, Event::AuthoritySilent { begun, asked: true });
         assert_eq!(pair.lease.second_at(), None);
         let id = pair.lease.begin(pair.now);
         pair.pass(asleep);
@@ -128,9 +128,21 @@ fn a7_a_neighbours_silence_is_enough_also_without_a_key() {
             pair.pass(SECOND);
         }
         let begun = pair.now;
-        pair.lease.on(pair.now, Event::AuthoritySilent { begun });
+        pair.lease.on(pair.now, Event::AuthoritySilent { begun, asked: true });
         assert!(pair.lease.wants_second(pair.now));
     }
+}
+
+#[test]
+fn a7_what_hung_before_the_kms_was_asked_earns_grace_and_brings_no_second_in() {
+    let mut pair = Pair::fresh();
+    while !pair.lease.wants_attempt(pair.now) {
+        pair.pass(SECOND);
+    }
+    pair.lease.on(pair.now, Event::AuthoritySilent { begun: pair.now, asked: false });
+    let Phase::Held(held) = pair.lease.phase else { panic!("held") };
+    assert!(held.silent_at.is_some());
+    assert_eq!(pair.lease.second_at(), None);
 }
 
 #[test]
@@ -274,7 +286,7 @@ fn a7_what_was_begun_before_a_closing_opens_nothing() {
         }
         assert_eq!(pair.lease.second_at(), None);
         // A lock is opened by the first one only: nobody asks the second in it, and nobody has to after it.
-        pair.lease.on(pair.now, Event::AuthoritySilent { begun: pair.now });
+        pair.lease.on(pair.now, Event::AuthoritySilent { begun: pair.now, asked: true });
         assert_eq!(pair.lease.second_at(), None);
         pair.lease.on(pair.now, Event::Recover);
         assert_eq!(pair.lease.second_at(), None);
@@ -379,7 +391,7 @@ fn a7_c1_calls_of_the_second_keep_their_distance_from_those_before_a_drop() {
     let past = pair.lease.past().expect("no attempt is under way");
     let mut next = Pair { lease: Lease::new(DEFAULT, pair.now, 2).with_second().following(past), ..pair };
     assert_eq!((next.lease.second_at(), next.lease.first_verified()), (None, verified));
-    next.lease.on(next.now, Event::AuthoritySilent { begun: next.now });
+    next.lease.on(next.now, Event::AuthoritySilent { begun: next.now, asked: true });
     assert_eq!(next.lease.second_at().map(Moment::boot_nanos), Some(begun.plus(MIN_SPACING).boot_nanos()));
     while !next.lease.wants_second(next.now) {
         next.pass(SECOND);

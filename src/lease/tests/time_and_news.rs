@@ -332,12 +332,12 @@ fn news_during_an_attempt_are_not_answered_by_it() {
 fn c5_shared_silence_counts_for_the_accounts_that_were_due() {
     let mut world = World::fresh();
     let early = world.now;
-    world.on(Event::AuthoritySilent { begun: early });
+    world.on(Event::AuthoritySilent { begun: early, asked: true });
     assert_eq!(world.watch.keys.expect("held").earned, None, "it was not due");
     world.wake_until_wanted();
     let begun = world.now;
     world.pass(DEFAULT.call_deadline());
-    let effects = world.on(Event::AuthoritySilent { begun });
+    let effects = world.on(Event::AuthoritySilent { begun, asked: true });
     assert!(matches!(effects.publish, Some(Publish::Extend { .. })));
     assert!(!world.lease.wants_attempt(world.now), "and saves it the call");
     world.pass_to(world.fresh_until());
@@ -349,7 +349,7 @@ fn shared_silence_leaves_an_attempt_under_way_alone() {
     let mut world = World::fresh();
     world.wake_until_wanted();
     let id = world.begin();
-    assert_eq!(world.on(Event::AuthoritySilent { begun: world.now }), Effects::default());
+    assert_eq!(world.on(Event::AuthoritySilent { begun: world.now, asked: true }), Effects::default());
     assert!(world.lease.is_current(id));
 }
 
@@ -361,7 +361,7 @@ fn shared_silence_does_nothing_without_a_key() {
         world.pass(HOUR);
         world.on(Event::Wake);
         let wake = world.lease.wake_at();
-        assert_eq!(world.on(Event::AuthoritySilent { begun: world.now }), Effects::default());
+        assert_eq!(world.on(Event::AuthoritySilent { begun: world.now, asked: true }), Effects::default());
         assert_eq!(world.lease.wake_at(), wake);
     }
 }

@@ -281,7 +281,7 @@ impl Watch {
             (Some(_), Event::Answered(_, answer), Some(flight)) if is_silence(answer) => {
                 (flight.begun, flight.due)
             }
-            (Some(_), Event::AuthoritySilent { begun }, _) if self.flight.is_none() => {
+            (Some(_), Event::AuthoritySilent { begun, .. }, _) if self.flight.is_none() => {
                 (begun, self.due(begun))
             }
             _ => return Due::No,
