@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub struct Proxy {
 struct Shared {
     server: SocketAddr,
     mode: Mutex<Mode>,
+    /// Wakes the connections that are frozen: a fleet's may be thousands.
+    switched: Condvar,
     /// Absent while connections are refused.
     listener: Mutex<Option<TcpListener>>,
     connections: AtomicU64,
@@ -56,6 +58,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server,
             mode: Mutex::new(Mode::Pass),
+            switched: Condvar::new(),
             listener: Mutex::new(Some(listener)),
             connections: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -89,6 +92,7 @@ impl Proxy {
             _ => {}
         }
         *lock(&self.shared.mode) = mode;
+        self.shared.switched.notify_all();
     }
 
     /// How many connections were accepted so far.
@@ -101,6 +105,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
+        self.shared.switched.notify_all();
     }
 }
 
@@ -237,13 +242,13 @@ impl Shared {
 
     /// Holds what was read while nothing is to flow; the mode after that.
     fn wait_while_frozen(&self, closed: &AtomicBool) -> Mode {
-        loop {
-            let mode = lock(&self.mode).clone();
-            if mode != Mode::Hang || self.ended() || closed.load(Ordering::SeqCst) {
-                return mode;
-            }
-            thread::sleep(Duration::from_millis(2));
+        let frozen = |mode: &Mode| *mode == Mode::Hang && !self.ended() && !closed.load(Ordering::SeqCst);
+        let mut mode = lock(&self.mode);
+        while frozen(&mode) {
+            let woken = self.switched.wait_timeout(mode, FROZEN_PATROL);
+            mode = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+        mode.clone()
     }
 
     fn sleep(&self, delay: Duration, closed: &AtomicBool) {
@@ -345,6 +350,8 @@ const CHUNK: usize = 16 * 1024;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 /// How often a thread that waits for bytes looks whether it is still wanted.
 const PATROL: Duration = Duration::from_millis(20);
+/// The same of one that is frozen, and that is woken when the mode changes.
+const FROZEN_PATROL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
