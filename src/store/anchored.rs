@@ -70,18 +70,21 @@ impl Anchor for StoredAnchor {
     }
 
     fn raise(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
-        loop {
+        // Each conflict is somebody else's raise, so it is higher now. A store that says so without end keeps no worker.
+        for _ in 0..ATTEMPTS {
             let now = self.read(account)?;
             if now.as_ref().is_some_and(|(now, _)| *now >= sequence) {
                 return Ok(());
             }
             let tag = now.map(|(_, tag)| tag);
             match self.store.compare_and_swap(account, tag.as_ref(), &to_bytes(sequence)) {
-                // Each conflict is somebody else's raise, so it is higher now, and there is an end.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 swapped => return swapped.map(drop),
             }
         }
+        // Not a conflict of the record, after which one would read that again.
+        let message = "the anchor could not be raised: its store had a conflict each time";
+        Err(Error::new(ErrorKind::Io, message).with_account(account))
     }
 }
 
@@ -239,6 +242,9 @@ const fn rolled_back(account: AccountId) -> Error {
     .with_account(account)
 }
 
+/// How often an anchor is tried to be raised: far more often than machines raise that of one account at once.
+const ATTEMPTS: u32 = 32;
+
 const MAGIC: [u8; 8] = *b"\x89SRN\r\n\x1a\n";
 
 fn to_bytes(sequence: Sequence) -> [u8; 16] {
@@ -258,6 +264,8 @@ fn parse(account: AccountId, bytes: &[u8]) -> Result<Sequence, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::record_store::MemoryRecordStore;
 
@@ -293,6 +301,41 @@ mod tests {
             }
         });
         assert_eq!(anchor.least(ACCOUNT).unwrap(), Some(sequence(50 * 8 + 7)));
+    }
+
+    /// Finds a conflict in every swap, and knows how many there were.
+    #[derive(Debug, Default)]
+    struct Contended(AtomicU32);
+
+    impl RecordStore for Contended {
+        fn load(&self, _: AccountId, _: Option<&RecordTag>) -> Result<Loaded, Error> {
+            Ok(Loaded::Absent)
+        }
+
+        fn compare_and_swap(
+            &self,
+            account: AccountId,
+            _: Option<&RecordTag>,
+            _: &[u8],
+        ) -> Result<RecordTag, Error> {
+            // A panic, where this would otherwise have no end.
+            assert!(self.0.fetch_add(1, Ordering::SeqCst) < 1_000, "it tries without end");
+            Err(Error::record_conflict(account))
+        }
+
+        fn destroy_kept(&self, _: AccountId) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn f6_an_anchor_whose_store_always_conflicts_is_an_error() {
+        let contended = Arc::new(Contended::default());
+        let anchor = StoredAnchor::new(contended.clone());
+        let error = anchor.raise(ACCOUNT, sequence(3)).unwrap_err();
+        assert_eq!((error.kind(), error.account()), (ErrorKind::Io, Some(ACCOUNT)));
+        assert_eq!(contended.0.load(Ordering::SeqCst), ATTEMPTS);
+        assert_eq!(anchor.least(ACCOUNT).unwrap(), None);
     }
 
     #[test]
