@@ -408,11 +408,11 @@ impl<'a> Rewrap<'a> {
         draft.replace_slot(self.at, slot);
         let record = draft.seal(unwrapped.keys.prks())?;
         let tag = match self.inner.store() {
-            Some(store) => Some(store.compare_and_swap(
-                self.inner.id(),
-                self.newest.tag.as_ref(),
-                &record.record().to_bytes(),
-            )?),
+            Some(store) => Some(
+                store
+                    .compare_and_swap(self.inner.id(), self.newest.tag.as_ref(), &record.record().to_bytes())
+                    .inspect_err(|error| self.look_again(error))?,
+            ),
             None => None,
         };
         self.inner.replace_known(Known { record: record.share(), tag, verified: Some(record) })?;
@@ -420,6 +420,14 @@ impl<'a> Rewrap<'a> {
         self.inner.feed(self.clock.now(), Event::RecordChanged);
         self.inner.poke();
         Ok(())
+    }
+
+    /// After an answer that was lost the new record may be in the store all the same.
+    fn look_again(&self, swap: &Error) {
+        if swap.kind() != ErrorKind::Conflict {
+            self.inner.feed(self.clock.now(), Event::RecordChanged);
+            self.inner.poke();
+        }
     }
 
     fn wrong(&self, message: &'static str) -> Error {

@@ -56,6 +56,21 @@ fn e1_rotation_to_an_exact_version_and_to_one_that_is_not_there() {
 }
 
 #[test]
+fn e3_a_rotation_whose_answer_was_lost_is_looked_for_at_once() {
+    let world = World::new(60, OutageGrace::None);
+    let store = Store::new();
+    let account = world.cache.create(world.spec().store(Arc::clone(&store) as _)).unwrap();
+    world.run(secs(7));
+    world.kms.add_version(KEK);
+    // The record is loaded first.
+    store.fail_nth(1, true);
+    assert_eq!(kind(account.rotate_kek(RotateTo::Latest)), Some(ErrorKind::Io));
+    assert!(!store.calm(), "it was struck");
+    world.run(secs(1));
+    assert_eq!(version(&account), "2");
+}
+
+#[test]
 fn e2_with_a_store_the_latest_version_is_found_and_adopted() {
     let world = World::new(30, OutageGrace::None);
     let store = Store::new();
