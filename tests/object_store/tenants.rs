@@ -1,5 +1,6 @@
 //! Many accounts behind one store, and what becomes of reads and writes when one is revoked (contract G1, D1, D2, D11).
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -244,6 +245,32 @@ async fn refused_deletions_keep_their_places_among_the_others() {
         }
     }
     assert_eq!(tenants.store.list(None).count().await, 0);
+}
+
+#[tokio::test]
+async fn a_long_run_of_refused_deletions_is_given_out_as_it_comes() {
+    let tenants = Tenants::new();
+    for allowed in [0, 1] {
+        tenants.store.put(&"ada/1".into(), "x".into()).await.unwrap();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = {
+            let taken = Arc::clone(&taken);
+            move |_: &Result<Path, object_store::Error>| {
+                taken.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let names = iter::repeat_n("ada/1", allowed).chain(iter::repeat_n("carol/1", 10_000));
+        let paths = stream::iter(names).map(|name| Ok(name.into())).inspect(counted).boxed();
+        let mut results = tenants.store.delete_stream(paths);
+        for index in 0..10 {
+            let result = results.next().await.unwrap();
+            assert_eq!(index < allowed, result.is_ok());
+            assert!(result.is_ok() || denied(&result.unwrap_err()));
+        }
+        assert!(taken.load(Ordering::SeqCst) < 200, "{} paths are taken", taken.load(Ordering::SeqCst));
+        assert_eq!(results.count().await, 10_000 + allowed - 10);
+        assert_eq!(taken.load(Ordering::SeqCst), 10_000 + allowed);
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! Deleting, each path routed first. Imports: the layer.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use futures_util::stream::{self, BoxStream, Fuse, StreamExt};
 
 use super::Shared;
+use super::get::give_way;
 use super::takeover::Replacing;
 use super::upstream::path::Path;
 use super::upstream::{Error, Result};
@@ -30,7 +33,12 @@ pub(super) fn delete_stream(
                     Ok(location) => store.replacing(location).await,
                     Err(_) => None,
                 };
-                slots.enter(allowed, replacing).map(Ok)
+                let path = slots.enter(allowed, replacing);
+                if path.is_none() {
+                    // The refusal can be given out now, before the next is looked for.
+                    give_way().await;
+                }
+                path.map(Ok)
             }
         })
     };
@@ -55,7 +63,7 @@ pub(super) fn delete_stream(
         .boxed()
 }
 
-/// What became of each path, in order, until its result is given out.
+/// What became of each path, in order, until its result is given out. Those behind a path that the store keeps for a batch of its wait for it.
 #[derive(Default)]
 struct Slots(Mutex<VecDeque<Slot>>);
 
@@ -71,12 +79,28 @@ impl Slots {
             Ok(path) => (Slot::HandedOn(replacing), Some(path)),
             Err(error) => (Slot::Refused(error), None),
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(slot);
+        self.slots().push_back(slot);
         path
     }
 
     fn leave(&self) -> Option<Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.slots().pop_front()
+    }
+
+    /// A refusal whose turn it is.
+    fn leave_refused(&self) -> Option<Error> {
+        let mut slots = self.slots();
+        if !matches!(slots.front(), Some(Slot::Refused(_))) {
+            return None;
+        }
+        match slots.pop_front() {
+            Some(Slot::Refused(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, VecDeque<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,8 +113,10 @@ struct Merge {
 
 impl Merge {
     async fn next(&mut self) -> Option<(Result<Path>, Option<Replacing>)> {
-        if self.waiting.is_none() {
-            self.waiting = self.deleted.next().await;
+        if self.waiting.is_none()
+            && let Some(refused) = self.wait().await
+        {
+            return Some((Err(refused), None));
         }
         loop {
             match self.slots.leave() {
@@ -101,6 +127,21 @@ impl Merge {
                 None => return Some((self.waiting.take()?, None)),
             }
         }
+    }
+
+    /// Until the store has a result, or no more of them. Before that, a refusal whose turn it is: a long run of them is not kept.
+    async fn wait(&mut self) -> Option<Error> {
+        let Self { slots, deleted, waiting } = self;
+        poll_fn(|context| match deleted.poll_next_unpin(context) {
+            Poll::Ready(result) => {
+                *waiting = result;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                slots.leave_refused().map_or(Poll::Pending, |refused| Poll::Ready(Some(refused)))
+            }
+        })
+        .await
     }
 }
 
