@@ -37,6 +37,23 @@ async fn f4_a_range_of_a_warm_object_costs_one_request_and_the_blocks_it_covers(
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn d4_what_a_range_leaves_out_is_not_in_the_memory_that_is_given_out() {
+    use std::os::unix::fs::FileExt;
+
+    let world = World::new();
+    let plain = vec![0xa5; 2 * BLOCK];
+    world.put("a", &plain).await;
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let read = world.store.get_range(&"a".into(), 1_000..1_100).await.unwrap();
+    // One block was opened, and what is given out is a part of where it was.
+    let mut block = vec![0; BLOCK];
+    memory.read_exact_at(&mut block, (read.as_ptr().addr() - 1_000) as u64).unwrap();
+    assert_eq!(block[1_000..1_100], plain[..100], "the positive control");
+    assert!(!block[..1_000].contains(&0xa5) && !block[1_100..].contains(&0xa5));
+}
+
 #[tokio::test]
 async fn f4_a_cold_range_costs_two_requests_at_the_same_time_and_one_at_the_start() {
     let world = World::new();

@@ -92,7 +92,6 @@ async fn attempt(
         .collect::<Result<_>>()?;
     let mut opened = Vec::new();
     if let Err(error) = open(&account, proven, geometry, fetched, &mut opened).await {
-        opened.into_iter().for_each(|run| wipe(run.plain));
         // What does not open under a header that was remembered is to be read with its own.
         store.headers.forget(location.as_ref());
         return Err(ours(error));
@@ -126,10 +125,16 @@ async fn fetch(store: &Shared, location: &Path, asked: Wanted, runs: Vec<Run>) -
     Ok(Fetched { identity, position: stored.start, arrived: sealed.arrived, runs })
 }
 
-/// The plaintext of whole blocks, from an offset on.
+/// The plaintext of whole blocks, from an offset on. Wiped, unless a part of it was given out: also where whoever asked has stopped waiting.
 struct Opened {
     offset: u64,
     plain: Bytes,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        wipe(std::mem::take(&mut self.plain));
+    }
 }
 
 /// The lease is looked at after each block, and after the last of them there is no wait before the release.
@@ -173,3 +178,37 @@ fn cut(opened: &[Opened], range: &Range<u64>) -> Bytes {
 
 /// How many requests go at the same time, as in `object_store` itself.
 const AT_ONCE: usize = 10;
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// What lies in this process's memory where `plain` did, but for what an allocator writes at either end of what is free.
+    fn after(plain: Bytes, let_go: impl FnOnce(Bytes)) -> Vec<u8> {
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut left = vec![0; plain.len() - 2 * MARGIN];
+        let at = plain.as_ptr().addr() + MARGIN;
+        let_go(plain);
+        memory.read_exact_at(&mut left, at as u64).unwrap();
+        left
+    }
+
+    #[test]
+    fn d4_what_was_opened_and_not_given_out_is_wiped() {
+        let plain = || Bytes::from(vec![0xa5; 1024]);
+        assert!(after(plain(), drop).contains(&0xa5), "the positive control");
+        let left = after(plain(), |plain| drop(Opened { offset: 0, plain }));
+        assert!(!left.contains(&0xa5));
+        // What was given out is whole.
+        let opened = [Opened { offset: 0, plain: plain() }];
+        let given = cut(&opened, &(1..1023));
+        drop(opened);
+        assert_eq!(given, vec![0xa5; 1022]);
+    }
+
+    const MARGIN: usize = 64;
+}

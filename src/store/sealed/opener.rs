@@ -178,13 +178,17 @@ impl Opener {
         Ok(())
     }
 
-    /// The chunk without what was not asked for.
+    /// The chunk without what was not asked for, which is blanked: it lies in the memory that is given out.
     fn give_out(&mut self) -> Bytes {
-        let mut chunk = Bytes::from(std::mem::take(&mut *self.chunk));
-        chunk.truncate(self.filled);
-        chunk.advance(std::mem::take(&mut self.skip).min(chunk.len()));
-        chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left -= chunk.len() as u64;
+        let mut chunk = std::mem::take(&mut *self.chunk);
+        let first = std::mem::take(&mut self.skip).min(self.filled);
+        let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.filled - first);
+        chunk[..first].fill(0);
+        chunk[first + len..].fill(0);
+        self.left -= len as u64;
+        let mut chunk = Bytes::from(chunk);
+        chunk.advance(first);
+        chunk.truncate(len);
         chunk
     }
 }
