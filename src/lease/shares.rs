@@ -27,14 +27,14 @@ pub(super) struct Shares {
     /// When an attempt was last begun, which asks for each of them.
     pub(super) attempted: Option<Moment>,
     /// Each secret of the account has its place here: two shares, and the outer AEK of double encryption.
-    each: [Share; MOST_SHARES],
+    pub(super) each: [Share; MOST_SHARES],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Share {
+pub(super) struct Share {
     /// `None` while the attempts are answered.
-    due: Option<Moment>,
-    begun: Option<Moment>,
+    pub(super) due: Option<Moment>,
+    pub(super) begun: Option<Moment>,
 }
 
 impl Beside {

@@ -5,12 +5,14 @@
 
 mod explore;
 mod explore_second;
+mod explore_shares;
 mod forged;
 mod invariants;
 mod outages;
 mod pace;
 mod schedule;
 mod second;
+mod shares;
 mod table;
 mod time_and_news;
 mod watch;

@@ -12,6 +12,7 @@ use super::*;
 use crate::evidence::{count, report};
 use crate::lease::pace::Losses;
 use crate::lease::second::Second;
+use crate::lease::shares::{Share, Shares};
 
 /// How many moves the longest history has, and in a full evidence run.
 const DEPTH: u64 = 8;
@@ -241,6 +242,10 @@ impl Relative {
         let Second { barred, due: second_due, last_begun: second_begun, verified } =
             lease.second().copied().unwrap_or_default();
         self.other(barred);
+        if let Some(Shares { attempted, each }) = lease.shares() {
+            self.moments([*attempted]);
+            self.moments(each.iter().flat_map(|Share { due, begun }| [*due, *begun]));
+        }
         self.moments([second_due, second_begun, verified]);
         self.other(std::mem::discriminant(phase));
         if let Phase::Held(Held { since, stood_in, silent_at, tainted, seen }) = phase {

@@ -21,7 +21,7 @@ MEMORY = 12 << 30
 SLOW_S = 0.5
 # These search at random or exhaustively. A sample in the gate's build, where nothing is optimised, asks them last and does not wait
 # to see how long they take.
-HEAVY = tuple(f"lease::tests::{name}::" for name in ("explore", "explore_second", "invariants", "outages", "schedule"))
+HEAVY = tuple(f"lease::tests::{name}::" for name in ("explore", "explore_second", "explore_shares", "invariants", "outages", "schedule"))
 HEAVY_S = 60.0
 # Modules that are tested as a whole, from outside, more than by unit tests.
 BY_PROGRAMS = ("account::", "keeper::", "cache::", "rotate::", "store::")
