@@ -90,6 +90,8 @@ pub(crate) struct Bulkhead {
     /// Calls given up that have not returned: each holds a worker.
     abandoned: u32,
     holds_threads: bool,
+    /// The last call that began was asked for. Kept also while nothing waits: what comes next then is the other kind's turn.
+    asked_was_last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +174,15 @@ impl Bulkhead {
 
     pub(crate) const fn new(holds_threads: bool) -> Self {
         let standing = Standing::Suspect;
-        Self { standing, silence: None, refreshes: 0, controls: 0, abandoned: 0, holds_threads }
+        Self {
+            standing,
+            silence: None,
+            refreshes: 0,
+            controls: 0,
+            abandoned: 0,
+            holds_threads,
+            asked_was_last: false,
+        }
     }
 
     const fn in_flight(&self) -> u32 {
@@ -240,6 +250,11 @@ impl Bulkhead {
         self.silence.as_ref().is_some_and(|silence| silence.asked)
     }
 
+    /// Whether it is a refresh's turn, where something else waits too.
+    pub(crate) const fn asked_was_last(&self) -> bool {
+        self.asked_was_last
+    }
+
     /// When a call that is not admitted now may be, if that is a matter of time.
     pub(crate) fn probe_at(&self) -> Option<Moment> {
         self.silence.as_ref().filter(|_| self.refreshes == 0).map(|silence| silence.probe_at)
@@ -248,10 +263,12 @@ impl Bulkhead {
     /// A call begins that a person asked for. It does not put off the next probe, which earns the accounts their grace.
     pub(crate) fn begin_asked(&mut self) {
         self.controls += 1;
+        self.asked_was_last = true;
     }
 
     pub(crate) fn begin(&mut self, now: Moment) {
         self.refreshes += 1;
+        self.asked_was_last = false;
         if self.standing == Standing::Suspect {
             let probe_at = now.plus(Self::PROBE_SPACING);
             let (again, asked) =

@@ -55,8 +55,6 @@ pub(super) struct Waiting {
     pub(super) controls: VecDeque<Asked>,
     /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
     pub(super) checks: VecDeque<Asked>,
-    /// Of what waited here, a control call was the last to start.
-    pub(super) control_was_last: bool,
     /// The rank under which it stands among the lanes with work.
     pub(super) listed: Option<u32>,
 }

@@ -84,7 +84,7 @@ impl EventLoop {
             return false;
         }
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
-        let refresh_first = lane.waiting.as_ref().is_some_and(|waiting| waiting.control_was_last);
+        let refresh_first = lane.bulkhead.asked_was_last();
         // Summed up once for all that are looked at in vain, and only where it is asked for.
         let suspects = match lane.destination.holds_threads() {
             true => *suspects.get_or_insert_with(|| self.lanes.suspect_workers()),
@@ -101,10 +101,6 @@ impl EventLoop {
                 Some(at) => self.start_beside(now, id, turn.account, at),
                 None => self.start_refresh(now, id, turn.account),
             };
-            let waiting = self.lanes.get_mut(id).and_then(|lane| lane.waiting.as_deref_mut());
-            if let Some(waiting) = waiting.filter(|_| started) {
-                waiting.control_was_last = false;
-            }
             self.lanes.settle(id);
             if started {
                 return true;
@@ -121,7 +117,6 @@ impl EventLoop {
         }
         let Some(waiting) = lane.waiting.as_deref_mut() else { return false };
         let Some(asked) = waiting.controls.pop_front() else { return false };
-        waiting.control_was_last = true;
         self.start_control(now, id, asked);
         self.lanes.settle(id);
         true
