@@ -124,7 +124,7 @@ impl LaneId {
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::Purpose;
+    use super::super::authority::{Bulkhead, Purpose};
     use super::*;
     use crate::account::AccountKey;
     use crate::clock::ManualClock;
@@ -156,6 +156,23 @@ mod tests {
             lanes.settle(id);
         }
         assert_eq!(served, [5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn b12_whose_turn_it_is_outlasts_an_empty_queue() {
+        let clock = ManualClock::new();
+        let mut lanes = Lanes::default();
+        let id = lanes.id(&destination("a"));
+        let begun = clock.moment();
+        lanes.get_mut(id).unwrap().waiting().due.insert(turn(1, 1));
+        lanes.change(id, Bulkhead::begin_asked);
+        // Nothing waits any more, so the lane keeps nothing for its queue.
+        lanes.get_mut(id).unwrap().waiting().due.pop_first();
+        lanes.settle(id);
+        let lane = lanes.get(id).unwrap();
+        assert!(lane.waiting.is_none() && lane.bulkhead.asked_was_last(), "a refresh is next");
+        lanes.change(id, |bulkhead| bulkhead.begin(begun));
+        assert!(!lanes.get(id).unwrap().bulkhead.asked_was_last());
     }
 
     #[test]
