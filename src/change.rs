@@ -172,7 +172,7 @@ impl<'a> Newest<'a> {
 
     /// Has the KMS unwrap it, and believes it by what comes out.
     pub(crate) async fn unwrapped(&self) -> Result<Unwrapped, Error> {
-        let unwrapped = self.inner.unwrap_newest(self.inner.clock(), &self.known, &self.newest).await;
+        let unwrapped = self.inner.unwrap_newest(&self.known, &self.newest, None).await;
         unwrapped
             .inspect_err(|failed| self.inner.heed_refusal(failed, &self.newest))
             .map_err(Refreshed::into_failure)

@@ -356,7 +356,7 @@ impl<'a> Rewrap<'a> {
             *replaced = wrap;
         }
         let asked = Asked { providers: &self.providers, held: &held, wraps: &wraps, first: self.at };
-        self.inner.unwrap_wraps(self.clock, asked, &self.known, &self.newest).await
+        self.inner.unwrap_wraps(asked, &self.known, &self.newest, None).await
     }
 
     /// What the caller is told of it; a refusal is for others to know as well.

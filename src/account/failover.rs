@@ -8,18 +8,17 @@
 //! Imports: `account::{refresh, unwrap}`, `block`, `format`, `keeper`, `clock`, `error`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::AccountInner;
 use super::refresh::{Adopt, Known, Refreshed};
 use super::unwrap::{Asked, Unwrapped};
 use crate::block::GenerationKeys;
-use crate::clock::{Clock, Moment};
-use crate::error::{Error, ErrorKind, Refusal};
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
 use crate::format::record::{AccountRecord, Standing, Terms, Timestamp, VerifiedRecord};
 use crate::id::Epoch;
-use crate::keeper::{ControlCall, Destination, Message, Met};
+use crate::keeper::{ControlCall, Destination, Message, Met, Report};
 use crate::lease::Event;
 use crate::provider::Wrapped;
 
@@ -142,33 +141,18 @@ impl AccountInner {
     }
 
     /// Asks the second provider. Like [`Self::refresh`], with as few calls.
-    pub(crate) async fn stand_in(
-        &self,
-        clock: &Clock,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Refreshed {
-        self.try_stand_in(clock, asked, pending).await.unwrap_or_else(|failed| failed)
-    }
-
-    async fn try_stand_in(
-        &self,
-        clock: &Clock,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Result<Refreshed, Refreshed> {
+    pub(crate) async fn stand_in(&self, report: &Report) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let mut newest = self.newest(&known)?;
-        asked.store(true, Ordering::Relaxed);
-        let unwrapped = match self.unwrap_by_second(clock, &known, &newest).await {
+        let unwrapped = match self.unwrap_by_second(&known, &newest, report).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
-                pending(refusal);
+                report.refused(refusal);
                 let again = self.newest(&newest)?;
                 if wraps_of_second(&again) == wraps_of_second(&newest) {
                     return Err(Refreshed::Refused(refusal, error));
                 }
                 newest = again;
-                self.unwrap_by_second(clock, &known, &newest).await?
+                self.unwrap_by_second(&known, &newest, report).await?
             }
             other => other?,
         };
@@ -181,17 +165,17 @@ impl AccountInner {
 
     async fn unwrap_by_second(
         &self,
-        clock: &Clock,
         known: &Known,
         newest: &Known,
+        report: &Report,
     ) -> Result<Unwrapped, Refreshed> {
         let record = &newest.record;
         let providers = self.admit(known, record).map_err(Refreshed::Wrong)?;
-        self.require_time_left(clock.now(), record)?;
+        self.require_time_left(self.clock().now(), record)?;
         let held = record.held_by_second().unwrap_or_default();
         let wraps = wraps_of_second(newest);
         let asked = Asked { providers: &providers, held: &held, wraps: &wraps, first: 0 };
-        self.unwrap_wraps(clock, asked, known, newest).await
+        self.unwrap_wraps(asked, known, newest, Some(report)).await
     }
 
     /// Nobody asks the second one where the record says that the first has refused, or past the limit, whatever else it claims.

@@ -4,20 +4,20 @@
 //! store.load ─► Expect::admit ─► provider.unwrap ─► AEK ─► PRK ─► KCV and record MAC verified ─► keys
 //! ```
 //! Exactly one provider call for each of the account's secrets, unless it is refused and the record has changed meanwhile (contract D12).
-//! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `clock`, `error`.
+//! Imports: `unwrap`, `block`, `format`, `provider`, `record_store`, `expect`, `keeper`, `clock`, `error`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::AccountInner;
 use super::failover::renewal_of;
 use super::unwrap::{Asked, Raw, Unwrapped, older_keys, unwrap_keys};
 use crate::block::{GenerationKeys, KeyRing};
-use crate::clock::{Clock, Moment};
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Refusal};
 use crate::format::record::{AccountRecord, RecordAtRest, RecordState, Sequence, VerifiedRecord};
 use crate::format::tombstone::Tombstone;
+use crate::keeper::Report;
 use crate::record_store::{Loaded, RecordTag};
 
 /// What came of a refresh.
@@ -95,34 +95,18 @@ impl KnownAtRest {
 }
 
 impl AccountInner {
-    /// Refreshes once. `asked` says from when on the KMS is asked. `pending` is told of a refusal before the newest record is compared, so that
-    /// reads close first.
-    pub(crate) async fn refresh(
-        &self,
-        clock: &Clock,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Refreshed {
-        self.try_refresh(clock, asked, pending).await.unwrap_or_else(|failed| failed)
-    }
-
-    async fn try_refresh(
-        &self,
-        clock: &Clock,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Result<Refreshed, Refreshed> {
+    /// Refreshes once.
+    pub(crate) async fn refresh(&self, report: &Report) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
-        asked.store(true, Ordering::Relaxed);
-        let first = match self.unwrap_newest(clock, &known, &newest).await {
+        let first = match self.unwrap_newest(&known, &newest, Some(report)).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
-                pending(refusal);
+                report.refused(refusal);
                 // Another machine may have re-wrapped under a version that this one does not know yet.
                 match self.newest(&newest) {
                     Ok(again) if again.record.wraps() != newest.record.wraps() => {
                         let unwrapped =
-                            self.unwrap_newest(clock, &known, &again).await.inspect_err(|failed| {
+                            self.unwrap_newest(&known, &again, Some(report)).await.inspect_err(|failed| {
                                 // Nothing that comes of the new wraps unsays it; of a purged account there is no record any more.
                                 if !matches!(failed, Refreshed::Purged) {
                                     self.record_refusal(again.clone());
@@ -185,28 +169,33 @@ impl AccountInner {
     /// Unwraps `newest`, by the wraps in use, and believes it by what comes out.
     pub(crate) async fn unwrap_newest(
         &self,
-        clock: &Clock,
         known: &Known,
         newest: &Known,
+        report: Option<&Report>,
     ) -> Result<Unwrapped, Refreshed> {
         let providers = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
         // In turns: where one KMS is silent and holds the thread, a refusal by the other is heard by the attempt that follows.
         let held = newest.record.held();
         let wraps = newest.record.wraps();
         let asked = Asked { providers: &providers, held: &held, wraps: &wraps, first: self.next_turn() };
-        self.unwrap_wraps(clock, asked, known, newest).await
+        self.unwrap_wraps(asked, known, newest, report).await
     }
 
     /// Unwraps wraps of `newest`'s, one for each secret, and believes `newest` by what comes out. `known` is what this process went by so far.
+    /// `report` is of the call that this is a part of, where that is a refresh.
     pub(crate) async fn unwrap_wraps(
         &self,
-        clock: &Clock,
         asked: Asked<'_>,
         known: &Known,
         newest: &Known,
+        report: Option<&Report>,
     ) -> Result<Unwrapped, Refreshed> {
         let record = &newest.record;
-        let Raw { started, inputs, keys } = unwrap_keys(clock, self.settings(), asked, record).await?;
+        let unwrap = unwrap_keys(self.clock(), self.settings(), asked, record);
+        let Raw { started, inputs, keys } = match report {
+            Some(report) => report.asking(unwrap).await?,
+            None => unwrap.await?,
+        };
         let verified = believe(known, newest, &keys).map_err(Refreshed::Wrong)?;
         let older = older_keys(self.settings(), &verified, &keys).map_err(Refreshed::Wrong)?;
         if let Some(store) = self.store() {

@@ -1,15 +1,12 @@
 //! One share of a joint custody, asked for alone beside attempts that meet silence (contract A7): for the refusal that it may meet. What it unwraps
-//! is nobody's key, and proves nothing of the other one. Imports: `account::{refresh, unwrap}`, `format`, `keeper`, `lease`, `clock`, `error`, `id`.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! is nobody's key, and proves nothing of the other one. Imports: `account::{refresh, unwrap}`, `format`, `keeper`, `lease`, `clock`, `id`.
 
 use super::AccountInner;
 use super::refresh::{Known, Refreshed};
-use crate::clock::{Clock, Moment};
-use crate::error::Refusal;
+use crate::clock::Moment;
 use crate::format::record::Custody;
 use crate::id::Epoch;
-use crate::keeper::Destination;
+use crate::keeper::{Destination, Report};
 use crate::lease::MOST_SHARES;
 
 impl AccountInner {
@@ -33,49 +30,26 @@ impl AccountInner {
     }
 
     /// Asks for one share. A refusal is compared with the newest record before it counts (contract D12).
-    pub(crate) async fn ask_for_share(
-        &self,
-        clock: &Clock,
-        at: usize,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Refreshed {
-        self.try_share(clock, at, asked, pending).await.unwrap_or_else(|failed| failed)
-    }
-
-    async fn try_share(
-        &self,
-        clock: &Clock,
-        at: usize,
-        asked: &AtomicBool,
-        pending: &(dyn Fn(Refusal) + Sync),
-    ) -> Result<Refreshed, Refreshed> {
+    pub(crate) async fn ask_for_share(&self, at: usize, report: &Report) -> Result<Refreshed, Refreshed> {
         let known = self.known();
         let newest = self.newest(&known)?;
-        asked.store(true, Ordering::Relaxed);
-        match self.unwrap_share(clock, &known, &newest, at).await {
+        match report.asking(self.unwrap_share(&known, &newest, at)).await {
             Err(Refreshed::Refused(refusal, error)) if self.store().is_some() => {
-                pending(refusal);
+                report.refused(refusal);
                 let again = self.newest(&newest)?;
                 if again.record.wraps().get(at) == newest.record.wraps().get(at) {
                     return Err(Refreshed::Refused(refusal, error));
                 }
-                self.unwrap_share(clock, &known, &again, at).await
+                report.asking(self.unwrap_share(&known, &again, at)).await
             }
             other => other,
         }
     }
 
-    async fn unwrap_share(
-        &self,
-        clock: &Clock,
-        known: &Known,
-        newest: &Known,
-        at: usize,
-    ) -> Result<Refreshed, Refreshed> {
+    async fn unwrap_share(&self, known: &Known, newest: &Known, at: usize) -> Result<Refreshed, Refreshed> {
         let providers = self.admit(known, &newest.record).map_err(Refreshed::Wrong)?;
         let (held, wraps) = (newest.record.held(), newest.record.wraps());
-        super::unwrap::unwrap_share(clock, &providers, held.get(at), wraps.get(at).copied()).await?;
+        super::unwrap::unwrap_share(self.clock(), &providers, held.get(at), wraps.get(at).copied()).await?;
         Ok(Refreshed::OneShare)
     }
 }

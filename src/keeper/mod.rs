@@ -18,6 +18,7 @@ mod members;
 mod meter;
 mod pace;
 mod pending;
+mod report;
 mod service;
 
 use std::future::Future;
@@ -36,6 +37,7 @@ pub(crate) use authority::Destination;
 pub(crate) use pace::Pace;
 pub(crate) use pending::Completer;
 pub use pending::Pending;
+pub(crate) use report::Report;
 pub(crate) use service::{Keeper, KeeperHandle, Setup};
 
 /// A future that answers with a panic of `F` instead of passing it on.

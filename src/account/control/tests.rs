@@ -1,7 +1,6 @@
 //! Ends of attempts and of waits, in orders that the event loop rarely brings about.
 
 use std::cell::Cell;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::*;
@@ -11,7 +10,7 @@ use crate::clock::ManualClock;
 use crate::error::{ErrorKind, Refusal};
 use crate::format::policy::{GenerationLimits, RecordPolicy};
 use crate::id::{BlockId, ObjectId};
-use crate::keeper::Pending;
+use crate::keeper::{Pending, Report};
 use crate::provider::Kek;
 use crate::provider::block_on;
 use crate::record_store::{MemoryRecordStore, RecordStore};
@@ -31,8 +30,8 @@ fn an_account_that_a_shutdown_has_locked_is_not_opened_by_its_creation() {
     let clock = ManualClock::new();
     let (_cache, _kms, account) = account(&clock);
     let inner = account.inner();
-    let refreshed = block_on(inner.refresh(inner.clock(), &AtomicBool::new(false), &|_| {}));
-    let Refreshed::Verified(adopt) = refreshed else { panic!("verified") };
+    let refreshed = block_on(inner.refresh(&Report::to_nobody()));
+    let Ok(Refreshed::Verified(adopt)) = refreshed else { panic!("verified") };
     inner.retire();
     inner.adopt_first(clock.moment(), *adopt);
     assert_eq!(account.status(), Status::Locked);
@@ -164,7 +163,7 @@ fn a7_d12_a_stale_call_of_the_second_opens_nothing() {
             first_says(Refreshed::Wrong);
             first_says(Refreshed::Silent);
         }
-        let unwrapped = block_on(inner.stand_in(inner.clock(), &AtomicBool::new(false), &|_| {}));
+        let unwrapped = block_on(inner.stand_in(&Report::to_nobody())).unwrap();
         let epoch = inner.take_second_pending(clock.moment(), begun_in);
         inner.take_stood_in(clock.moment(), epoch, unwrapped);
         let opened = matches!(account.status(), Status::Grace { .. });
@@ -220,11 +219,11 @@ fn d5_an_unlock_waits_for_its_own_attempt() {
     let waits = || inner.lock_control().waiters.len() == 1;
     inner.feed(now, Event::Wake);
     assert!(waits(), "an event that is no answer ends no wait");
-    let refreshed = || block_on(inner.refresh(inner.clock(), &AtomicBool::new(false), &|_| {}));
-    inner.take_refreshed(now, overtaken, refreshed());
+    let refreshed = || block_on(inner.refresh(&Report::to_nobody()));
+    inner.take_refreshed(now, overtaken, refreshed().unwrap());
     assert!(waits(), "the answer to an unlock before the lock ends no wait after it");
     let attempt = inner.begin_attempt(now).expect("of the second unlock");
-    inner.take_refreshed(now, attempt, refreshed());
+    inner.take_refreshed(now, attempt, refreshed().unwrap());
     second.wait().unwrap();
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::attached::Beside;
 use super::{Call, CallKind, EventLoop};
@@ -15,7 +14,7 @@ use crate::keeper::executor::Job;
 use crate::keeper::lane::{Asked, Lane, Waiting};
 use crate::keeper::lanes::LaneId;
 use crate::keeper::meter::Cause;
-use crate::keeper::{CallId, CatchPanic, ControlCall, Counters, Message, Met};
+use crate::keeper::{CallId, CatchPanic, ControlCall, Counters, Message, Met, Report};
 use crate::provider::{Gated, ProviderError};
 
 impl EventLoop {
@@ -150,14 +149,8 @@ impl EventLoop {
         };
         Counters::add(&self.counters.refreshes);
         let kind = CallKind::Refresh { account: key, attempt, refused: None };
-        let (id, asked) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
-        let outbox = self.outbox.clone();
-        let clock = self.clock.clone();
-        let refresh = async move {
-            let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
-            account.refresh(&clock, &asked, &pending).await
-        };
-        self.run_refresh(now, lane, id, refresh);
+        let (id, report) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
+        self.run_refresh(now, lane, id, async move { account.refresh(&report).await });
         true
     }
 
@@ -182,17 +175,14 @@ impl EventLoop {
         };
         Counters::add(&self.counters.refreshes);
         let kind = CallKind::Beside { account: key, at, epoch, refused: None };
-        let (id, asked) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
-        let outbox = self.outbox.clone();
-        let clock = self.clock.clone();
-        let stand_in = async move {
-            let pending = |refusal| drop(outbox.send(Message::RefusedPending(id, refusal)));
+        let (id, report) = self.begin_call(now, lane, now.plus(self.call_deadline), kind);
+        let beside = async move {
             match share {
-                Some(at) => account.ask_for_share(&clock, at, &asked, &pending).await,
-                None => account.stand_in(&clock, &asked, &pending).await,
+                Some(at) => account.ask_for_share(at, &report).await,
+                None => account.stand_in(&report).await,
             }
         };
-        self.run_refresh(now, lane, id, stand_in);
+        self.run_refresh(now, lane, id, beside);
         true
     }
 
@@ -202,13 +192,12 @@ impl EventLoop {
         now: Moment,
         lane: LaneId,
         id: CallId,
-        refresh: impl Future<Output = Refreshed> + Send + 'static,
+        refresh: impl Future<Output = Result<Refreshed, Refreshed>> + Send + 'static,
     ) {
         let work = async move {
-            let refreshed = CatchPanic(Box::pin(refresh))
-                .await
-                .unwrap_or_else(|_| Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
-            Message::Refreshed(id, Box::new(refreshed))
+            let panicked = |_| Err(Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
+            let (Ok(came) | Err(came)) = CatchPanic(Box::pin(refresh)).await.unwrap_or_else(panicked);
+            Message::Refreshed(id, Box::new(came))
         };
         let gate = self.meter.start(now.boot_nanos(), Cause::Refresh);
         let run = self.run(id, lane, Gated::new(gate, work));
@@ -257,24 +246,22 @@ impl EventLoop {
         self.executor.run(Job { id, held, holds_thread, work: Box::pin(work) })
     }
 
-    /// And where the call says that it asks the KMS.
     fn begin_call(
         &mut self,
         now: Moment,
         lane: LaneId,
         deadline: Moment,
         kind: CallKind,
-    ) -> (CallId, Arc<AtomicBool>) {
+    ) -> (CallId, Report) {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.lanes.change(lane, |bulkhead| match &kind {
             CallKind::Refresh { .. } | CallKind::Beside { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
-        let asked = Arc::new(AtomicBool::new(false));
-        let call = Call { lane, begun: now, deadline, kind, asked: Arc::clone(&asked), abandoned: false };
-        self.calls.insert(id, call);
-        (id, asked)
+        let (report, asked) = Report::of(id, self.outbox.clone());
+        self.calls.insert(id, Call { lane, begun: now, deadline, kind, asked, abandoned: false });
+        (id, report)
     }
 
     fn drop_overdue_controls(&mut self, now: Moment) {

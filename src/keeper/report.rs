@@ -1,0 +1,39 @@
+//! What an account's call says while it runs, before it is done. Imports: `keeper`, `error`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+
+use super::{CallId, Message};
+use crate::error::Refusal;
+
+/// Of one call, to the event loop.
+pub(crate) struct Report {
+    call: CallId,
+    asks: Arc<AtomicBool>,
+    outbox: Sender<Message>,
+}
+
+impl Report {
+    /// And where the event loop reads whether the KMS was asked.
+    pub(super) fn of(call: CallId, outbox: Sender<Message>) -> (Self, Arc<AtomicBool>) {
+        let asks = Arc::new(AtomicBool::new(false));
+        (Self { call, asks: Arc::clone(&asks), outbox }, asks)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn to_nobody() -> Self {
+        Self::of(CallId(0), std::sync::mpsc::channel().0).0
+    }
+
+    /// Waits for `call` of the KMS. What hangs before it is the record store.
+    pub(crate) async fn asking<T>(&self, call: impl Future<Output = T>) -> T {
+        self.asks.store(true, Ordering::Relaxed);
+        call.await
+    }
+
+    /// The KMS has refused. Said before the newest record is compared (contract D12), so that reads close first.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        drop(self.outbox.send(Message::RefusedPending(self.call, refusal)));
+    }
+}
