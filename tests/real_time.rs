@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use strongroom::provider::{Kek, KeyOptions, KeyProvider, LocalKms};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, FileRecordStore,
-    Loaded, MemoryRecordStore, ObjectId, OutageGrace, RecordStore, RecordTag, Refusal, Status,
+    Loaded, MemoryRecordStore, ObjectId, OutageGrace, RecordStore, RecordTag, Refusal, Sequence, Status,
     UnavailableCause,
 };
 
@@ -122,65 +122,117 @@ fn c5_silence_is_survived_for_the_grace_and_not_longer() {
 /// What hangs here is a thread, so virtual time cannot show it.
 #[test]
 fn a7_a_load_of_the_record_that_hangs_does_not_bring_the_second_in() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let kms = |name: &str| {
-        let kms = LocalKms::create(folder.path().join(name)).expect("creates");
-        kms.create_key("orders", KeyOptions::default()).expect("creates");
-        Arc::new(kms)
-    };
-    let (first, second) = (kms("first"), kms("second"));
-    let (store, id) = (Arc::new(HangsOnce::default()), AccountId::random());
-    let spec = AccountSpec::new(id, first.clone(), Kek::latest("orders"))
-        .failover(second.clone(), Kek::latest("orders"), Duration::from_secs(3600))
-        .store(store.clone());
+    let two = TwoKms::new();
     let block = BlockId::new(ObjectId::random(), 0);
     let sealed = {
-        let account = cache(OutageGrace::DEFAULT).create(spec).expect("the KEKs are fit");
+        let account = cache(OutageGrace::DEFAULT).create(two.spec()).expect("the KEKs are fit");
         account.seal(block, Aad::EMPTY, b"a block").expect("a lease")
     };
     // Nobody has heard of it, so the record does not say it.
-    first.disable_key("orders").expect("disables");
+    two.first.disable_key("orders").expect("disables");
 
     let cache = cache(OutageGrace::DEFAULT);
-    let expect = Expect::account(id).kek(first, "orders").failover_kek(second, "orders");
+    let expect = Expect::account(two.id).kek(two.first.clone(), "orders");
+    let expect = expect.failover_kek(two.second.clone(), "orders");
     // The first is made by whoever attaches.
-    store.hang_at(2);
-    let account = cache.attach_stored(store.clone(), expect).expect("attaches");
+    two.store.loads.hang_at(2);
+    let account = cache.attach_stored(two.store.clone(), expect).expect("attaches");
     let revoked = wait_until(RECOVERY, || {
         let opened = account.open(block, Aad::EMPTY, &sealed);
         assert!(opened.is_err(), "served by the second one, though the first was never asked");
         account.status() == Status::Revoked(Refusal::KeyDisabled)
     });
     println!("refused after {:?} (bound {RECOVERY:?})", revoked.expect("the next attempt asks the first"));
-    assert!(store.has_hung(), "a load has hung");
+    assert!(two.store.loads.has_hung(), "a load has hung");
 }
 
-/// Records in memory, one load of which hangs for longer than a call may take.
+#[test]
+fn a7_a_record_store_that_hangs_once_the_first_has_unwrapped_does_not_bring_the_second_in() {
+    let two = TwoKms::new();
+    let account = cache(OutageGrace::DEFAULT).create(two.spec()).expect("the KEKs are fit");
+    // So that the account tells whether it is asked.
+    two.second.disable_key("orders").expect("disables");
+    two.store.authenticated.hang_at(1);
+    let bound = INTERVAL + HANGS + MEASURING;
+    let hung = wait_until(bound, || {
+        let status = account.status();
+        assert!(
+            !matches!(status, Status::Revoked(_)),
+            "the second one was asked, though the first had unwrapped"
+        );
+        two.store.authenticated.has_hung()
+    });
+    println!("hung until {:?} (bound {bound:?})", hung.expect("the next refresh tells the store of it"));
+    wait_until(RECOVERY, || matches!(account.status(), Status::Fresh { .. }))
+        .expect("the attempt after it succeeds");
+}
+
+/// What a failover custody needs: two KMSs, and records in a store that hangs when it is told to.
+struct TwoKms {
+    _folder: tempfile::TempDir,
+    first: Arc<LocalKms>,
+    second: Arc<LocalKms>,
+    store: Arc<HangsOnce>,
+    id: AccountId,
+}
+
+impl TwoKms {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kms = |name: &str| {
+            let kms = LocalKms::create(folder.path().join(name)).expect("creates");
+            kms.create_key("orders", KeyOptions::default()).expect("creates");
+            Arc::new(kms)
+        };
+        let (first, second) = (kms("first"), kms("second"));
+        Self { _folder: folder, first, second, store: Arc::default(), id: AccountId::random() }
+    }
+
+    fn spec(&self) -> AccountSpec {
+        AccountSpec::new(self.id, self.first.clone(), Kek::latest("orders"))
+            .failover(self.second.clone(), Kek::latest("orders"), Duration::from_secs(3600))
+            .store(self.store.clone())
+    }
+}
+
+/// Records in memory, of which one call hangs for longer than a call may take.
 #[derive(Debug, Default)]
 struct HangsOnce {
     records: MemoryRecordStore,
-    /// After so many loads; 0 is no more.
+    loads: Hang,
+    authenticated: Hang,
+}
+
+#[derive(Debug, Default)]
+struct Hang {
+    /// At the so manieth call from now; 0 is at none.
     left: AtomicUsize,
     hung: AtomicBool,
 }
 
-impl HangsOnce {
-    fn hang_at(&self, load: usize) {
-        self.left.store(load, Ordering::SeqCst);
+const HANGS: Duration = Duration::from_secs(4);
+
+impl Hang {
+    fn hang_at(&self, call: usize) {
+        self.left.store(call, Ordering::SeqCst);
     }
 
     fn has_hung(&self) -> bool {
         self.hung.load(Ordering::SeqCst)
     }
+
+    fn called(&self) {
+        let less = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) == Ok(1) {
+            thread::sleep(HANGS);
+            self.hung.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl RecordStore for HangsOnce {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        let less = |left: usize| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) == Ok(1) {
-            thread::sleep(4 * CALL_DEADLINE);
-            self.hung.store(true, Ordering::SeqCst);
-        }
+        self.loads.called();
         self.records.load(account, known)
     }
 
@@ -191,6 +243,11 @@ impl RecordStore for HangsOnce {
         bytes: &[u8],
     ) -> Result<RecordTag, Error> {
         self.records.compare_and_swap(account, expected, bytes)
+    }
+
+    fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
+        self.authenticated.called();
+        self.records.authenticated(account, sequence)
     }
 }
 

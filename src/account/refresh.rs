@@ -26,7 +26,7 @@ pub(crate) enum Refreshed {
     Verified(Box<Adopt>),
     /// No answer of the KMS.
     Silent(Error),
-    /// No answer of the record store, so the KMS was not asked. To the lease it is silence; of the KMS it says nothing.
+    /// No answer of the record store. To the lease it is silence; of the KMS it says nothing.
     NoRecord(Error),
     /// An answer that cannot be right: another AEK, a record that is not the expected one.
     Wrong(Error),

@@ -61,7 +61,7 @@ struct Call {
     begun: Moment,
     deadline: Moment,
     kind: CallKind,
-    /// Set once the record is there and the KMS is asked: what hangs before that is no silence of the KMS's. Control calls leave it.
+    /// Set while the KMS is asked: the record store that hangs is no silence of the KMS's. Control calls leave it.
     asked: Arc<AtomicBool>,
     /// Past its deadline: it holds a worker, and its success is worth nothing any more.
     abandoned: bool,
@@ -592,4 +592,4 @@ fn duration_nanos(duration: Duration) -> u64 {
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const WALL_SLACK: Duration = Duration::from_secs(1);
 const LATE: &str = "no answer within the call deadline";
-const NO_RECORD: &str = "the record could not be read within the call deadline, so the KMS was not asked";
+const NO_RECORD: &str = "the record store did not answer within the call deadline";

@@ -15,7 +15,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// And where the event loop reads whether the KMS was asked.
+    /// And where the event loop reads whether the KMS is being asked.
     pub(super) fn of(call: CallId, outbox: Sender<Message>) -> (Self, Arc<AtomicBool>) {
         let asks = Arc::new(AtomicBool::new(false));
         (Self { call, asks: Arc::clone(&asks), outbox }, asks)
@@ -26,10 +26,12 @@ impl Report {
         Self::of(CallId(0), std::sync::mpsc::channel().0).0
     }
 
-    /// Waits for `call` of the KMS. What hangs before it is the record store.
+    /// Waits for `call` of the KMS. What hangs meanwhile is the KMS; what hangs before it or after it is the record store.
     pub(crate) async fn asking<T>(&self, call: impl Future<Output = T>) -> T {
         self.asks.store(true, Ordering::Relaxed);
-        call.await
+        let answer = call.await;
+        self.asks.store(false, Ordering::Relaxed);
+        answer
     }
 
     /// The KMS has refused. Said before the newest record is compared (contract D12), so that reads close first.
