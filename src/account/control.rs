@@ -204,9 +204,9 @@ impl AccountInner {
         }
     }
 
-    /// The lower the more recently somebody used it, or waits for it; at least 1.
-    pub(crate) fn idleness(&self) -> u32 {
-        (u32::MAX - self.state.last_used()).max(1)
+    /// When somebody last used it, or began to wait for it, in ticks of about a second.
+    pub(crate) fn last_used(&self) -> u32 {
+        self.state.last_used()
     }
 
     pub(crate) const fn destination(&self) -> &Destination {

@@ -473,7 +473,7 @@ impl AtomicMoment {
 /// Which 2^30 ns of the boot-time clock it is: a shift, where a second would cost a division.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "wraps after 146 years without a restart")]
-const fn tick(now: Moment) -> u32 {
+pub(crate) const fn tick(now: Moment) -> u32 {
     (now.boot_nanos() >> 30) as u32
 }
 

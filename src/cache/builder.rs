@@ -143,8 +143,9 @@ impl AekCacheBuilder {
     /// The most calls to KMSs that begin in any one second, whatever they are for: refreshes, watching for new versions, and what
     /// somebody asks. 1 to 1,000,000. Default: no cap.
     ///
-    /// Where calls are scarce, accounts that were used more recently are refreshed first, and what somebody asks for before
-    /// them. A cap that cannot serve the accounts attached would starve the others, so one account more is an
+    /// Where calls are scarce, what somebody asks for goes first, but each call that it makes is followed by 19 refreshes if so many
+    /// wait: no lease ends for it, and what finds no room in time is [`ErrorKind::Unavailable`]. Of the refreshes those of accounts
+    /// that were used more recently go first. A cap that cannot serve the accounts attached would starve the others, so one account more is an
     /// error when it is attached or created: [`ErrorKind::Limit`]. They may be
     ///
     /// ```text

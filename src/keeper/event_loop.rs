@@ -16,11 +16,13 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::authority::{Bulkhead, Caps, Load, Purpose};
+use super::debt::Debt;
 use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
 use super::meter::{Cause, Meter};
 use super::{Abandon, CallId, Chore, Counters, Message, Met, Setup};
+use crate::account::state::tick;
 use crate::account::{AccountInner, AccountKey, Refreshed, Schedule};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Refusal};
@@ -46,6 +48,7 @@ pub(crate) struct EventLoop {
     /// The authority that a call was last started at.
     served: Option<Ready>,
     meter: Arc<Meter>,
+    debt: Debt,
     version_check: Duration,
     next_turn: u64,
     /// Turns with a lower number are counted as put off by the cap, or have begun.
@@ -114,6 +117,7 @@ impl EventLoop {
             chores: Vec::new(),
             served: None,
             meter,
+            debt: Debt::default(),
             version_check,
             next_turn: 0,
             counted: 0,
@@ -197,17 +201,15 @@ impl EventLoop {
         let Some(account) = tracked.account.upgrade() else { return self.detach(key) };
         let schedule = account.schedule(now);
         if schedule.wants_attempt {
-            // Without a cap nobody is made to wait for others: first come first served.
-            let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
             let (lane, queued) = (tracked.lane, tracked.queued);
-            if queued.is_none_or(|turn| turn.rank != rank) {
-                let number = queued.map_or(self.next_turn, |turn| turn.number);
-                let turn = Turn { rank, number, account: key, beside: None };
+            let turn = queued.unwrap_or_else(|| Turn::new(tick(now), self.next_turn, key, None));
+            let turn = if self.meter.has_cap() { turn.by_use(account.last_used()) } else { turn };
+            if queued != Some(turn) {
                 tracked.queued = Some(turn);
                 self.enter(lane, queued, turn);
             }
         }
-        self.queue_beside(&account, &schedule);
+        self.queue_beside(now, &account, &schedule);
         let Some(tracked) = self.accounts.get_mut(&key) else { return };
         let wake = schedule.wake_at.map(|at| {
             // Timers run on the boot-time clock; jumps of the wall clock are looked for at each step.
@@ -223,7 +225,7 @@ impl EventLoop {
     }
 
     /// Queues what is to be asked beside the account's attempts, each in its own lane.
-    fn queue_beside(&mut self, account: &AccountInner, schedule: &Schedule) {
+    fn queue_beside(&mut self, now: Moment, account: &AccountInner, schedule: &Schedule) {
         let key = account.key();
         let shares = schedule.wants_shares;
         for (at, wanted) in (0..).zip([schedule.wants_second || shares[0], shares[1], shares[2]]) {
@@ -232,8 +234,8 @@ impl EventLoop {
                 && !call.busy
             {
                 call.busy = true;
-                let rank = if self.meter.has_cap() { account.idleness() } else { 0 };
-                let turn = Turn { rank, number: self.next_turn, account: key, beside: Some(at) };
+                let turn = Turn::new(tick(now), self.next_turn, key, Some(at));
+                let turn = if self.meter.has_cap() { turn.by_use(account.last_used()) } else { turn };
                 let lane = self.lanes.id(&call.destination);
                 call.queued = Some((lane, turn));
                 self.enter(lane, None, turn);

@@ -12,16 +12,34 @@ use crate::account::AccountKey;
 use crate::clock::Moment;
 use crate::lease::MIN_SPACING;
 
-/// An account's place in the queue. What is used comes before what is not where the cap on calls makes them wait.
+/// An account's place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
-    /// The lower the more recently the account was used; without a cap all the same.
+    /// Where the cap on calls makes accounts wait, what is used comes before what is not; without a cap all are the same.
     pub(super) rank: u32,
     /// First come first served.
     pub(super) number: u64,
     pub(super) account: AccountKey,
     /// For what is asked beside its attempts: which of it.
     pub(super) beside: Option<u8>,
+    /// The tick in which it came.
+    pub(super) since: u32,
+}
+
+impl Turn {
+    pub(super) const fn new(since: u32, number: u64, account: AccountKey, beside: Option<u8>) -> Self {
+        Self { rank: 0, number, account, beside, since }
+    }
+
+    /// The same, under a cap, of an account that was last used in this tick. It stands as if it had come later by a quarter of the time for
+    /// which nobody had used it, a quarter of a minute at most: so those in use, however often, are served as they come, and nobody
+    /// waits for all who come after it.
+    pub(super) fn by_use(self, last_used: u32) -> Self {
+        let idle = self.since.saturating_sub(last_used).min(60);
+        // 0 is for what somebody waits for, the greatest for what nobody does.
+        let rank = self.since.saturating_mul(4).saturating_add(idle).clamp(1, u32::MAX - 1);
+        Self { rank, ..self }
+    }
 }
 
 /// What people ask for, and the watch for newer versions.
@@ -55,8 +73,8 @@ pub(super) struct Waiting {
     pub(super) controls: VecDeque<Asked>,
     /// Looks for newer versions that wait until no refresh does: only where there is a cap on calls.
     pub(super) checks: VecDeque<Asked>,
-    /// The rank under which it stands among the lanes with work.
-    pub(super) listed: Option<u32>,
+    /// The ranks under which it stands among the lanes with work, and among those with accounts whose attempt is due.
+    pub(super) listed: (Option<u32>, Option<u32>),
 }
 
 impl Lane {
@@ -87,6 +105,11 @@ impl Lane {
             Some(turn) => Some(turn.rank),
             None => (!checks.is_empty()).then_some(u32::MAX),
         }
+    }
+
+    /// Of the account whose attempt would be started next.
+    pub(super) fn due_rank(&self) -> Option<u32> {
+        Some(self.waiting.as_deref()?.due.first()?.rank)
     }
 
     /// For what is to wait here. `Lanes::settle` is called after that.
@@ -122,6 +145,17 @@ impl Lane {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+
+    #[test]
+    fn c8_what_is_used_goes_first_and_what_is_not_waits_a_quarter_of_a_minute_longer_at_most() {
+        let at = |since, last_used| Turn::new(since, 0, AccountKey::new(1), None).by_use(last_used).rank;
+        assert!(at(1000, 1000) < at(1000, 996) && at(1000, 996) < at(1000, 0));
+        assert!(at(1000, 1000) < at(1001, 1001), "as they come");
+        assert!(at(1000, 992) <= at(1002, 1002), "eight ticks without use are worth two");
+        assert!(at(1000, 0) < at(1016, 1016), "however long nobody has used it");
+        assert!(at(0, 0) > 0 && at(u32::MAX, 0) < u32::MAX);
+        assert!(Turn::new(1000, 7, AccountKey::new(1), None) < Turn::new(900, 8, AccountKey::new(1), None));
+    }
 
     #[test]
     fn b12_accounts_that_are_refused_together_tell_the_others_once() {

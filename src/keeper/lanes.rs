@@ -21,6 +21,8 @@ pub(super) struct Lanes {
     free: Vec<LaneId>,
     ids: HashMap<Destination, LaneId>,
     ready: BTreeSet<Ready>,
+    /// Those of them with accounts whose attempt is due.
+    due: BTreeSet<Ready>,
     /// Those whose calls hold no thread while they wait: how many workers they hold changes without an event.
     asynchronous: BTreeSet<LaneId>,
     /// Workers that all others hold while they do not answer.
@@ -74,13 +76,11 @@ impl Lanes {
     /// To be called whenever work was added to a lane or taken from it, or one of its calls has ended.
     pub(super) fn settle(&mut self, id: LaneId) {
         let Some(lane) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
-        let rank = lane.rank();
+        let (rank, due) = (lane.rank(), lane.due_rank());
         if let Some(waiting) = &mut lane.waiting {
-            let listed = std::mem::replace(&mut waiting.listed, rank);
-            if rank != listed {
-                listed.map(|listed| self.ready.remove(&(listed, id)));
-                self.ready.extend(rank.map(|rank| (rank, id)));
-            }
+            let (listed, listed_due) = std::mem::replace(&mut waiting.listed, (rank, due));
+            list(&mut self.ready, id, listed, rank);
+            list(&mut self.due, id, listed_due, due);
         }
         if rank.is_none() {
             lane.waiting = None;
@@ -104,15 +104,32 @@ impl Lanes {
 
     /// The lane with work that is served after `last`.
     pub(super) fn after(&self, last: Option<Ready>) -> Option<Ready> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        match last {
-            None => self.ready.first().copied(),
-            Some(last) => self.ready.range((Excluded(last), Unbounded)).next().copied(),
-        }
+        next_in(&self.ready, last)
+    }
+
+    /// The same of those with accounts whose attempt is due.
+    pub(super) fn due_after(&self, last: Option<Ready>) -> Option<Ready> {
+        next_in(&self.due, last)
     }
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         self.slots.iter_mut().flatten().map(Box::as_mut)
+    }
+}
+
+/// Moves a lane from the one rank to the other.
+fn list(lanes: &mut BTreeSet<Ready>, id: LaneId, from: Option<u32>, to: Option<u32>) {
+    if from != to {
+        from.map(|rank| lanes.remove(&(rank, id)));
+        lanes.extend(to.map(|rank| (rank, id)));
+    }
+}
+
+fn next_in(lanes: &BTreeSet<Ready>, last: Option<Ready>) -> Option<Ready> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    match last {
+        None => lanes.first().copied(),
+        Some(last) => lanes.range((Excluded(last), Unbounded)).next().copied(),
     }
 }
 
@@ -136,7 +153,7 @@ mod tests {
     }
 
     const fn turn(rank: u32, number: u64) -> Turn {
-        Turn { rank, number, account: AccountKey::new(number), beside: None }
+        Turn { rank, ..Turn::new(0, number, AccountKey::new(number), None) }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Imports: `clock`, `lease`, `provider`, `error`, `id`, `account`.
 
 mod authority;
+mod debt;
 mod event_loop;
 mod executor;
 #[cfg(any(test, feature = "testing"))]

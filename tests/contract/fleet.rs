@@ -1,7 +1,10 @@
 //! Many accounts in one process: a cap on calls, who goes first, what is counted: C8.
 
 use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use strongroom::provider::{Authority, Kek, KeyProvider};
@@ -80,6 +83,44 @@ fn c8_a_cap_is_kept_in_every_second_and_nobodys_lease_ends() {
         assert!(fleet.most_in_a_second() <= cap as usize, "{}", fleet.most_in_a_second());
         let stats = fleet.cache.stats();
         assert!(stats.version_check_calls >= most && stats.deferred > 0, "{stats:?}");
+    }
+}
+
+/// A creation makes five calls: taking turns with them would leave the refreshes a sixth of the cap.
+#[test]
+fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
+    for authority in ["the same", "another"] {
+        let fleet = Fleet::new(500, 60, 16);
+        let accounts = fleet.attach_all();
+        // All are in use, so that none goes before another.
+        for _ in 0..60 {
+            fleet.cache.run_for(secs(1));
+            accounts.iter().for_each(|account| drop(usable(account)));
+        }
+        let kms = match authority {
+            "another" => fleet.kms.clone().with_authority(Authority::new("scripted", authority)),
+            _ => fleet.kms.clone(),
+        };
+        let spec = || AccountSpec::new(AccountId::random(), Arc::new(kms.clone()), Kek::latest(KEK));
+        let (mut creating, mut created) = (Vec::new(), 0);
+        for second in 0..300 {
+            while creating.len() < 4 {
+                creating.push(fleet.cache.begin_create(spec()));
+            }
+            fleet.cache.run_for(secs(1));
+            creating.retain_mut(|pending| {
+                let Poll::Ready(done) = Pin::new(pending).poll(&mut Context::from_waker(Waker::noop()))
+                else {
+                    return true;
+                };
+                // Where all are due at about the same time it may find no room, and says so.
+                created += usize::from(done.is_ok());
+                false
+            });
+            assert!(accounts.iter().all(usable), "{authority} authority, second {second}");
+        }
+        // Of 300 s at 15 calls a second the refreshes need 2,600 to 2,900.
+        assert!(created > 200, "{created} created at {authority} authority");
     }
 }
 

@@ -42,6 +42,7 @@ impl EventLoop {
         // How many were looked at since one has started something, and what suspects hold meanwhile.
         let (mut barren, mut suspects) = (0, None);
         while self.executor.free() > 0 && barren < self.lanes.with_work() {
+            self.start_owed(now);
             let Some(next) = self.lanes.after(last).or_else(|| self.lanes.after(None)) else { break };
             if next.0 > 0 && self.meter.opens_at() > now.boot_nanos() {
                 // Behind it are refreshes only.
@@ -75,7 +76,29 @@ impl EventLoop {
         self.counters.probes_waiting.store(waiting as u64, Ordering::Relaxed);
     }
 
+    /// Under a cap, starts the refreshes that are owed for somebody's calls.
+    fn start_owed(&mut self, now: Moment) {
+        if !self.meter.has_cap() {
+            return;
+        }
+        self.debt.charge(self.counters.control_calls.load(Ordering::Relaxed));
+        let (mut last, mut suspects) = (None, None);
+        while self.debt.is_due() && self.executor.free() > 0 && self.meter.opens_at() <= now.boot_nanos() {
+            let Some(next) = self.lanes.due_after(last) else {
+                self.debt.forgive();
+                break;
+            };
+            last = Some(next);
+            let load = self.load_at(next.1, &mut suspects);
+            if self.start_due(now, next.1, load) {
+                self.debt.pay();
+                (last, suspects) = (None, None);
+            }
+        }
+    }
+
     fn start_one(&mut self, now: Moment, id: LaneId, suspects: &mut Option<usize>) -> bool {
+        let load = self.load_at(id, suspects);
         let Some(lane) = self.lanes.get(id) else { return false };
         // Record stores are not billed by the call; loads of records are bounded by what asks for them.
         let is_kms = !matches!(lane.destination, Destination::Records(_));
@@ -84,16 +107,24 @@ impl EventLoop {
         }
         // They take turns: a rotation of all accounts must not hold up the refreshes that keep them open.
         let refresh_first = lane.bulkhead.asked_was_last();
-        // Summed up once for all that are looked at in vain, and only where it is asked for.
-        let suspects = match lane.destination.holds_threads() {
+        (!refresh_first && self.start_queued_control(now, id, load))
+            || self.start_due(now, id, load)
+            || (refresh_first && self.start_queued_control(now, id, load))
+            || self.start_queued_check(now, id, load)
+    }
+
+    /// How the pool is taken up, seen from this lane. `suspects` is summed up once for all that are looked at in vain, and only where it is asked for.
+    fn load_at(&self, id: LaneId, suspects: &mut Option<usize>) -> Load {
+        let lane = self.lanes.get(id);
+        let suspects = match lane.is_some_and(|lane| lane.destination.holds_threads()) {
             true => *suspects.get_or_insert_with(|| self.lanes.suspect_workers()),
             false => 0,
         };
-        let load = Load { suspects, free: self.executor.free(), held: lane.held() };
+        Load { suspects, free: self.executor.free(), held: lane.map_or(0, Lane::held) }
+    }
+
+    fn start_due(&mut self, now: Moment, id: LaneId, load: Load) -> bool {
         let caps = self.caps;
-        if !refresh_first && self.start_queued_control(now, id, load) {
-            return true;
-        }
         while let Some(turn) = self.lanes.get_mut(id).and_then(|lane| lane.admit_due(now, caps, load)) {
             self.leave(id, turn);
             let started = match turn.beside {
@@ -105,7 +136,7 @@ impl EventLoop {
                 return true;
             }
         }
-        (refresh_first && self.start_queued_control(now, id, load)) || self.start_queued_check(now, id, load)
+        false
     }
 
     fn start_queued_control(&mut self, now: Moment, id: LaneId, load: Load) -> bool {
@@ -288,4 +319,5 @@ impl EventLoop {
 }
 
 const PANICKED: &str = "the provider panicked";
-const NOT_STARTED: &str = "the call could not be started in time: the KMS does not answer";
+const NOT_STARTED: &str =
+    "the call could not be started in time: the KMS does not answer, or the cap on calls leaves no room";
