@@ -52,6 +52,11 @@ pub fn take() -> Option<Latency> {
     LATENCY.take()
 }
 
+/// Whether the last provider call on this thread left a latency that nobody has taken yet.
+pub(crate) fn is_late() -> bool {
+    LATENCY.get().is_some()
+}
+
 /// A provider on virtual time as if its client were asynchronous: while an answer is late, or never comes, the call holds no
 /// worker of the keeper that is driven by hand.
 ///
