@@ -16,6 +16,7 @@ mod bounds;
 mod double;
 mod gravest;
 mod lifecycle;
+mod neighbours;
 mod shares;
 mod unstored;
 
