@@ -5,6 +5,7 @@
 //! `clock`, `lease`, `provider`, `error`, `account`.
 
 mod attached;
+mod neighbours;
 mod start;
 
 use std::cmp::Reverse;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::authority::{Bulkhead, Caps, Load, Purpose};
+use super::authority::{Caps, Load, Purpose};
 use super::debt::Debt;
 use super::executor::Executor;
 use super::lane::Turn;
@@ -510,45 +511,9 @@ impl EventLoop {
         self.lanes.settle(call.lane);
     }
 
-    fn share_silence(&mut self, now: Moment, lane: LaneId, begun: Moment, asked: bool) {
-        let Some(lane) = self.lanes.get(lane) else { return };
-        let keys = lane.accounts.as_slice().to_vec();
-        for key in keys {
-            self.feed(now, key, Event::AuthoritySilent { begun, asked });
-            // Its own attempt would have read the record.
-            if let Some(account) = self.account(key) {
-                account.begin_look();
-            }
-        }
-    }
-
-    /// Where no probe can be made while calls hang, none tells of the silence any more; the hanging calls do. Without this an
-    /// outage in which calls hang for long would end the grace that it earns.
-    fn share_lasting_silence(&mut self, now: Moment) {
-        let (caps, mut load) = (self.caps, self.load());
-        let working: Vec<_> = self.lanes.ready().map(|(id, lane)| (id, lane.held())).collect();
-        for (lane, held) in working {
-            load.held = held;
-            let silent = |bulkhead: &mut Bulkhead| {
-                bulkhead.is_silent_still(now, caps, load).then(|| bulkhead.was_asked())
-            };
-            if let Some(asked) = self.lanes.change(lane, silent).flatten() {
-                self.share_silence(now, lane, now, asked);
-            }
-        }
-    }
-
     /// How the pool is taken up, seen from no authority in particular.
     fn load(&self) -> Load {
         Load { suspects: self.lanes.suspect_workers(), free: self.executor.free(), held: 0 }
-    }
-
-    fn tell_neighbours(&mut self, now: Moment, lane: LaneId, but: AccountKey, event: Event) {
-        let Some(lane) = self.lanes.get(lane) else { return };
-        let keys: Vec<_> = lane.accounts.as_slice().iter().copied().filter(|key| *key != but).collect();
-        for key in keys {
-            self.feed(now, key, event);
-        }
     }
 
     fn next_due(&mut self, now: Moment) -> Duration {
