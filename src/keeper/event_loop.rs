@@ -97,6 +97,14 @@ impl CallKind {
             Self::Control { .. } => Purpose::Control,
         }
     }
+
+    /// What the KMS has said, while the record is compared.
+    const fn refused(&self) -> Option<Refusal> {
+        match *self {
+            Self::Refresh { refused, .. } | Self::Beside { refused, .. } => refused,
+            Self::Control { .. } => None,
+        }
+    }
 }
 
 impl EventLoop {
@@ -319,6 +327,8 @@ impl EventLoop {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             call.abandoned = true;
             let (lane, purpose, begun) = (call.lane, call.kind.purpose(), call.begun);
+            // Where the KMS has refused, it is the record store that is late, and this account alone has to know.
+            let refused = call.kind.refused().is_some();
             let asked = call.asked.load(Ordering::Relaxed);
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
@@ -348,12 +358,7 @@ impl EventLoop {
             self.executor.cancel(id);
             match ended {
                 Ended::Refresh(account, attempt, refreshed) => {
-                    // Where the KMS has refused, it is the record store that is late, and this account alone has to know.
-                    let refused = matches!(refreshed, Refreshed::Refused(..));
                     self.end_attempt(now, account, attempt, refreshed);
-                    if !refused {
-                        self.share_silence(now, lane, begun, asked);
-                    }
                 }
                 Ended::Beside(key, at, refused) => {
                     if let Some((account, refused)) = self.account(key).zip(refused) {
@@ -363,6 +368,9 @@ impl EventLoop {
                 }
                 Ended::Control(Some(abandon)) => abandon(ProviderError::transient(LATE).into_error()),
                 Ended::Control(None) => {}
+            }
+            if purpose == Purpose::Refresh && !refused {
+                self.share_silence(now, lane, begun, asked);
             }
         }
     }
@@ -473,6 +481,9 @@ impl EventLoop {
         }
         if !call.abandoned {
             self.end_beside(now, key, at);
+            if met == Some(Met::Silence) {
+                self.share_silence(now, call.lane, call.begun, true);
+            }
         }
     }
 
