@@ -31,6 +31,7 @@ use crate::id::Epoch;
 use crate::lease::{Answer, AttemptId, Event};
 use crate::provider::ProviderError;
 use attached::Tracked;
+use neighbours::Silences;
 
 /// The state of one cache's control plane.
 pub(crate) struct EventLoop {
@@ -48,6 +49,8 @@ pub(crate) struct EventLoop {
     chores: Vec<Chore>,
     /// The authority that a call was last started at.
     served: Option<Ready>,
+    /// What the accounts at an authority are to learn of in this step.
+    silences: Silences,
     meter: Arc<Meter>,
     debt: Debt,
     version_check: Duration,
@@ -125,6 +128,7 @@ impl EventLoop {
             next_call: 0,
             chores: Vec::new(),
             served: None,
+            silences: Silences::default(),
             meter,
             debt: Debt::default(),
             version_check,
@@ -164,7 +168,8 @@ impl EventLoop {
         }
         self.catch_up_with_wall_clock(now);
         self.give_up_late_calls(now);
-        self.share_lasting_silence(now);
+        self.note_lasting_silence(now);
+        self.share_silences(now);
         self.fire_timers(now);
         // Before calls start: what a chore lets go of makes none.
         self.chores.retain_mut(|chore| chore(now));
@@ -370,7 +375,7 @@ impl EventLoop {
                 Ended::Control(None) => {}
             }
             if purpose == Purpose::Refresh && !refused {
-                self.share_silence(now, lane, begun, asked);
+                self.silences.note(lane, begun, asked);
             }
         }
     }
@@ -440,7 +445,7 @@ impl EventLoop {
             return;
         }
         if silent {
-            self.share_silence(now, call.lane, call.begun, true);
+            self.silences.note(call.lane, call.begun, true);
         } else if refused
             && newly_revoked
             && self.lanes.get_mut(call.lane).is_some_and(|lane| lane.tells_of_refusal(now))
@@ -482,7 +487,7 @@ impl EventLoop {
         if !call.abandoned {
             self.end_beside(now, key, at);
             if met == Some(Met::Silence) {
-                self.share_silence(now, call.lane, call.begun, true);
+                self.silences.note(call.lane, call.begun, true);
             }
         }
     }
@@ -540,7 +545,8 @@ impl EventLoop {
             .filter(|at| *at > now.boot_nanos());
         let opens = Some(self.meter.opens_at())
             .filter(|at| *at > now.boot_nanos() && self.lanes.after(None).is_some());
-        let next = timer.into_iter().chain(deadline).chain(probes).chain(opens).min();
+        let silences = self.silences.due();
+        let next = timer.into_iter().chain(deadline).chain(probes).chain(opens).chain(silences).min();
         #[cfg(any(test, feature = "testing"))]
         let next = match &self.executor {
             Executor::Inline(inline) => next.into_iter().chain(inline.next_arrival()).min(),
