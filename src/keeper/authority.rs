@@ -278,11 +278,13 @@ impl Bulkhead {
     }
 
     /// A call under way, begun at `begun`, returned before its deadline. `silent` is false for any answer, refusals
-    /// included, and `None` where the authority was not asked.
+    /// included, and `None` where the authority was not asked: then it was no probe, and the next one need not wait for it.
     pub(crate) fn finish(&mut self, purpose: Purpose, begun: Moment, silent: Option<bool>) {
         self.end(purpose);
-        if let Some(silent) = silent {
-            self.judge(begun, silent, true);
+        match (silent, &mut self.silence) {
+            (Some(silent), _) => self.judge(begun, silent, true),
+            (None, Some(silence)) if purpose == Purpose::Refresh => silence.probe_at = begun,
+            (None, _) => {}
         }
     }
 
@@ -365,6 +367,27 @@ mod tests {
             !bulkhead.admits(clock.moment(), CAPS, load(16)),
             "suspects hold at most half of the threads"
         );
+    }
+
+    #[test]
+    fn b12_what_asked_nobody_was_no_probe() {
+        let clock = ManualClock::new();
+        let mut bulkhead = Bulkhead::new(true);
+        for silent_before in [false, true] {
+            if silent_before {
+                bulkhead.begin(clock.moment());
+                bulkhead.finish(Purpose::Refresh, clock.moment(), Some(true));
+                assert!(!bulkhead.admits(clock.moment(), CAPS, load(0)));
+                clock.advance(Bulkhead::PROBE_SPACING);
+            }
+            bulkhead.begin(clock.moment());
+            bulkhead.finish(Purpose::Refresh, clock.moment(), None);
+            assert!(bulkhead.admits(clock.moment(), CAPS, load(0)), "{silent_before}");
+            // And it proves nothing: one at a time, as before.
+            bulkhead.begin(clock.moment());
+            assert!(!bulkhead.admits(clock.moment(), CAPS, load(1)), "{silent_before}");
+            bulkhead.finish(Purpose::Refresh, clock.moment(), None);
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ struct Call {
     kind: CallKind,
     /// Set while the KMS is asked: the record store that hangs is no silence of the KMS's. Control calls leave it.
     asked: Arc<AtomicBool>,
+    /// Set once its authority was asked at all: what ends before that says nothing of it.
+    reached: Arc<AtomicBool>,
     /// Past its deadline: it holds a worker, and its success is worth nothing any more.
     abandoned: bool,
 }
@@ -516,6 +518,7 @@ impl EventLoop {
         if call.abandoned {
             self.counters.hanging.fetch_sub(1, Ordering::Relaxed);
         }
+        let met = met.filter(|_| call.reached.load(Ordering::Relaxed));
         let silent = met.map(|met| met == Met::Silence);
         self.lanes.change(call.lane, |bulkhead| {
             if call.abandoned {

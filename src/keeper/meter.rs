@@ -56,17 +56,17 @@ impl Meter {
         self.paces.as_ref().map_or(0, |paces| lock(paces).work.opens_at())
     }
 
-    /// Work starts `now` whose first call is paid for by this; the others pay as they begin.
-    pub(crate) fn start(self: &Arc<Self>, now: u64, cause: Cause) -> Arc<dyn Gate> {
+    /// Work starts `now` whose first call is paid for by this; the others pay as they begin. `asked` is set as soon as one does.
+    pub(crate) fn start(self: &Arc<Self>, now: u64, cause: Cause, asked: Arc<AtomicBool>) -> Arc<dyn Gate> {
         if let Some(paces) = &self.paces {
             lock(paces).work.take(now);
         }
-        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(true) })
+        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(true), asked })
     }
 
     /// The same for work at a record store, which is not expected to call a KMS.
-    pub(crate) fn start_unpaid(self: &Arc<Self>, cause: Cause) -> Arc<dyn Gate> {
-        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(false) })
+    pub(crate) fn start_unpaid(self: &Arc<Self>, cause: Cause, asked: Arc<AtomicBool>) -> Arc<dyn Gate> {
+        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(false), asked })
     }
 
     /// Whoever waits for its turn is told that there will be none.
@@ -116,12 +116,14 @@ struct Ticket {
     meter: Arc<Meter>,
     cause: Cause,
     is_paid: AtomicBool,
+    asked: Arc<AtomicBool>,
 }
 
 impl Gate for Ticket {
     fn pass(&self) -> Result<(), ProviderError> {
         let is_paid = self.is_paid.swap(false, Ordering::Relaxed);
         self.meter.pass(is_paid)?;
+        self.asked.store(true, Ordering::Relaxed);
         Counters::add(self.meter.counters.calls_for(self.cause));
         Ok(())
     }
@@ -158,7 +160,7 @@ mod tests {
             .map(|_| {
                 let opens = meter.opens_at().saturating_sub(now());
                 clock.advance(Duration::from_nanos(opens));
-                meter.start(now(), Cause::Refresh)
+                meter.start(now(), Cause::Refresh, Arc::default())
             })
             .collect();
         let waits: Vec<_> = tickets
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn c8_whoever_waits_for_a_turn_ends_with_the_cache() {
         let meter = Arc::new(Meter::new(Clock::System, Arc::default(), Some(1)));
-        let gate = meter.start(0, Cause::Control);
+        let gate = meter.start(0, Cause::Control, Arc::default());
         gate.pass().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| (0..600).try_for_each(|_| gate.pass()));

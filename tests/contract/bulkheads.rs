@@ -6,8 +6,8 @@ use strongroom::provider::{Authority, Kek, KeyProvider};
 use strongroom::testing::virtual_time::Awaited;
 use strongroom::testing::{Answer, Call, ScriptedProvider};
 use strongroom::{
-    Account, AccountId, AccountSpec, AekCache, ErrorKind, Expect, OutageGrace, Refusal, Status,
-    UnavailableCause,
+    Account, AccountId, AccountSpec, AekCache, ErrorKind, Expect, OutageGrace, Refusal, Retire, RotateTo,
+    Status, UnavailableCause,
 };
 
 use crate::common::{KEK, NANO, World, kind, millis, secs, usable};
@@ -58,7 +58,7 @@ fn b11_a_panic_counts_as_silence_and_the_keeper_lives_on() {
     world.run(secs(30));
     assert!(matches!(account.status(), Status::Grace { .. }));
     assert_eq!(kind(world.cache.create(world.spec())), Some(ErrorKind::Unavailable));
-    assert_eq!(kind(account.rotate_kek(strongroom::RotateTo::Latest)), Some(ErrorKind::Unavailable));
+    assert_eq!(kind(account.rotate_kek(RotateTo::Latest)), Some(ErrorKind::Unavailable));
     world.kms.every_call(&Answer::Ok);
     world.run(secs(12));
     assert!(matches!(account.status(), Status::Fresh { .. }));
@@ -234,5 +234,31 @@ fn b12_a_record_store_that_fails_is_not_silence_of_the_kms() {
         world.kms.set_enabled(KEK, false);
         world.run(world.cache.staleness_bound());
         assert!(others.iter().all(|other| matches!(other.status(), Status::Revoked(_))), "{phase}");
+    }
+}
+
+#[test]
+fn b12_what_did_not_ask_a_silent_kms_is_no_answer_of_it() {
+    for damaged in [true, false] {
+        let world = World::new(6, OutageGrace::DEFAULT);
+        let crowd: Vec<_> = (0..20).map(|_| world.create()).collect();
+        let store = crate::common::Store::new();
+        let account = world.cache.create(world.spec().store(Arc::clone(&store) as _)).unwrap();
+        world.kms.every_call(&Answer::Transient);
+        world.run(secs(30));
+        if damaged {
+            store.plant(account.id(), b"no record");
+        }
+        world.kms.clear_log();
+        for _ in 0..60 {
+            world.run(secs(1));
+            if !damaged {
+                let here = RotateTo::Version(account.record().kek_version().clone());
+                assert_eq!(account.rotate_kek(here).unwrap(), Retire::AlreadyCurrent);
+            }
+        }
+        let probes = world.unwraps().len();
+        assert!((9..=11).contains(&probes), "{damaged}: {probes}");
+        assert!(crowd.iter().all(|one| matches!(one.status(), Status::Grace { .. })));
     }
 }

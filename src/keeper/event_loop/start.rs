@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::attached::Beside;
 use super::{Call, CallKind, EventLoop};
@@ -230,10 +231,11 @@ impl EventLoop {
             let (Ok(came) | Err(came)) = CatchPanic(Box::pin(refresh)).await.unwrap_or_else(panicked);
             Message::Refreshed(id, Box::new(came))
         };
-        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh);
+        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh, self.reached(id));
         let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
-            self.take(Message::Refreshed(id, Box::new(Refreshed::Silent(error))));
+            // That there is no thread is no silence of the KMS's.
+            self.take(Message::Refreshed(id, Box::new(Refreshed::NoRecord(error))));
         }
     }
 
@@ -249,9 +251,16 @@ impl EventLoop {
             let met = CatchPanic(run).await.unwrap_or(Met::Silence);
             Message::ControlDone(id, met)
         };
+        let reached = self.reached(id);
         let gate = match destination {
-            Destination::Kms { .. } | Destination::Together(_) => self.meter.start(now.boot_nanos(), cause),
-            Destination::Records(_) => self.meter.start_unpaid(cause),
+            Destination::Kms { .. } | Destination::Together(_) => {
+                self.meter.start(now.boot_nanos(), cause, reached)
+            }
+            Destination::Records(_) => {
+                // The store is what such a call asks, first of all.
+                reached.store(true, Ordering::Relaxed);
+                self.meter.start_unpaid(cause, reached)
+            }
         };
         let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
@@ -291,8 +300,14 @@ impl EventLoop {
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
         let (report, asked) = Report::of(id, self.outbox.clone());
-        self.calls.insert(id, Call { lane, begun: now, deadline, kind, asked, abandoned: false });
+        let reached = Arc::default();
+        self.calls.insert(id, Call { lane, begun: now, deadline, kind, asked, reached, abandoned: false });
         (id, report)
+    }
+
+    /// Where it is said that the call has asked its authority.
+    fn reached(&self, id: CallId) -> Arc<AtomicBool> {
+        self.calls.get(&id).map_or_else(Arc::default, |call| Arc::clone(&call.reached))
     }
 
     fn drop_overdue_controls(&mut self, now: Moment) {
