@@ -176,7 +176,7 @@ impl Lease {
         self.wake_besides(Moment::from_nanos(0, 0), false, false)
     }
 
-    /// The same, where an attempt, or a call of the second provider, waits for its turn already.
+    /// The same, where an attempt, or a call of the second provider, waits for its turn already. What wants to be asked for a share `now` does, too.
     pub(crate) fn wake_besides(&self, now: Moment, attempt: bool, second: bool) -> Option<Moment> {
         let attempt = if attempt || self.attempt.is_some() { None } else { self.attempt_at() };
         let second = if second { None } else { self.second_at() };

@@ -82,8 +82,8 @@ impl Lease {
         Some(spaced_from(due, second.last_begun))
     }
 
-    /// Whether what the second provider says in a call begun in `epoch` counts. Where it is due no longer, the first one has answered
-    /// meanwhile.
+    /// Whether what is said in a call begun in `epoch` counts: by the second provider, or by that of one share alone. Where it is due no
+    /// longer, the first one, or all that hold a share together, have answered meanwhile.
     pub(crate) fn hears_second(&self, epoch: Epoch) -> bool {
         epoch == self.epoch && (self.second_at().is_some() || self.hears_shares(epoch))
     }
