@@ -141,7 +141,7 @@ fn copy(to: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<bool, Error> {
         Loaded::Unchanged => return Err(unchanged(account)),
         Loaded::Found { bytes, .. } if bytes == source.to_bytes() => return Ok(false),
         // Purged here, and not there. Destroying is not undone by copying.
-        Loaded::Found { bytes, .. } if Tombstone::is_one(&bytes) => return Err(purged(account)),
+        Loaded::Found { bytes, .. } if Tombstone::is_of(account, &bytes) => return Err(purged(account)),
         Loaded::Found { bytes, tag } => {
             // Both carry the same AEK, so one unwrap tells of both.
             let target = AccountRecord::parse(&bytes).and_then(|target| unwrapped.verify_other(target));

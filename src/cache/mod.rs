@@ -389,7 +389,7 @@ fn first_known(id: AccountId, loaded: Loaded) -> Result<Known, Error> {
         let error = Error::new(ErrorKind::Untrusted, "the record store has no record of this account");
         return Err(error.with_account(id));
     };
-    if Tombstone::is_one(&bytes) {
+    if Tombstone::is_of(id, &bytes) {
         return Err(purged(id));
     }
     let record = AccountRecord::parse(&bytes).map_err(|error| error.with_account(id))?;

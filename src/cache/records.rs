@@ -58,7 +58,7 @@ pub(super) fn load(
     match store.load(account, None)? {
         Loaded::Absent => Ok(None),
         Loaded::Found { bytes, tag } => {
-            if Tombstone::is_one(&bytes) {
+            if Tombstone::is_of(account, &bytes) {
                 return Err(purged(account));
             }
             let record = AccountRecord::parse(&bytes).map_err(|error| error.with_account(account))?;

@@ -217,7 +217,9 @@ fn current(store: &dyn RecordStore, unwrapped: &Unwrapped) -> Result<Found, Erro
         Loaded::Absent => Found::Nothing,
         Loaded::Unchanged => return Err(unchanged(ours.account())),
         Loaded::Found { bytes, tag } if bytes == ours.to_bytes() => Found::Same(tag),
-        Loaded::Found { bytes, tag } if Tombstone::is_one(&bytes) => Found::Purged(sequence_of(&bytes)?, tag),
+        Loaded::Found { bytes, tag } if Tombstone::is_of(ours.account(), &bytes) => {
+            Found::Purged(sequence_of(&bytes)?, tag)
+        }
         // Both carry the same AEK, so one unwrap tells of both, also where the KEK version of the newer one is gone.
         Loaded::Found { bytes, tag } => {
             match AccountRecord::parse(&bytes).and_then(|theirs| unwrapped.verify_other(theirs)) {

@@ -64,7 +64,7 @@ impl AekCache {
         for _ in 0..RETRIES {
             let (sequence, tag) = match store.load(account, None)? {
                 Loaded::Absent => (Sequence::FIRST, None),
-                Loaded::Found { bytes, .. } if Tombstone::is_one(&bytes) => {
+                Loaded::Found { bytes, .. } if Tombstone::is_of(account, &bytes) => {
                     return store.destroy_kept(account);
                 }
                 // Of what is no record nobody can say how far it had come.

@@ -48,6 +48,12 @@ impl Tombstone {
         bytes.starts_with(&MAGIC)
     }
 
+    /// Whether these bytes, in the place of the record of `account`, say that it was purged. What only begins like a tombstone, and that of
+    /// another account, say nothing of it.
+    pub(crate) fn is_of(account: AccountId, bytes: &[u8]) -> bool {
+        Self::parse(bytes).is_ok_and(|tombstone| tombstone.account == account)
+    }
+
     /// # Errors
     /// [`ErrorKind::Format`] for anything but the one encoding of a tombstone.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
@@ -111,6 +117,8 @@ mod tests {
         };
         for tombstone in [whole, Tombstone { reason: Purged::Shredded, ..whole }] {
             assert_eq!(Tombstone::parse(&tombstone.to_bytes()).unwrap(), tombstone);
+            assert!(Tombstone::is_of(whole.account, &tombstone.to_bytes()));
+            assert!(!Tombstone::is_of(AccountId::from_bytes([2; 16]), &tombstone.to_bytes()));
         }
         let good = whole.to_bytes();
         assert_eq!(good.len(), 42);
@@ -122,6 +130,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at..at + value.len()].copy_from_slice(value);
             assert_eq!(Tombstone::parse(&bad).unwrap_err().kind(), ErrorKind::Format, "{at}");
+            assert!(!Tombstone::is_of(whole.account, &bad), "{at}");
         }
         assert!(Tombstone::parse(&[&good[..], &[0]].concat()).is_err());
         assert_eq!(sequence_of(&good).unwrap(), Sequence::FIRST);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use strongroom::provider::{Kek, KekVersion};
 use strongroom::testing::Call;
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, ErrorKind, Expect, FileRecordStore, Loaded,
-    MemoryRecordStore, OperationKind, OperationRun, OperationStatus, OperationTarget, Operations,
+    Account, AccountId, AccountRecord, AccountSpec, DestroyForGood, ErrorKind, Expect, FileRecordStore,
+    Loaded, MemoryRecordStore, OperationKind, OperationRun, OperationStatus, OperationTarget, Operations,
     OutageGrace, PurgeReport, RecordArchive, RecordStore, Retention, RewrapReport,
 };
 
@@ -323,4 +323,32 @@ fn e8_operations_in_files_survive_the_process_that_ran_them() {
     drop(Operations::new(store(), service.clone()).begin(OperationKind::Rewrap, ALL).unwrap());
     let run = Operations::new(store(), service).resume(ALL).unwrap().unwrap();
     assert_eq!(fleet.rewrap(run, 1000).rewrapped, 20);
+}
+
+#[test]
+fn e7_e8_only_its_own_tombstone_says_of_an_account_that_it_was_purged() {
+    let fleet = Fleet::new(3);
+    let ids: Vec<AccountId> = fleet.blocks.keys().copied().collect();
+    let stored = |id| match fleet.records.load(id, None).unwrap() {
+        Loaded::Found { bytes, tag } => (bytes, tag),
+        other => panic!("{other:?}"),
+    };
+    let attached = |id| kind(fleet.world.cache.attach_stored(fleet.records.clone(), fleet.world.expect(id)));
+    let store: Arc<dyn RecordStore> = fleet.records.clone();
+    fleet.world.cache.shred(&store, ids[0], DestroyForGood).unwrap();
+    let tombstone = stored(ids[0]).0;
+    // That of another account, and one that is cut.
+    for (id, bytes) in [(ids[1], &tombstone[..]), (ids[2], &tombstone[..9])] {
+        store.compare_and_swap(id, Some(&stored(id).1), bytes).unwrap();
+    }
+    let found: Vec<_> = ids.iter().map(|id| attached(*id)).collect();
+    let format = Some(ErrorKind::Format);
+    assert_eq!(found, [Some(ErrorKind::Deleted), format, format]);
+    let report = fleet.rewrap(fleet.begin(OperationKind::Rewrap), 1000);
+    assert_eq!((report.purged, report.failures.len(), report.safe_after), (1, 2, None));
+    assert_eq!(fleet.purge(1000).failures.len(), 2);
+    for id in &ids {
+        fleet.world.cache.shred(&store, *id, DestroyForGood).unwrap();
+        assert_eq!(attached(*id), Some(ErrorKind::Deleted));
+    }
 }

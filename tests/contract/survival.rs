@@ -222,6 +222,8 @@ fn e10_a_mirror_takes_nothing_that_is_not_authentic_and_never_goes_back() {
     refused(ErrorKind::Untrusted, "forged, and newer than all");
     plant(first.as_ref(), id, b"no record");
     refused(ErrorKind::Format, "damaged");
+    plant(first.as_ref(), id, &tombstone_of_another());
+    refused(ErrorKind::Format, "another account's tombstone");
     plant(first.as_ref(), id, &old.to_bytes());
     refused(ErrorKind::Untrusted, "the first store was rolled back");
     world.kms.always(Call::Unwrap, Answer::Transient);
@@ -248,6 +250,15 @@ fn e10_a_mirror_takes_nothing_that_is_not_authentic_and_never_goes_back() {
     plant(second.as_ref(), id, &damaged);
     refused(ErrorKind::Untrusted, "the second store's is not authentic");
     assert_eq!(current(second.as_ref(), id).to_bytes(), damaged);
+    plant(second.as_ref(), id, &tombstone_of_another());
+    refused(ErrorKind::Untrusted, "another account's tombstone in the second");
+}
+
+/// It claims the last sequence of all.
+fn tombstone_of_another() -> Vec<u8> {
+    let id = AccountId::random();
+    let (sequence, at) = (u64::MAX.to_be_bytes(), 1_790_000_000_u64.to_be_bytes());
+    [b"\x89SRX\r\n\x1a\n\x01", &id.as_bytes()[..], &sequence, &at, &[1]].concat()
 }
 
 #[test]
@@ -327,7 +338,7 @@ fn e10_restoring_believes_nothing_that_is_in_the_store_and_nothing_forged() {
     assert_eq!(kind(world.cache.restore(foreign)), Some(ErrorKind::Untrusted));
 
     // A forger who claims the last sequence of all cannot have the next one be none.
-    for planted in [forged(&old, u64::MAX), b"no record".to_vec()] {
+    for planted in [forged(&old, u64::MAX), b"no record".to_vec(), tombstone_of_another()] {
         plant(store.as_ref(), id, &planted);
         let plain = RestoreSpec::new(store.clone(), old.clone(), world.expect(id));
         assert_eq!(kind(world.cache.restore(plain)), Some(ErrorKind::Untrusted));
