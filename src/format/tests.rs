@@ -73,6 +73,7 @@ fn f2_format_md_has_every_limit_with_its_value() {
         ("GenerationLimits::MAX_AGE_DAYS", GenerationLimits::MAX_AGE_DAYS.into()),
         ("ScopeState::MAX_CUSTOMERS", ScopeState::MAX_CUSTOMERS as u64),
         ("ScopeState::MAX_LEN", ScopeState::MAX_LEN as u64),
+        ("ScopeState::MOST_CONFIRMED_WITHIN", ScopeState::MOST_CONFIRMED_WITHIN.as_secs()),
         ("OperationState::MAX_CURSOR", OperationState::MAX_CURSOR as u64),
         ("OperationState::MAX_LEN", OperationState::MAX_LEN as u64),
         ("MAX_MESSAGE", super::operation::MAX_MESSAGE as u64),

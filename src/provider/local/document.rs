@@ -471,6 +471,10 @@ mod tests {
         assert!(document.to_bytes().is_err_and(|error| error.kind() == ErrorKind::Limit));
         document.keys[0].versions.pop();
         document.to_bytes().expect("exactly the limit");
+        document.keys = (0..=MAX_KEYS).map(|name| key(&name.to_string(), 1)).collect();
+        assert!(document.to_bytes().is_err_and(|error| error.kind() == ErrorKind::Limit));
+        document.keys.pop();
+        document.to_bytes().expect("exactly the limit");
         assert!(
             Document::parse(&vec![b' '; MAX_FILE + 1]).is_err_and(|error| error.kind() == ErrorKind::Limit)
         );
@@ -509,6 +513,8 @@ mod tests {
             ("MAX_KEYS", MAX_KEYS),
             ("MAX_VERSIONS", MAX_VERSIONS),
             ("MAX_NAME", MAX_NAME),
+            ("MIN_RETENTION", usize::try_from(MIN_RETENTION).unwrap()),
+            ("MAX_RETENTION", usize::try_from(MAX_RETENTION).unwrap()),
         ] {
             let row = format!("| `{name}` | {value} |");
             assert!(format.contains(&row), "{row}");
