@@ -43,8 +43,22 @@ fn context_of(owner: &Owner, role: WrapRole) -> WrapContext {
     WrapContext::new(owner.account(), owner.generation(), Suite::Aes256Gcm, role)
 }
 
-fn role_of(vector: &Value) -> WrapRole {
-    if number(vector, "role") == 1 { WrapRole::Inner } else { WrapRole::Preflight }
+/// The suite is 1 and the share 0 where the vector tells no other.
+fn context_in(vector: &Value) -> WrapContext {
+    let owner = Owner::read(vector);
+    let told = |field: &str, usual: u8| vector.get(field).map_or(usual, |_| octet(vector, field));
+    let suite = Suite::from_number(told("suite", 1)).unwrap();
+    let role = match number(vector, "role") {
+        1 => WrapRole::Inner,
+        2 => WrapRole::Outer,
+        255 => WrapRole::Preflight,
+        other => panic!("{other}: no role"),
+    };
+    WrapContext::new(owner.account(), owner.generation(), suite, role).with_share(told("share", 0))
+}
+
+fn octet(vector: &Value, field: &str) -> u8 {
+    u8::try_from(number(vector, field)).unwrap()
 }
 
 pub(super) fn wraps() -> File {
@@ -81,13 +95,50 @@ pub(super) fn wraps() -> File {
         refused(format!("cut to {len} bytes"), &input[..len], "Integrity");
     }
     refused("a byte more".to_owned(), &[&input[..], &[0]].concat(), "Integrity");
+    several_secrets(&mut file, &owner);
     file
+}
+
+/// What an account of more than one secret has wrapped: the second AEK of suite 2, and the shares of a joint custody.
+fn several_secrets(file: &mut File, owner: &Owner) {
+    let all = [
+        (Suite::Double, WrapRole::Inner, 0),
+        (Suite::Double, WrapRole::Outer, 0),
+        (Suite::Aes256Gcm, WrapRole::Inner, 1),
+        (Suite::Aes256Gcm, WrapRole::Inner, 2),
+        (Suite::Double, WrapRole::Inner, 1),
+        (Suite::Double, WrapRole::Inner, 2),
+    ];
+    let context = |(suite, role, share): (Suite, WrapRole, u8)| {
+        WrapContext::new(owner.account(), owner.generation(), suite, role).with_share(share)
+    };
+    for secret in all {
+        let (suite, role, share) = secret;
+        let named = format!("suite {}, role {}, share {share}", suite.number(), role.number());
+        let fields = json!({ "suite": suite.number(), "role": role.number(), "share": share });
+        let pairs = context(secret).to_pairs().map(|(name, value)| (name.to_owned(), Value::String(value)));
+        let told = json!({
+            "op": "context", "context": hex(&context(secret).to_bytes()), "names": Value::Object(Map::from_iter(pairs)),
+        });
+        file.push(format!("context, {named}"), owner, merge(fields.clone(), told));
+        let input = hex(context(secret).input(&owner.secret).expose());
+        file.push(
+            format!("input, {named}"),
+            owner,
+            merge(fields.clone(), json!({ "op": "input", "input": input })),
+        );
+        for (at, other) in all.into_iter().enumerate().filter(|(_, other)| *other != secret) {
+            let input = hex(context(other).input(&owner.secret).expose());
+            let told = json!({ "op": "input", "input": input, "error": "Other" });
+            file.push(format!("input {at} of these for {named}"), owner, merge(fields.clone(), told));
+        }
+    }
 }
 
 /// `Other` is an answer that is of another account, generation, suite, role or share.
 pub(super) fn check_wrap(_: &mut World, vector: &Value) -> Outcome {
     let owner = Owner::read(vector);
-    let context = context_of(&owner, role_of(vector));
+    let context = context_in(vector);
     if text(vector, "op") == "context" {
         assert_eq!(hex(&context.to_bytes()), text(vector, "context"));
         for (name, value) in context.to_pairs() {
@@ -194,11 +245,14 @@ pub(super) fn local_kms() -> File {
     two.valid(&mut file, "an older version");
     let second = Wrap { version: V2.to_owned(), wrapped: wrapped(&usual.owner, "material 2"), ..two };
     second.valid(&mut file, "the newer version");
+    let off = format!("{},{}", version(V1, true, MATERIAL), version(V2, false, "material 2"));
+    let off = usual.with_body(&format!(r#"{{"id":"{ID}","keys":[{}]}}"#, key("orders", &off)));
+    off.valid(&mut file, "current version disabled, an older one asked for");
+    let long = "n".repeat(128);
+    let kek = format!("local://{ID}/{long}");
+    Wrap { kek, ..usual.with_body(&body().replace("orders", &long)) }.valid(&mut file, "longest name");
     for (name, change) in [
-        (
-            "current version disabled, an older one asked for",
-            (r#","created_at":1790000000"#, r#","created_at":0"#),
-        ),
+        ("earliest time", ("1790000000", "0")),
         ("latest time", ("1790000000", "18446744073709551615")),
         ("shortest retention", ("7776000", "604800")),
         ("no purge protection", (r#""purge_protection":true"#, r#""purge_protection":false"#)),
@@ -267,6 +321,8 @@ fn refused_files(file: &mut File, usual: &Wrap) {
         ("orders", ""),
         ("orders", "or\\u0000ders"),
         ("orders", "or\\u007fders"),
+        ("orders", "or\u{7f}ders"),
+        ("orders", "or\u{85}ders"),
         ("orders", "\\u006frders"),
         (V1, "d0"),
         (V1, "D0d1d2d3d4d5d6d7d8d9dadbdcdddedf"),
@@ -296,6 +352,12 @@ fn refused_files(file: &mut File, usual: &Wrap) {
     usual.with_body(&format!("{body} ")).invalid(file, "a space at the end", "Format");
 }
 
+/// Each with a version of its own.
+fn two_keys() -> String {
+    let orders = key("orders", &version(V1, true, MATERIAL));
+    format!(r#"{{"id":"{ID}","keys":[{orders},{}]}}"#, key("others", &version(V2, true, "material 2")))
+}
+
 fn refused_unwraps(file: &mut File, usual: &Wrap) {
     for at in (0..84).step_by(3).chain([11, 12, 67, 68, 83]) {
         let name = format!("wrapped byte {at} is changed");
@@ -321,7 +383,9 @@ fn refused_unwraps(file: &mut File, usual: &Wrap) {
     let version = V2.to_owned();
     Wrap { version, ..usual.clone() }.invalid(file, "a version that is not there", "Refused(KeyGone)");
     let kek = format!("local://{ID}/others");
-    Wrap { kek, ..usual.clone() }.invalid(file, "a KEK that is not there", "Refused(KeyGone)");
+    Wrap { kek: kek.clone(), ..usual.clone() }.invalid(file, "a KEK that is not there", "Refused(KeyGone)");
+    let of_another = Wrap { kek, ..usual.with_body(&two_keys()) };
+    of_another.invalid(file, "a version of another KEK", "Refused(KeyGone)");
     for kek in [format!("local://{V1}/orders"), format!("other://{ID}/orders")] {
         let name = format!("a KEK elsewhere, {}", &kek[..9]);
         Wrap { kek, ..usual.clone() }.invalid(file, name, "Misconfigured");

@@ -27,10 +27,12 @@ mod derivations;
 mod generations;
 mod kms;
 mod objects;
+mod operations;
 mod records;
 mod scopes;
 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
 mod takeovers;
+mod tombstones;
 
 /// Whose key: what derives every other.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -182,6 +184,9 @@ fn files() -> Vec<File> {
         generations::file(),
         records::custody(),
         scopes::file(),
+        operations::file(),
+        tombstones::file(),
+        tombstones::anchors(),
         #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
         takeovers::file(),
     ]
@@ -221,6 +226,9 @@ fn f1_frozen_vectors_open_or_are_refused_with_the_error_they_name() {
                 "generations" => generations::check,
                 "custody" => records::check_custody,
                 "scope" => scopes::check,
+                "operation" => operations::check,
+                "tombstone" => tombstones::check,
+                "anchor" => tombstones::check_anchor,
                 #[cfg(any(feature = "object-store", feature = "object-store-0-13"))]
                 "takeover" => takeovers::check,
                 other => panic!("{other}: has no check"),

@@ -1,13 +1,17 @@
 //! Account records, valid ones laid out by hand and invalid ones with a MAC that is right.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use super::derivations::GENERATIONS;
 use super::{File, Outcome, Owner, World, bytes, flipped, hex, kind, merge, stream, unhex};
 use crate::derive::MacUse;
 use crate::error::ErrorKind;
-use crate::format::record::AccountRecord;
+use crate::format::policy::{RecordPolicy, VersionPolicy};
+use crate::format::record::{AccountRecord, RecordState, VerifiedRecord};
 use crate::id::Suite;
+use crate::provider::Wrapped;
 
 mod custody;
 mod double;
@@ -525,8 +529,6 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
     assert_eq!(json!(hex(record.account().as_bytes())), fields["account"]);
     assert_eq!(json!(record.sequence().number()), fields["sequence"]);
     assert_eq!(json!(record.kek().as_str()), fields["kek"]);
-    assert_eq!(json!(record.kek_version().as_str()), fields["wrap"]["version"]);
-    assert_eq!(json!(hex(record.wrapped().bytes())), fields["wrap"]["wrapped"]);
     assert_eq!(json!(record.generation().number()), fields["generation"]);
     assert_eq!(json!(record.outer_kek().map(crate::provider::KekUri::as_str)), fields["outer_kek"]);
     if let Some(held) = record.held().last().filter(|_| record.outer_kek().is_some()) {
@@ -534,7 +536,48 @@ pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
         let standby = held.slot.standby.as_ref().map(|standby| hex(standby.bytes()));
         assert_eq!(json!(standby), fields["outer_standby"].get("wrapped").cloned().unwrap_or_default());
     }
-    assert_eq!(json!(verified.policy().max_grace().map(|grace| grace.as_secs())), fields["max_grace"]);
-    assert_eq!(json!(verified.policy().limits().seals()), fields["limit_seals"]);
+    check_times(&verified, fields);
+    check_policy(verified.policy(), fields);
+    let wrap = |wrapped: &Wrapped| {
+        let (version, algorithm) = (wrapped.version().as_str(), wrapped.algorithm().as_str());
+        json!({ "version": version, "algorithm": algorithm, "wrapped": hex(wrapped.bytes()) })
+    };
+    assert_eq!(wrap(record.wrapped()), fields["wrap"]);
+    assert_eq!(json!(record.held()[0].slot.standby.as_ref().map(wrap)), fields["standby"]);
+    assert_eq!(json!(hex(record.newest().fingerprint.as_bytes())), fields["kcv"]);
+    let outer = record.newest().outer.map(|outer| hex(outer.as_bytes()));
+    assert_eq!(json!(outer), fields["outer_kcv"]);
     Ok(())
+}
+
+fn check_times(verified: &VerifiedRecord, fields: &Value) {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("is later").as_secs();
+    let record = verified.record();
+    let times = [record.created(), record.generation_created(), record.generation_active_from()];
+    let named = ["created", "generation_created", "active_from"];
+    assert_eq!(json!(times.map(seconds)), json!(named.map(|name| &fields[name])));
+    let (state, deleted) = match verified.state() {
+        RecordState::Active => (1, [None, None]),
+        RecordState::Deleted { at, recoverable_until } => {
+            (2, [at, recoverable_until].map(|time| Some(seconds(time.into()))))
+        }
+    };
+    assert_eq!(json!(state), fields["state"]);
+    assert_eq!(json!(deleted), json!([&fields["deleted"], &fields["recoverable_until"]]));
+}
+
+fn check_policy(policy: &RecordPolicy, fields: &Value) {
+    let version_policy = match policy.version_policy() {
+        VersionPolicy::Latest => 1,
+        VersionPolicy::Pinned => 2,
+    };
+    let limits = policy.limits();
+    let found = json!({
+        "max_grace": policy.max_grace().map(|grace| grace.as_secs()),
+        "whole_outage": policy.consents_to_whole_outage(), "version_policy": version_policy,
+        "limit_seals": limits.seals(), "limit_bytes": limits.bytes(), "limit_age_days": limits.age_days(),
+    });
+    for (name, value) in found.as_object().expect("is one") {
+        assert_eq!(value, &fields[name], "{name}");
+    }
 }

@@ -7,6 +7,7 @@ use super::{File, Outcome, Owner, World, bytes, flipped, hex, kind, set, unhex};
 use crate::derive::MacUse;
 use crate::error::ErrorKind;
 use crate::format::scope::ScopeState;
+use crate::id::Suite;
 
 /// What a state says. The owner is the service-managed account.
 #[derive(Clone)]
@@ -77,6 +78,8 @@ pub(super) fn file() -> File {
         let owner = Owner::of_generation(generation);
         Said { owner, ..Said::of(1, 1) }.valid(&mut file, format!("generation {generation}"));
     }
+    let owner = Owner::usual_of(Suite::Double);
+    Said { owner, ..Said::of(1, 1) }.valid(&mut file, "suite 2");
     malformed(&mut file);
     untrusted(&mut file);
     file
@@ -140,13 +143,16 @@ fn untrusted(file: &mut File) {
     said.invalid(file, "MAC for another use", &[&content[..], &mac].concat(), ErrorKind::Untrusted);
 }
 
-pub(super) fn check(_: &mut World, vector: &Value) -> Outcome {
+pub(super) fn check(world: &mut World, vector: &Value) -> Outcome {
     let sealed = unhex(vector, "sealed");
     let (state, content, mac) = ScopeState::parse(&sealed).map_err(kind)?;
     assert_eq!(state.content(), content);
-    let keys = Owner::read(vector).keys();
-    let verified = keys.prks().verify_mac(MacUse::Scope, MAC_NAME, &[content], mac);
+    // By the service-managed account itself, so that what a scope verifies and writes is what is frozen.
+    let account = world.account(vector);
+    let permit = account.permit().unwrap();
+    let verified = permit.verify_scope_mac(state.generation(), content, mac);
     verified.map_err(|_| format!("{:?}", ErrorKind::Untrusted))?;
+    assert_eq!(&permit.scope_mac(state.generation(), content).unwrap(), mac);
     let fields = &vector["fields"];
     let id = |account: crate::id::AccountId| hex(account.as_bytes());
     assert_eq!(json!(hex(state.scope().as_bytes())), fields["scope"]);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{File, Outcome, Owner, World, bytes, hex, kind, number, set, text, unhex, unhex_array};
-use crate::format::takeover::{Root, SegmentBody, root_context, segment_context};
+use crate::format::takeover::{Root, RootState, SegmentBody, root_context, segment_context};
 use crate::id::ObjectId;
 use crate::store::TakeoverMark;
 
@@ -124,6 +124,7 @@ fn segments(file: &mut File) {
         ("one", 1, 0, vec![Entry::new("a")]),
         ("of a bucket with versions", 9, 1, vec![versioned("a/1"), Entry::new("a/1v"), versioned("b")]),
         ("other letters", 2, 4095, vec![Entry::new("ä/文"), Entry::new("😀")]),
+        ("control characters", 2, 1, vec![Entry { tag: b"\n\x7f".to_vec(), ..versioned("\u{1}/\u{85}") }]),
         ("longest path", u64::MAX, 7, vec![Entry::new(&long(4096))]),
         ("longest tag", 3, 8, vec![Entry { tag: vec![b't'; 1024], ..Entry::new("a") }]),
         ("longest version", 3, 9, vec![Entry { version: Some(vec![b'v'; 1024]), ..Entry::new("a") }]),
@@ -216,8 +217,14 @@ fn check_root(vector: &Value, content: &[u8]) -> Outcome {
     let root = Root::parse(content).map_err(kind)?;
     assert_eq!(root.to_bytes(), content);
     assert_eq!(root.takeover.as_bytes(), &unhex_array::<16>(vector, "takeover"));
-    let found = [root.version, root.segments.into(), root.objects, root.bytes];
-    assert_eq!(found, ["changes", "segments", "objects", "bytes"].map(|field| number(vector, field)));
+    let state = match root.state {
+        RootState::Beginning => 1,
+        RootState::UnderWay => 2,
+        RootState::Finished => 3,
+    };
+    let found = [root.version, state, root.segments.into(), root.objects, root.bytes];
+    let fields = ["changes", "state", "segments", "objects", "bytes"];
+    assert_eq!(found, fields.map(|field| number(vector, field)));
     let context = root_context(text(vector, "store"), text(vector, "prefix"));
     assert_eq!(context.as_bytes(), &unhex_array::<32>(vector, "context"));
     Ok(())

@@ -41,6 +41,8 @@ MAX_KEYS = 1000
 MAX_VERSIONS = 1000
 MAX_NAME = 128
 MAX_CUSTOMERS = 64
+MAX_MESSAGE = 512
+MAX_CURSOR = 4096
 MAX_OLDER = 256
 MAX_SEALED = 256
 MAX_OBJECTS = 1000000
@@ -220,13 +222,13 @@ def wrap_context(account, generation, role=ROLE_AEK, suite=SINGLE, share=0):
     return b"strongroom/v1 wrap" + account + be(generation, 4) + bytes([suite, role, share])
 
 
-def wrap_names(account, generation, role=ROLE_AEK, suite=SINGLE):
+def wrap_names(account, generation, role=ROLE_AEK, suite=SINGLE, share=0):
     return {
         "strongroom-account": account.hex(),
         "strongroom-generation": str(generation),
         "strongroom-suite": str(suite),
         "strongroom-role": str(role),
-        "strongroom-share": "0",
+        "strongroom-share": str(share),
     }
 
 
@@ -292,6 +294,7 @@ def open_object(keys, parts, data):
     frames = max(1, -(-len(body) // full))
     last = len(body) - (frames - 1) * full
     require(last > over or (frames == 1 and last == over), "length of an object")
+    require((frames - 1 << b) + last - over <= MAX_PLAIN_LEN, "plain length of an object")
     plain = [
         open_object_frame(keys, header[32:48], i, i == frames - 1, body[i * full : (i + 1) * full])
         for i in range(frames)
@@ -570,6 +573,76 @@ def open_scope(keys, data):
     return state
 
 
+# Section 6: state of an operation
+
+OPERATION_MAGIC = b"\x89SRW\r\n\x1a\n"
+
+
+def open_operation(keys, data):
+    require(len(data) >= 32, "cut short")
+    content, mac = data[:-32], data[-32:]
+    take = Bytes(content)
+    require(take.take(8) == OPERATION_MAGIC, "magic")
+    require(take.number(1) == 1, "version")
+    state = {"target": take.take(16).hex(), "operation": take.take(16).hex(), "sequence": take.number(8)}
+    require(state["sequence"] != 0, "sequence")
+    state["account"] = take.take(16).hex()
+    state["generation"] = take.number(4)
+    require(state["generation"] != 0, "generation")
+    state["kind"], state["status"] = take.number(1), take.number(1)
+    require(1 <= state["kind"] <= 4, "kind")
+    require(1 <= state["status"] <= 6, "status")
+    require(state["status"] != 2 or state["kind"] <= 2, "a deletion that updates")
+    require(state["status"] != 3 or state["kind"] >= 3, "an update that deletes")
+    state["code"] = state["message"] = None
+    if state["status"] == 5:
+        state["code"] = take.number(1)
+        require(1 <= state["code"] <= 13, "code")
+        state["message"] = take.text(MAX_MESSAGE)
+    state["cancelled"] = take.flag()
+    state["run"] = take.number(4)
+    require(state["run"] != 0, "run")
+    state["started"], state["updated"] = take.time(), take.time()
+    state["done"], state["failed"] = take.number(8), take.number(8)
+    known, total = take.flag(), take.number(8)
+    require(known or total == 0, "a total that is not known")
+    state["total"] = total if known else None
+    state["bytes"], state["worked"] = take.number(8), take.number(8)
+    state["cursor"] = take.string(MAX_CURSOR).hex() if take.flag() else ""
+    take.end()
+    require(state["account"] == keys.account.hex(), "state under another account")
+    require(state["generation"] == keys.generation, "state under another generation")
+    same(keys.mac(b"SRW1", b"operation", content), mac, "MAC of a state")
+    return state
+
+
+# Section 6: tombstone; section 8: anchor
+
+TOMBSTONE_MAGIC = b"\x89SRX\r\n\x1a\n"
+ANCHOR_MAGIC = b"\x89SRN\r\n\x1a\n"
+
+
+def parse_tombstone(data, account):
+    take = Bytes(data)
+    require(take.take(8) == TOMBSTONE_MAGIC, "magic")
+    require(take.number(1) == 1, "version")
+    require(take.take(16) == account, "tombstone of another account")
+    found = {"sequence": take.number(8), "purged_at": take.time(), "reason": take.number(1)}
+    require(found["sequence"] != 0, "sequence")
+    require(found["reason"] in (1, 2), "reason")
+    take.end()
+    return found
+
+
+def parse_anchor(data):
+    take = Bytes(data)
+    require(take.take(8) == ANCHOR_MAGIC, "magic")
+    sequence = take.number(8)
+    require(sequence != 0, "sequence")
+    take.end()
+    return {"sequence": sequence}
+
+
 # Section 7: LocalKms file
 
 
@@ -717,14 +790,15 @@ def check_derivation(vector):
 
 
 def check_wrap(vector):
-    account, generation, role = unhex(vector, "account"), vector["generation"], vector["role"]
+    account, generation, suite = unhex(vector, "account"), vector["generation"], vector.get("suite", SINGLE)
+    bound = {"role": vector["role"], "suite": suite, "share": vector.get("share", 0)}
     if vector["op"] == "context":
-        expect(wrap_context(account, generation, role), vector["context"], "context")
-        expect(wrap_names(account, generation, role), vector["names"], "names")
+        expect(wrap_context(account, generation, **bound), vector["context"], "context")
+        expect(wrap_names(account, generation, **bound), vector["names"], "names")
     elif vector["op"] == "input":
-        secret = unwrapped_secret(unhex(vector, "input"), account, generation, role)
+        secret = unwrapped_secret(unhex(vector, "input"), account, generation, **bound)
         expect(secret, vector.get("secret"), "secret")
-        expect(wrap_input(account, generation, secret, role), vector["input"], "input")
+        expect(wrap_input(account, generation, secret, **bound), vector["input"], "input")
     else:
         raise AssertionError(f"unknown op {vector['op']}")
 
@@ -789,6 +863,20 @@ def check_scope(vector):
     expect(open_scope(keys_of(vector), unhex(vector, "sealed")), vector.get("fields"), "fields")
 
 
+def check_operation(vector):
+    expect(open_operation(keys_of(vector), unhex(vector, "sealed")), vector.get("fields"), "fields")
+
+
+def check_tombstone(vector):
+    for name, value in parse_tombstone(unhex(vector, "stored"), unhex(vector, "account")).items():
+        expect(value, vector.get(name), name)
+
+
+def check_anchor(vector):
+    for name, value in parse_anchor(unhex(vector, "stored")).items():
+        expect(value, vector.get(name), name)
+
+
 def check_takeover(vector):
     """What a part holds, and the context that binds it to its place."""
     content = unhex(vector, "content")
@@ -843,6 +931,9 @@ CHECKS = {
     "generations": check_generations,
     "custody": check_custody,
     "scope": check_scope,
+    "operation": check_operation,
+    "tombstone": check_tombstone,
+    "anchor": check_anchor,
     "takeover": check_takeover,
     "local_kms": check_local_kms,
     "chain": check_chain,
