@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::atomic_file::faults::Fault;
     use crate::format::record::{Sequence, Timestamp};
-    use crate::format::tombstone::Purged;
+    use crate::format::tombstone::{Purged, Tombstone};
     use crate::testing::record_stores::{
         self, add_one, count, keeps_what_was_replaced, lists_its_accounts, loses_no_update_of_8_threads,
         replaces_only_what_was_seen,
@@ -296,6 +296,36 @@ mod tests {
     }
 
     #[test]
+    fn f1_files_and_tags_are_as_format_md_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileRecordStore::open(directory.path()).unwrap();
+        let tag = store.compare_and_swap(ACCOUNT, None, b"no record").unwrap();
+        assert_eq!(tag.as_bytes(), <sha2::Sha256 as sha2::Digest>::digest(b"no record").as_slice());
+        let purged_at = Timestamp::from_wall_nanos(7_000_000_000);
+        let sequence = Sequence::new(40).unwrap();
+        let tombstone =
+            Tombstone { account: ACCOUNT, sequence, purged_at, reason: Purged::Shredded }.to_bytes();
+        store.compare_and_swap(ACCOUNT, Some(&tag), &tombstone).unwrap();
+        let names = |path: &Path| {
+            let names = files_in(path).unwrap().into_iter();
+            let mut names: Vec<_> =
+                names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+            names.sort();
+            names
+        };
+        let own = "ac".repeat(16);
+        assert_eq!(names(directory.path()), [own.as_str(), "history", "lock-ac"]);
+        let kept = names(&directory.path().join("history").join(&own));
+        let begin = ["00000000000000000000-", "00000000000000000040-"];
+        assert_eq!(kept.len(), begin.len());
+        for (name, begin) in kept.iter().zip(begin) {
+            let drawn = name.strip_prefix(begin).expect("the sequence, or zero for what is no record");
+            assert_eq!(drawn.len(), 32);
+            assert!(drawn.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')), "{name}");
+        }
+    }
+
+    #[test]
     fn e3_g2_any_failing_step_leaves_the_old_or_the_new_record_and_never_lies() {
         for old in [None, Some(&b"old"[..])] {
             for fault in Fault::ALL {
@@ -352,8 +382,7 @@ mod tests {
     fn e7_a_destruction_that_fails_at_any_step_says_so_and_is_finished_by_the_next_one() {
         let reason = Purged::AfterRetention;
         let (sequence, purged_at) = (Sequence::FIRST, Timestamp::from_wall_nanos(0));
-        let tombstone =
-            crate::format::tombstone::Tombstone { account: ACCOUNT, sequence, purged_at, reason }.to_bytes();
+        let tombstone = Tombstone { account: ACCOUNT, sequence, purged_at, reason }.to_bytes();
         for fault in Fault::ALL {
             for failing in 0.. {
                 let directory = tempfile::tempdir().unwrap();

@@ -158,7 +158,9 @@ fn e8_a_bulk_re_wrap_that_was_killed_goes_on_where_it_was() {
     assert_eq!(kind(fleet.operations.begin(OperationKind::Rewrap, ALL)), Some(ErrorKind::Conflict));
 
     fleet.world.kms.clear_log();
-    let report = fleet.rewrap(fleet.operations.resume(ALL).unwrap().unwrap(), 1000);
+    let run = fleet.operations.resume(ALL).unwrap().unwrap();
+    assert_eq!(run.cursor(), fleet.blocks.keys().nth(31).unwrap().as_bytes(), "as docs/FORMAT.md says");
+    let report = fleet.rewrap(run, 1000);
     assert_eq!((report.rewrapped, report.current), (11, 7), "16 accounts at most are done twice");
     assert_eq!(report.operation.id(), left.id());
     assert_eq!(report.operation.progress().done, 50);

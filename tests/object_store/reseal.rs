@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutOptions};
+use sha2::{Digest, Sha256};
 use strongroom::{
     Error, ErrorKind, MemoryRecordStore, Operation, OperationKind, OperationRun, OperationStatus, Operations,
     ResealLimits, ResealStep, SealedObject, Suite,
@@ -39,6 +40,16 @@ async fn generation(world: &World, path: &str) -> u32 {
 
 fn path(nth: usize) -> String {
     format!("data/{nth:02}")
+}
+
+/// As docs/FORMAT.md says: generation 2, the context of these parts, and the path.
+fn cursor(parts: &[&str], path: &str) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    [&[0, 0, 0, 2], &hash.finalize()[..], path.as_bytes()].concat()
 }
 
 /// So many objects under generation 1, and generation 2 active.
@@ -101,6 +112,7 @@ async fn e4_e8_a_job_that_was_dropped_goes_on_behind_what_was_done() {
     assert_eq!((generation(&world, &path(3)).await, generation(&world, &path(4)).await), (2, 1));
     world.bent.reads();
     let run = operations.resume(world.customer.account.id()).unwrap().unwrap();
+    assert_eq!(run.cursor(), cursor(&["reseal", "bucket", "data"], "data/03"));
     let (operation, _) = ended(job(&world, run), &ResealLimits::DEFAULT).await;
     assert_eq!((operation.status(), operation.progress().done), (&OperationStatus::Succeeded, 6));
     // A header, and an object that has its own, for each of the two that were left.

@@ -7,9 +7,10 @@ mod faults;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{Attribute, ObjectStore, ObjectStoreExt};
 use strongroom::provider::{Kek, KeyOptions, LocalKms};
 use strongroom::store::ObjectRecordStore;
 use strongroom::testing::record_stores;
@@ -88,6 +89,25 @@ fn g2_settings_out_of_range_are_refused() {
     assert!(misuse(ObjectRecordStore::with_own_runtime(memory(), "a//b")));
     assert!(misuse(over(&memory()).call_deadline(Duration::ZERO)));
     assert!(misuse(over(&memory()).call_deadline(Duration::from_secs(61))));
+}
+
+#[tokio::test]
+async fn f1_objects_metadata_and_tags_are_as_format_md_says() {
+    let memory = memory();
+    let account = AccountId::random();
+    let tag = over(&memory).compare_and_swap(account, None, b"no record").unwrap();
+    let listed: Vec<Path> = memory.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    let record = Path::from(format!("strongroom/europe/records/{account}"));
+    let history = format!("strongroom/europe/history/{account}/");
+    assert!(listed.len() == 2 && listed.contains(&record), "{listed:?}");
+    let kept = listed.iter().find_map(|path| path.as_ref().strip_prefix(&history)).unwrap();
+    let drawn = kept.strip_prefix("00000000000000000000-").expect("zero for what is no record");
+    assert_eq!(drawn.len(), 32);
+    let found = memory.get(&record).await.unwrap();
+    let write = Attribute::Metadata("strongroom_write".into());
+    assert_eq!(found.attributes.get(&write).map(AsRef::as_ref), Some(kept));
+    let (e_tag, version) = (found.meta.e_tag.unwrap(), found.meta.version);
+    assert_eq!((tag.as_bytes(), version), (&[b"\x01", e_tag.as_bytes(), b"\0"].concat()[..], None));
 }
 
 #[tokio::test]
