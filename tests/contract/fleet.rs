@@ -95,7 +95,9 @@ fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
         // All are in use, so that none goes before another.
         for _ in 0..60 {
             fleet.cache.run_for(secs(1));
-            accounts.iter().for_each(|account| drop(usable(account)));
+            for account in &accounts {
+                let _ = usable(account);
+            }
         }
         let kms = match authority {
             "another" => fleet.kms.clone().with_authority(Authority::new("scripted", authority)),
