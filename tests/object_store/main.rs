@@ -12,6 +12,7 @@ mod acknowledged;
 mod artifacts;
 mod conformance;
 mod copies;
+mod deletions;
 mod directory;
 #[path = "../evidence/report.rs"]
 mod evidence;

@@ -14,15 +14,15 @@ use crate::SealedStore;
 use crate::world::{BLOCK, Bent, Customer, Lie, World, kind, pattern};
 
 /// `ada` and `bob` have a folder each, and everything else is denied.
-struct Tenants {
+pub(crate) struct Tenants {
     ada: Customer,
     bob: Customer,
-    bent: Arc<Bent>,
-    store: SealedStore,
+    pub(crate) bent: Arc<Bent>,
+    pub(crate) store: SealedStore,
 }
 
 impl Tenants {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (ada, bob, bent) = (Customer::new(), Customer::new(), Arc::new(Bent::default()));
         let router = ByPrefix::new()
             .with("ada", Route::sealed(ada.account.clone()))
@@ -36,7 +36,7 @@ impl Tenants {
     }
 }
 
-fn denied(error: &object_store::Error) -> bool {
+pub(crate) fn denied(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::PermissionDenied { .. }) && kind(error) == Some(ErrorKind::Misuse)
 }
 

@@ -22,6 +22,7 @@ use strongroom::testing::{ManualClock, ScriptedProvider};
 use strongroom::{Account, AccountId, AccountSpec, AekCache, BlockSize, Error, ErrorKind, Suite};
 
 use crate::SealedStore;
+use crate::deletions::Batches;
 
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const FRAME: usize = BLOCK + 48;
@@ -243,6 +244,7 @@ pub(crate) struct Bent {
     fails_after: AtomicBool,
     fails_on: AtomicBool,
     interruption: Arc<Mutex<Option<Interruption>>>,
+    batches: Mutex<Option<Arc<Batches>>>,
 }
 
 /// A customer whose key is out of service and back again while an operation of the store is under way.
@@ -262,6 +264,11 @@ fn interrupt(interruption: &Mutex<Option<Interruption>>, nth: usize) {
 impl Bent {
     pub(crate) fn lie(&self, lie: impl Into<Option<Lie>>) {
         *self.lie.lock().unwrap() = lie.into();
+    }
+
+    /// Has it delete in batches.
+    pub(crate) fn delete_in(&self, batches: &Arc<Batches>) {
+        *self.batches.lock().unwrap() = Some(Arc::clone(batches));
     }
 
     /// The reads since this was last called.
@@ -405,14 +412,16 @@ impl ObjectStore for Bent {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.operation() {
-            Ok(()) => self.memory.delete_stream(locations),
-            Err(error) if self.does_it_first() => {
+        let batches = self.batches.lock().unwrap().clone();
+        match (self.operation(), batches) {
+            (Ok(()), Some(batches)) => batches.delete(&self.memory, locations),
+            (Ok(()), None) => self.memory.delete_stream(locations),
+            (Err(error), _) if self.does_it_first() => {
                 let deleted = self.memory.delete_stream(locations);
                 let mut error = Some(error);
                 deleted.map(move |done| error.take().map_or(done, Err)).boxed()
             }
-            Err(error) => stream::once(async { Err(error) }).boxed(),
+            (Err(error), _) => stream::once(async { Err(error) }).boxed(),
         }
     }
 
