@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use object_store_0_13::ObjectStore;
 use show::{Show, secs};
-use strongroom_engines_tests::servers::{azurite_store, s3_of};
 use strongroom_engines_tests::story;
+use strongroom_stores_tests::v0_13::{azurite_store, s3_store};
 use strongroom_stores_tests::{AZURITE_URL, azurite, s3};
 
 #[tokio::main]
@@ -38,7 +38,7 @@ async fn both() -> Result<bool, Box<dyn Error>> {
     let begun = Instant::now();
     let (server, _) = s3();
     println!("over an S3, started in {}", secs(begun.elapsed()));
-    let over_s3 = tell(s3_of(&server)).await?;
+    let over_s3 = tell(s3_store(&server.url())).await?;
     let begun = Instant::now();
     let server = azurite();
     println!("over an Azure Blob Storage, started in {}", secs(begun.elapsed()));

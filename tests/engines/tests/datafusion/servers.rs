@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use object_store_0_13::ObjectStore;
-use strongroom_engines_tests::servers::{azurite_store, s3_of};
 use strongroom_engines_tests::story;
+use strongroom_stores_tests::v0_13::{azurite_store, s3_store};
 use strongroom_stores_tests::{in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
 async fn story(inner: Arc<dyn ObjectStore>) {
@@ -24,7 +24,7 @@ async fn story(inner: Arc<dyn ObjectStore>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_d1_d7_datafusion_over_s3_ends_a_revoked_tenants_query_and_no_other() {
     let (server, _) = s3();
-    story(s3_of(&server)).await;
+    story(s3_store(&server.url())).await;
 }
 
 #[test]
