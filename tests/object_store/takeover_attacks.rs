@@ -277,6 +277,42 @@ async fn e9_a_root_set_back_or_removed_is_noticed_by_who_kept_a_mark() {
 }
 
 #[tokio::test]
+async fn e9_a_store_that_has_a_takeover_open_begins_none_across_it_though_its_root_is_gone() {
+    let (world, plain) = world_of(4).await;
+    world.store.begin_takeover(&prefix()).await.unwrap();
+    world.bent.memory.delete(manifest(&world).await.last().unwrap()).await.unwrap();
+    let left = manifest(&world).await;
+    for across in ["data", "", "data/0"] {
+        let again = world.store.clone().begin_takeover(&across.into()).await.unwrap_err();
+        assert_eq!(kind(&again), Some(ErrorKind::Conflict), "{across}");
+    }
+    assert_eq!(manifest(&world).await, left, "nothing was written");
+    check(&world.store, &plain).await;
+}
+
+#[tokio::test]
+async fn e9_what_a_second_beginning_lists_is_refused_by_who_kept_the_mark_of_the_first() {
+    let (world, _) = world_of(4).await;
+    let first = world.store.begin_takeover(&prefix()).await.unwrap();
+    let mark = TakeoverMark::parse(&first.mark().to_bytes()).unwrap();
+    assert!(first.run(&LIMITS).await.unwrap().finished);
+    // The owner of the bucket removes the manifest and swaps what was sealed, and an operator begins again.
+    for path in manifest(&world).await {
+        world.bent.memory.delete(&path).await.unwrap();
+    }
+    world.store_raw("data/001", b"the owner's").await;
+    another(&world).begin_takeover(&prefix()).await.unwrap();
+    // Without a mark nothing is claimed. With the one that the first beginning gave there is no manifest to be had.
+    let unaware = another(&world);
+    unaware.open_takeover(&prefix(), None).await.unwrap();
+    assert_eq!(read(&unaware, "data/001").await.unwrap(), b"the owner's");
+    let aware = another(&world);
+    let opened = aware.open_takeover(&prefix(), Some(&mark)).await;
+    assert_eq!(kind(&opened.unwrap_err()), Some(ErrorKind::Untrusted));
+    refused(read(&aware, "data/001").await);
+}
+
+#[tokio::test]
 async fn e9_f3_a_part_of_a_manifest_is_believed_in_its_own_place_only() {
     let world = World::new();
     for number in 0..2_001 {

@@ -84,13 +84,17 @@ impl SealedStore {
     ///
     /// After a crash before the end nothing has begun: call it again.
     ///
+    /// Keep the [mark](Takeover::mark) of what this gives where storage cannot reach it, and where there is one do not call this again: whoever
+    /// owns the storage can remove the manifest, and with it all that could refuse a second beginning. Who opens with that mark refuses what it lists.
+    ///
     /// # Errors
-    /// - [`ErrorKind::Conflict`]: a takeover of this prefix, of one above it or of one within it was begun before. One that was finished
-    ///   is never begun again, or sealed data could be swapped for plaintext
+    /// - [`ErrorKind::Conflict`]: a takeover of this prefix, of one above it or of one within it was begun before, or is open in this store. One that
+    ///   was finished is never begun again, or sealed data could be swapped for plaintext
     /// - [`ErrorKind::Limit`]: more objects than one manifest lists (a million), or a path or entity tag that is too long for it
     /// - [`ErrorKind::Misuse`]: the store tells no entity tags, or the prefix is not one account's
     /// - the account's state, and the errors of the store underneath: `NotSupported` or `NotImplemented` where it has no conditional writes, such as a local disk
     pub async fn begin_takeover(&self, prefix: &Path) -> Result<Takeover> {
+        self.shared.check_free(prefix.as_ref()).map_err(ours)?;
         begin::begin(&self.shared, prefix).await?;
         self.open_takeover(prefix, None).await
     }
@@ -229,17 +233,17 @@ impl Shared {
         upwards(location.as_ref()).skip(1).find_map(|prefix| takings.get(prefix).cloned())
     }
 
+    /// Whether no takeover is open at or across `prefix`.
+    fn check_free(&self, prefix: &str) -> Result<(), Error> {
+        check_free(&self.takings.load(), prefix)
+    }
+
     fn attach(&self, taking: &Arc<Taking>) -> Result<(), Error> {
         let prefix = taking.manifest.prefix();
         let mut done = Ok(());
         self.takings.rcu(|takings| {
             let mut next = BTreeMap::clone(takings);
-            done = match next.keys().any(|other| overlaps(other, prefix)) {
-                true => {
-                    Err(Error::new(ErrorKind::Conflict, "a takeover of this prefix, or across it, is open"))
-                }
-                false => Ok(()),
-            };
+            done = check_free(&next, prefix);
             if done.is_ok() {
                 next.insert(prefix.to_owned(), Arc::clone(taking));
             }
@@ -251,6 +255,13 @@ impl Shared {
 
 /// The root's name in its folder.
 const ROOT: &str = "root";
+
+fn check_free(takings: &BTreeMap<String, Arc<Taking>>, prefix: &str) -> Result<(), Error> {
+    match takings.keys().any(|other| overlaps(other, prefix)) {
+        true => Err(Error::new(ErrorKind::Conflict, "a takeover of this prefix, or across it, is open")),
+        false => Ok(()),
+    }
+}
 
 fn overlaps(one: &str, other: &str) -> bool {
     one == other || is_below(one, other) || is_below(other, one)
