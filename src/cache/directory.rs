@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{AekCache, first_known};
-use crate::account::{Account, Legacy};
+use crate::account::{Account, AccountInner, Legacy};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
@@ -162,7 +162,7 @@ impl Directory {
             (book.registered.remove(&id), book.seats.remove(&id))
         };
         if let Some(Seat::Attaching(Attaching { waiters, .. })) = seat {
-            end(waiters, &Err(unknown(id)));
+            end(waiters, Err(unknown(id)));
         }
         known.is_some()
     }
@@ -297,32 +297,35 @@ impl Inner {
         }
     }
 
-    fn attach(&self, id: AccountId, loaded: Result<Loaded, Error>) -> Result<Account, Error> {
+    /// What is attached if it is still wanted. Runs the providers' code.
+    fn prepare(&self, id: AccountId, loaded: Result<Loaded, Error>) -> Result<Arc<AccountInner>, Error> {
         let (expect, legacy) = {
             let book = self.book();
             let registered = book.registered.get(&id).ok_or_else(|| unknown(id))?;
             (registered.expect.clone(), registered.legacy.clone())
         };
         let known = first_known(id, loaded?)?;
-        self.cache.admit(known, expect, Some(Arc::clone(&self.records)), legacy)
+        self.cache.shared.inner(known, expect, Some(Arc::clone(&self.records)), legacy)
     }
 
-    /// The load `number` has ended. One that was overtaken by `unregister` is for nobody.
-    fn settle(&self, id: AccountId, number: u64, result: Result<Account, Error>) {
+    /// The load `number` has ended. One that was overtaken by `unregister` is for nobody: it attaches nothing, not even until it is
+    /// noticed, or it would be in the way of the next one.
+    fn settle(&self, id: AccountId, number: u64, prepared: Result<Arc<AccountInner>, Error>) {
         let now = self.now();
-        let waiters = {
+        let (waiters, result) = {
             let mut book = self.book();
             let Some(attaching) = book.attaching(id, number) else { return };
             let waiters = std::mem::take(&mut attaching.waiters);
+            let result = prepared.and_then(|inner| self.cache.seat(inner));
             match &result {
                 Ok(account) => {
                     book.seats.insert(id, Seat::Attached { account: account.clone(), used: now });
                 }
                 Err(_) => drop(book.seats.remove(&id)),
             }
-            waiters
+            (waiters, result)
         };
-        end(waiters, &result);
+        end(waiters, result);
     }
 
     /// Nobody waits any longer for the load `number`.
@@ -333,7 +336,7 @@ impl Inner {
             attaching.late = true;
             std::mem::take(&mut attaching.waiters)
         };
-        end(waiters, &Err(not_loaded(id).with_source(error)));
+        end(waiters, Err(not_loaded(id).with_source(error)));
     }
 
     fn now(&self) -> Moment {
@@ -444,8 +447,8 @@ impl Book {
 impl Flight {
     fn land(self, loaded: Result<Loaded, Error>) {
         if let Some(directory) = self.directory.upgrade() {
-            let result = directory.attach(self.id, loaded);
-            directory.settle(self.id, self.number, result);
+            let prepared = directory.prepare(self.id, loaded);
+            directory.settle(self.id, self.number, prepared);
         }
     }
 }
@@ -459,9 +462,14 @@ impl Drop for Flight {
     }
 }
 
-/// Never under the lock: a waker is somebody else's code.
-fn end(waiters: Vec<Completer<Account>>, result: &Result<Account, Error>) {
+/// Never under the lock: a waker is somebody else's code. The last one is given `result` itself: whoever is told has to be able to drop
+/// the account and attach it again, with no handle left here.
+fn end(mut waiters: Vec<Completer<Account>>, result: Result<Account, Error>) {
+    let last = waiters.pop();
     waiters.into_iter().for_each(|waiter| waiter.complete(result.clone()));
+    if let Some(last) = last {
+        last.complete(result);
+    }
 }
 
 const fn unknown(id: AccountId) -> Error {

@@ -331,7 +331,11 @@ impl AekCache {
         store: Option<Arc<dyn RecordStore>>,
         legacy: Option<Legacy>,
     ) -> Result<Account, Error> {
-        let inner = self.shared.inner(known, expect, store, legacy)?;
+        self.seat(self.shared.inner(known, expect, store, legacy)?)
+    }
+
+    /// Attaches what was made before. Runs nobody else's code.
+    fn seat(&self, inner: Arc<AccountInner>) -> Result<Account, Error> {
         self.shared.register(&inner)?;
         self.shared.keeper.handle().send(Message::Attach(Arc::clone(&inner)));
         Ok(Account::new(inner, Arc::clone(&self.shared.keeper)))

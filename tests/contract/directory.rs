@@ -1,7 +1,7 @@
 //! Many accounts over one record store, attached on use and dropped when idle: C8, C9, G1.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -406,6 +406,42 @@ fn b11_a_record_store_that_hangs_costs_one_worker_and_delays_no_other_for_long()
 }
 
 const PATIENCE: Duration = secs(60);
+
+/// On threads, because two loads have to land at once.
+#[test]
+fn g1_a_load_that_was_overtaken_by_unregister_is_in_nobodys_way() {
+    let kms: Arc<dyn KeyProvider> = Arc::new(ScriptedProvider::new());
+    let shelf = Arc::new(Shelf::default());
+    let cache = AekCache::builder().kms_threads(8).build().unwrap();
+    let directory = Directory::builder(cache.clone(), shelf.clone()).build().unwrap();
+    let id = AccountId::random();
+    let expect = || Expect::account(id).kek(Arc::clone(&kms), KEK);
+    cache.create(AccountSpec::new(id, Arc::clone(&kms), Kek::latest(KEK)).store(shelf.clone())).unwrap();
+    directory.register(expect()).unwrap();
+    let may_land = Arc::new(AtomicBool::new(false));
+    let land = Arc::clone(&may_land);
+    shelf.at_load(move |_| {
+        while !land.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        Ok(())
+    });
+    for time in 0..2000 {
+        let overtaken = directory.begin_account(id);
+        assert!(directory.unregister(id));
+        directory.register(expect()).unwrap();
+        let wanted = directory.begin_account(id);
+        may_land.store(true, Ordering::SeqCst);
+        let found = wanted.wait();
+        assert!(found.is_ok(), "{time}: {found:?}");
+        assert_eq!(kind(overtaken.wait()), Some(ErrorKind::Misuse));
+        drop(found);
+        assert!(directory.unregister(id));
+        directory.register(expect()).unwrap();
+        may_land.store(false, Ordering::SeqCst);
+    }
+    may_land.store(true, Ordering::SeqCst);
+}
 
 #[test]
 fn an_unregistered_account_is_dropped_and_its_waits_end() {
