@@ -111,6 +111,12 @@ pub(crate) struct Legacy {
     recorded: Recorded,
 }
 
+impl Control {
+    fn legacy(&self, past: Past) -> Legacy {
+        Legacy { past, budgets: Arc::clone(&self.budgets), recorded: self.recorded.clone() }
+    }
+}
+
 /// What the event loop asks of an account.
 pub(crate) struct Schedule {
     pub(crate) wants_attempt: bool,
@@ -350,8 +356,13 @@ impl AccountInner {
         control.retired = true;
         control.seat = None;
         let sequence = control.known.verified_sequence();
-        let (budgets, recorded) = (Arc::clone(&control.budgets), control.recorded.clone());
-        Some(Departed { legacy: Legacy { past, budgets, recorded }, sequence })
+        Some(Departed { legacy: control.legacy(past), sequence })
+    }
+
+    /// What it would leave now, without being taken out of use.
+    pub(crate) fn legacy(&self) -> Legacy {
+        let control = self.lock_control();
+        control.legacy(control.lease.past_so_far())
     }
 
     /// The last handle was dropped: the account closes for good, and the event loop forgets it.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use super::left::Left;
 use super::{AekCache, first_known};
 use crate::account::{Account, AccountInner, Legacy};
 use crate::clock::Moment;
@@ -94,11 +95,12 @@ struct Limits {
     least_idle: Duration,
 }
 
-#[derive(Default)]
 struct Book {
     registered: HashMap<AccountId, Registered>,
     seats: HashMap<AccountId, Seat>,
     flights: u64,
+    /// What accounts have left that are not registered any more.
+    left: Left<Legacy>,
 }
 
 struct Registered {
@@ -151,20 +153,34 @@ impl Directory {
         if book.registered.contains_key(&id) {
             return Err(Error::new(ErrorKind::Misuse, "the account is registered already").with_account(id));
         }
-        book.registered.insert(id, Registered { expect, legacy: None });
+        let legacy = book.left.take(id);
+        book.registered.insert(id, Registered { expect, legacy });
         Ok(())
     }
 
-    /// Forgets an account, and drops it where it is attached; whoever holds it keeps it. False when it is not registered.
+    /// Forgets what is expected of an account, and drops it where it is attached; whoever holds it keeps it. False when it is not
+    /// registered.
+    ///
+    /// Registering it again buys nothing either, unless 10,000 others were unregistered in between: the pace of its calls, its count of seals and
+    /// what is known of a first KEK that was refused are as before. The newest record that was seen and a [lock](Account::lock) are forgotten.
     pub fn unregister(&self, id: AccountId) -> bool {
-        let (known, seat) = {
+        let (was_known, seat) = {
             let mut book = self.inner.book();
-            (book.registered.remove(&id), book.seats.remove(&id))
+            let (registered, seat) = (book.registered.remove(&id), book.seats.remove(&id));
+            let was_known = registered.is_some();
+            let legacy = match &seat {
+                Some(Seat::Attached { account, .. }) => Some(account.inner().legacy()),
+                _ => registered.and_then(|registered| registered.legacy),
+            };
+            if let Some(legacy) = legacy {
+                book.left.keep(id, legacy);
+            }
+            (was_known, seat)
         };
         if let Some(Seat::Attaching(Attaching { waiters, .. })) = seat {
             end(waiters, Err(unknown(id)));
         }
-        known.is_some()
+        was_known
     }
 
     /// The account `id`, attached first if it is not. Waits for the record store then, and never for a KMS: the account
@@ -241,7 +257,7 @@ impl DirectoryBuilder {
             return Err(Error::new(ErrorKind::Misuse, "`most_attached` is at least 1"));
         }
         let limits = Limits { idle_after, most_attached, least_idle };
-        let inner = Arc::new(Inner { cache, records, limits, book: Mutex::default() });
+        let inner = Arc::new(Inner { cache, records, limits, book: Mutex::new(Book::new()) });
         inner.begin_sweeping();
         Ok(Directory { inner })
     }
@@ -350,6 +366,11 @@ impl Inner {
 }
 
 impl Book {
+    fn new() -> Self {
+        let left = Left::at_most(MOST_LEFT);
+        Self { registered: HashMap::new(), seats: HashMap::new(), flights: 0, left }
+    }
+
     fn look_up(
         &mut self,
         now: Moment,
@@ -508,3 +529,5 @@ const IDLE_AFTER: Duration = Duration::from_secs(600);
 const LONGEST_SWEEP: Duration = Duration::from_secs(60);
 /// Where all tenants come at once, the last of them waits for the loads of the others.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// About 300 bytes each.
+const MOST_LEFT: usize = 10_000;

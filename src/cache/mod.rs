@@ -10,6 +10,7 @@ mod create;
 mod directory;
 #[cfg(feature = "metrics")]
 mod gauges;
+mod left;
 mod limits;
 mod mirror;
 mod records;

@@ -33,14 +33,19 @@ impl Lease {
     /// What [`Self::following`] takes. `None` while an attempt is under way, and while there is a lock to keep.
     pub(crate) fn past(&self) -> Option<Past> {
         let locked = matches!(self.phase, Phase::Locked | Phase::Deleted { locked: true });
-        (self.attempt.is_none() && !locked).then(|| Past {
+        (self.attempt.is_none() && !locked).then(|| self.past_so_far())
+    }
+
+    /// The same, whatever is under way: what becomes of that is not in it, nor is a lock.
+    pub(crate) fn past_so_far(&self) -> Past {
+        Past {
             // The next one begins when the account is dropped, and closes for good.
             epoch: self.epoch.next().next(),
             last_begun: self.last_begun,
             tokens: self.tokens,
             flaps: self.flaps.clone(),
             beside: self.beside.clone(),
-        })
+        }
     }
 }
 

@@ -253,6 +253,28 @@ fn c1_unwraps_keep_their_distance_however_often_an_account_is_dropped_and_attach
 }
 
 #[test]
+fn c1_unwraps_keep_their_distance_however_often_an_account_is_registered_anew() {
+    let tenants = Tenants::new(|builder| builder);
+    let (id, block) = tenants.tenant();
+    for time in 0..200 {
+        let account = tenants.use_of(id);
+        tenants.world.run(millis(350));
+        // Also in the midst of an attempt.
+        tenants.world.kms.every_call(&Answer::Delay(millis(time % 2 * 100)));
+        drop(account);
+        assert!(tenants.directory.unregister(id));
+        assert_eq!(tenants.attached(), 0);
+        tenants.directory.register(tenants.world.expect(id)).unwrap();
+    }
+    let unwraps = tenants.world.unwraps();
+    let nearest = unwraps.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+    assert!(unwraps.len() >= 9 && nearest >= secs(6), "{} {nearest:?}", unwraps.len());
+    let account = tenants.use_of(id);
+    tenants.world.run(secs(7));
+    assert_eq!(block.open(&account), Ok(()));
+}
+
+#[test]
 fn c1_a_dropped_account_does_not_refill_the_bucket_of_requests() {
     let tenants = Tenants::new(|builder| builder.idle_after(Some(millis(6600))));
     let (id, _) = tenants.tenant();

@@ -234,6 +234,29 @@ fn e6_an_account_that_a_directory_drops_when_idle_comes_back_with_its_count() {
 }
 
 #[test]
+fn e6_an_account_that_is_registered_anew_comes_back_with_its_count() {
+    let world = World::new(6, OutageGrace::None);
+    let store = Store::new();
+    let directory = Directory::builder(world.cache.clone(), store.clone()).build().unwrap();
+    let spec = world.spec().policy(policy(100, 1 << 60, 365)).store(store);
+    let id = world.cache.create(spec).unwrap().id();
+    world.cache.drive();
+    let mut sealed = Vec::new();
+    for _ in 0..3 {
+        directory.register(world.expect(id)).unwrap();
+        let account = directory.account(id).unwrap();
+        account.wait_ready(secs(10)).unwrap();
+        sealed.push(seals(&account, 40));
+        drop(account);
+        assert!(directory.unregister(id));
+        // Where it is not even attached in between.
+        directory.register(world.expect(id)).unwrap();
+        assert!(directory.unregister(id));
+    }
+    assert_eq!(sealed, [40, 40, 20]);
+}
+
+#[test]
 fn e6_without_limits_of_the_customers_a_generation_has_those_of_the_library() {
     let world = World::new(6, OutageGrace::None);
     let account = world.create();

@@ -73,8 +73,8 @@ fn a7_c7_a_process_that_is_suspended_past_the_limit_comes_back_without_a_key() {
 }
 
 #[test]
-fn a7_c7_an_idle_drop_does_not_lengthen_the_limit() {
-    for anew in [false, true] {
+fn a7_c7_neither_an_idle_drop_nor_registering_anew_lengthens_the_limit() {
+    for (anew, registered_anew) in [(false, false), (false, true), (true, false), (true, true)] {
         let two = Two::new(Custody::Failover(LIMIT));
         let cache = two.cache(OutageGrace::None);
         let block = Block::sealed_by(&two.create(&cache));
@@ -93,6 +93,10 @@ fn a7_c7_an_idle_drop_does_not_lengthen_the_limit() {
         assert_eq!(block.open(&account), Ok(()));
         two.clock.jump_wall_back(secs(1500));
         drop(account);
+        if registered_anew {
+            assert!(directory.unregister(two.id));
+            directory.register(two.expect()).unwrap();
+        }
         again.run_for(STEP);
         assert_eq!(again.stats().accounts, 0, "it is idle");
         let account = directory.account(two.id).unwrap();
