@@ -13,6 +13,7 @@ use strongroom::{
 use crate::common::{Block, KEK, Meddler, NANO, Store, kind, secs};
 
 mod bounds;
+mod directory;
 mod double;
 mod gravest;
 mod lifecycle;

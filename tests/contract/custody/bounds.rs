@@ -73,43 +73,6 @@ fn a7_c7_a_process_that_is_suspended_past_the_limit_comes_back_without_a_key() {
 }
 
 #[test]
-fn a7_c7_neither_an_idle_drop_nor_registering_anew_lengthens_the_limit() {
-    for (anew, registered_anew) in [(false, false), (false, true), (true, false), (true, true)] {
-        let two = Two::new(Custody::Failover(LIMIT));
-        let cache = two.cache(OutageGrace::None);
-        let block = Block::sealed_by(&two.create(&cache));
-        cache.drive();
-        let again = two.cache(OutageGrace::None);
-        let directory = Directory::builder(again.clone(), two.store.clone());
-        let directory = directory.idle_after(Some(secs(60))).build().unwrap();
-        directory.register(two.expect()).unwrap();
-        let account = directory.account(two.id).unwrap();
-        if !anew {
-            again.run_for(NANO);
-            assert_eq!(seen(&account), Some(Seen::Fresh));
-        }
-        Says::Silent.tell(&two.first);
-        again.run_for(secs(1800));
-        assert_eq!(block.open(&account), Ok(()));
-        two.clock.jump_wall_back(secs(1500));
-        drop(account);
-        if registered_anew {
-            assert!(directory.unregister(two.id));
-            directory.register(two.expect()).unwrap();
-        }
-        again.run_for(STEP);
-        assert_eq!(again.stats().accounts, 0, "it is idle");
-        let account = directory.account(two.id).unwrap();
-        again.run_for(LIMIT - secs(1800) - STEP - secs(1));
-        assert_eq!(block.open(&account), Ok(()), "{anew}");
-        again.run_for(secs(2));
-        assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{anew}");
-        again.run_for(LIMIT);
-        assert_eq!(block.open(&account), Err(ErrorKind::Unavailable), "{anew}");
-    }
-}
-
-#[test]
 fn a7_what_passed_before_the_machine_was_booted_counts() {
     let two = Two::new(Custody::Failover(secs(3 * 3600)));
     let cache = two.cache(OutageGrace::None);
