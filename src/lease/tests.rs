@@ -3,6 +3,7 @@
 //! [`World`] is a keeper and a data plane in one: it carries events to a machine, keeps what was published,
 //! and shows each step to a [`Watch`], which knows the contract and nothing of the machine's inside.
 
+mod arena;
 mod explore;
 mod explore_second;
 mod explore_shares;

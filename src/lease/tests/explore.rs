@@ -1,18 +1,8 @@
-//! Every short history: breadth first over a small alphabet, each state visited once.
-//!
-//! Two histories are one state when machine, observer and open attempts agree in everything but the
-//! absolute time and the numbers of attempts and epochs. The jitter is reset before each move, so a state
-//! determines its future and nothing is lost by visiting it once.
+//! Every short history of a lease that has nobody beside it.
 
-use std::collections::HashSet;
-use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
+use super::arena::{Relative, explore_all};
 use super::*;
 use crate::evidence::{count, report};
-use crate::lease::pace::Losses;
-use crate::lease::second::Second;
-use crate::lease::shares::{Share, Shares};
 
 /// How many moves the longest history has, and in a full evidence run.
 const DEPTH: u64 = 8;
@@ -105,36 +95,6 @@ fn explore(frontier: Vec<World>, deepest: u64) -> usize {
     })
 }
 
-/// The same of any world. `play` makes a move and gives the state's fingerprint, or nothing where the move is none there.
-pub(super) fn explore_all<W: Clone + Debug, M: Copy + Debug, B: Debug>(
-    mut frontier: Vec<W>,
-    deepest: u64,
-    alphabet: &[M],
-    play: impl Fn(&mut W, M) -> Result<Option<u64>, B>,
-) -> usize {
-    let mut seen = HashSet::new();
-    let mut moves = 0_u64;
-    for depth in 1..=deepest {
-        let mut next = Vec::new();
-        for (world, step) in frontier.iter().flat_map(|world| alphabet.iter().map(move |step| (world, *step)))
-        {
-            let mut after = world.clone();
-            let fingerprint = match play(&mut after, step) {
-                Ok(Some(fingerprint)) => fingerprint,
-                Ok(None) => continue,
-                Err(breach) => panic!("{breach:?} by {step:?} at depth {depth} from {world:#?}"),
-            };
-            moves += 1;
-            if seen.insert(fingerprint) && depth < deepest {
-                next.push(after);
-            }
-        }
-        frontier = next;
-        println!("depth {depth}: {} states by {moves} moves", seen.len());
-    }
-    seen.len()
-}
-
 impl World {
     /// Makes a move; false where it is none here.
     pub(super) fn play(&mut self, step: Move) -> Result<bool, Breach> {
@@ -200,81 +160,5 @@ impl World {
         hash.other((flight.is_some(), stale.is_some()));
         watch.fingerprint(&mut hash);
         hash.finish()
-    }
-}
-
-/// Hashes moments by their distance from now.
-pub(super) struct Relative {
-    now: Moment,
-    hasher: DefaultHasher,
-}
-
-impl Relative {
-    pub(super) fn at(now: Moment) -> Self {
-        Self { now, hasher: DefaultHasher::new() }
-    }
-
-    pub(super) fn finish(&self) -> u64 {
-        self.hasher.finish()
-    }
-
-    /// Of a machine, all that decides what it will do.
-    pub(super) fn lease(&mut self, lease: &Lease) {
-        let Lease {
-            policy: _,
-            cache_grace: _,
-            phase,
-            epoch: _,
-            attempt,
-            next_id: _,
-            last_begun,
-            due,
-            failures,
-            unlock_wanted,
-            asked,
-            tokens: Tokens { left, filled },
-            flaps: Flaps(losses),
-            jitter: _,
-            overtaken,
-            beside: _,
-        } = lease;
-        let Losses { last, doublings } = losses.as_deref().copied().unwrap_or_default();
-        let Second { barred, due: second_due, last_begun: second_begun, verified } =
-            lease.second().copied().unwrap_or_default();
-        self.other(barred);
-        if let Some(Shares { attempted, each }) = lease.shares() {
-            self.moments([*attempted]);
-            self.moments(each.iter().flat_map(|Share { due, begun }| [*due, *begun]));
-        }
-        self.moments([second_due, second_begun, verified]);
-        self.other(std::mem::discriminant(phase));
-        if let Phase::Held(Held { since, stood_in, silent_at, tainted, seen }) = phase {
-            self.moments([*since, *stood_in, *silent_at]);
-            self.other((tainted, seen));
-        }
-        self.other(matches!(phase, Phase::Deleted { locked: true }));
-        self.moments([attempt.map(|attempt| attempt.begun)]);
-        self.other(attempt.map(|attempt| (attempt.due, attempt.unlock)));
-        self.moments([*last_begun, Some(*due)]);
-        self.other(filled.wrapping_sub(self.now.boot_nanos()));
-        self.moments(last);
-        self.other((failures, unlock_wanted, asked, left, doublings, overtaken));
-    }
-
-    pub(super) fn moments(&mut self, moments: impl IntoIterator<Item = Option<Moment>>) {
-        for moment in moments {
-            moment
-                .map(|at| {
-                    let boot = at.boot_nanos().wrapping_sub(self.now.boot_nanos());
-                    let wall = at.wall_nanos().wrapping_sub(self.now.wall_nanos());
-                    // The end of time is the end of time from wherever it is seen.
-                    (boot, if at.wall_nanos() == u64::MAX { u64::MAX } else { wall })
-                })
-                .hash(&mut self.hasher);
-        }
-    }
-
-    pub(super) fn other(&mut self, other: impl Hash) {
-        other.hash(&mut self.hasher);
     }
 }

@@ -424,7 +424,7 @@ impl Watch {
     }
 
     /// All that decides what it will say, for the exploration.
-    pub(super) fn fingerprint(&self, hash: &mut explore::Relative) {
+    pub(super) fn fingerprint(&self, hash: &mut arena::Relative) {
         let Self {
             policy: _,
             keys,
