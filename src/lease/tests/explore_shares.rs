@@ -101,8 +101,12 @@ struct Watch {
     silence: Silence,
     locked: bool,
     deleted: bool,
-    /// A person asks, so that no distance need be kept.
+    /// A person asks, and such attempts have a bucket in the place of a distance (C1), which `explore` watches.
     asked: bool,
+    /// An attempt was refused, and the rest of it is under way.
+    confirming: bool,
+    /// What was just said revoked nothing, and is a reason to ask.
+    news: bool,
     attempted: Option<Moment>,
     begun: [Option<Moment>; 2],
 }
@@ -110,8 +114,8 @@ struct Watch {
 #[derive(Clone, Copy, Debug)]
 struct Keys {
     since: Moment,
-    /// Whether silence has earned grace.
-    grace: bool,
+    /// The last silence, which earns grace (C5).
+    earned: Option<Moment>,
     tainted: bool,
     valid_until: Moment,
 }
@@ -126,6 +130,8 @@ fn cold() -> Arena<Watch> {
         locked: false,
         deleted: false,
         asked: false,
+        confirming: false,
+        news: false,
         attempted: None,
         begun: [None; 2],
     };
@@ -149,12 +155,12 @@ impl Beside for Watch {
     }
 
     fn begun(&mut self, now: Moment) -> Result<(), &'static str> {
-        let Self { attempted, begun, asked, .. } = self;
+        let Self { attempted, begun, asked, confirming, .. } = self;
         let too_near = |last: Option<Moment>| last.is_some_and(|last| near(last, now));
         if !*asked && (too_near(*attempted) || begun.iter().any(|begun| too_near(*begun))) {
             return Err("attempts keep their distance, of shares too");
         }
-        (*attempted, *asked) = (Some(now), false);
+        (*attempted, *asked, *confirming) = (Some(now), false, false);
         Ok(())
     }
 
@@ -183,10 +189,11 @@ impl Beside for Watch {
     ) -> Result<(), &'static str> {
         let was = self.clone();
         self.note(now, event, current);
-        if let Some(keys) = self.keys.as_mut().filter(|_| current == Some(Answer::Integrity)) {
-            keys.tainted = true;
-        }
+        let silent = matches!(event, Event::AuthoritySilent { .. }) || self.meets_silence(now, current);
         match effects.publish {
+            None if self.keys.is_some() && self.meets_silence(now, current) => {
+                return Err("silence of an attempt earns grace");
+            }
             None => {}
             Some(Publish::Keys { fresh_until, valid_until }) => {
                 let Some(Answer::Verified { started, .. }) = current else {
@@ -195,37 +202,33 @@ impl Beside for Watch {
                 if fresh_until != started.plus(POLICY.fresh_for()) || valid_until != fresh_until {
                     return Err("a lease counts from the start of its unwrap");
                 }
-                self.keys = Some(Keys { since: started, grace: false, tainted: false, valid_until });
+                self.keys = Some(Keys { since: started, earned: None, tainted: false, valid_until });
                 (self.silence, self.locked) = (Silence::No, false);
             }
             Some(Publish::Extend { fresh_until, valid_until }) => {
                 let Some(keys) = self.keys.as_mut() else { return Err("only what is open is extended") };
-                let attempts = current.is_some() || matches!(event, Event::AuthoritySilent { .. });
-                if !attempts {
-                    return Err("nothing but an attempt lengthens a lease");
+                if current.is_none() && !silent {
+                    return Err("nothing but an attempt, or a neighbour's, lengthens a lease");
                 }
-                let last = keys.since.plus(POLICY.usable_for());
-                if fresh_until != keys.since.plus(POLICY.fresh_for()) || !last.reached(valid_until) {
-                    return Err("nothing outlives F + G");
+                keys.earned = if silent { Some(now) } else { keys.earned };
+                if (fresh_until, valid_until) != (keys.since.plus(POLICY.fresh_for()), keys.valid_until()) {
+                    return Err("another deadline than the last silence has earned");
                 }
-                keys.grace = !keys.tainted;
                 keys.valid_until = valid_until;
             }
             Some(Publish::Close { epoch, why }) => {
+                was.check_closing(now, event, current, why)?;
                 if epoch <= was.epoch || !effects.notify {
                     return Err("a closing has an epoch of its own, and is told");
-                }
-                let by_share = matches!(event, Event::SecondRefused { epoch, .. } if was.counts(now, epoch));
-                if matches!(why, Closed::Revoked(_)) && !by_share && current.is_none() {
-                    return Err("who revokes is a KMS that was asked");
                 }
                 (self.epoch, self.keys) = (epoch, None);
             }
         }
+        let revokes = matches!(effects.publish, Some(Publish::Close { why: Closed::Revoked(_), .. }));
+        self.news = matches!(event, Event::SecondRefused { .. } | Event::RecordChanged) && !revokes;
+        was.check_refusal(now, event, revokes)?;
         let refused = match event {
-            Event::SecondRefused { epoch, .. } | Event::SecondRefusedPending { epoch } => {
-                was.counts(now, epoch) && was.silence == Silence::Yes
-            }
+            Event::SecondRefusedPending { epoch } => was.must_hear(now, epoch),
             _ => matches!(current, Some(Answer::Refused(_) | Answer::RefusedPending(_))),
         };
         if refused && self.keys.is_some() {
@@ -237,7 +240,7 @@ impl Beside for Watch {
     /// The data plane looks at its deadline alone.
     fn check_usable(&self, now: Moment) -> Result<(), &'static str> {
         let usable = self.keys.filter(|keys| !now.reached(keys.valid_until));
-        if usable.is_some_and(|keys| !keys.lives(now) || self.locked || self.deleted) {
+        if usable.is_some_and(|keys| !keys.live(now) || self.locked || self.deleted) {
             return Err("usable for too long");
         }
         Ok(())
@@ -251,6 +254,10 @@ impl Beside for Watch {
                 "a share is asked for in silence only, never beside an attempt, a lock or a deletion",
             );
         }
+        // An attempt under way has begun too early, and is followed by another one.
+        if watch.news && !watch.closed() && attempt.is_none() && !lease.wants_attempt(now.plus(MIN_SPACING)) {
+            return Err("a refusal that decides nothing is a reason to ask, and so is a new record");
+        }
         let open = matches!(lease.phase, Phase::Held(_) | Phase::Cold | Phase::Unavailable);
         if current == Some(Answer::Transient) && open {
             let soon = now.plus(MIN_SPACING * 2);
@@ -262,17 +269,29 @@ impl Beside for Watch {
     }
 
     fn fingerprint(&self, hash: &mut Relative) {
-        let Self { shares, epoch, keys, silence, locked, deleted, asked, attempted, begun } = self;
+        let Self {
+            shares,
+            epoch,
+            keys,
+            silence,
+            locked,
+            deleted,
+            asked,
+            confirming,
+            news: _,
+            attempted,
+            begun,
+        } = self;
         hash.moments([*attempted]);
         hash.moments(*begun);
-        if let Some(Keys { since, grace, tainted, valid_until }) = keys {
-            hash.moments([Some(*since), Some(*valid_until)]);
-            hash.other((grace, tainted));
+        if let Some(Keys { since, earned, tainted, valid_until }) = keys {
+            hash.moments([Some(*since), Some(*valid_until), *earned]);
+            hash.other(tainted);
         }
         for call in shares {
             hash.other(call.map(|UnderWay { epoch: begun, pended }| (begun == *epoch, pended)));
         }
-        hash.other((silence, locked, deleted, asked, keys.is_some()));
+        hash.other((silence, locked, deleted, asked, confirming, keys.is_some()));
     }
 }
 
@@ -285,6 +304,8 @@ fn begin_share(arena: &mut Arena<Watch>, at: usize) -> Result<bool, &'static str
     if [last, watch.attempted].into_iter().flatten().any(|last| near(last, *now)) {
         return Err("shares keep their distance, of attempts too");
     }
+    // So a neighbour's silence was ours too.
+    watch.silence = Silence::Yes;
     watch.shares[at] = Some(UnderWay { epoch: lease.begin_share(*now, at), pended: false });
     Ok(true)
 }
@@ -305,7 +326,7 @@ fn attach(arena: &mut Arena<Watch>) -> bool {
     let Some(past) = lease.past() else { return false };
     *lease = Lease::new(POLICY, *now, 1).with_shares().following(past);
     watch.epoch = lease.epoch();
-    (watch.keys, watch.silence, watch.deleted) = (None, Silence::No, false);
+    (watch.keys, watch.silence, watch.deleted, watch.confirming) = (None, Silence::No, false, false);
     true
 }
 
@@ -326,12 +347,23 @@ fn near(last: Moment, now: Moment) -> bool {
 }
 
 impl Keys {
-    fn lives(&self, now: Moment) -> bool {
-        let most = if self.grace { POLICY.usable_for() } else { POLICY.fresh_for() };
-        now.age_since(self.since) < most
+    /// Fresh, or carried by a silence of late.
+    fn live(&self, now: Moment) -> bool {
+        let (age, fresh_for) = (now.age_since(self.since), POLICY.fresh_for());
+        let silent_lately = self.earned.is_some_and(|at| now.age_since(at) < fresh_for);
+        age < fresh_for || (silent_lately && !self.tainted && age < POLICY.usable_for())
     }
 
-    /// Whether nothing could earn it grace any more.
+    /// Until when they are to be used: each silence carries them for F, to F + G at most.
+    fn valid_until(&self) -> Moment {
+        let fresh_until = self.since.plus(POLICY.fresh_for());
+        let earned = self.earned.filter(|_| !self.tainted);
+        earned.map_or(fresh_until, |at| {
+            at.plus(POLICY.fresh_for()).earlier(self.since.plus(POLICY.usable_for()))
+        })
+    }
+
+    /// Wiped whatever happens. Between their deadline and this a silence may still carry them.
     fn ended(&self, now: Moment) -> bool {
         let most = if self.tainted { POLICY.fresh_for() } else { POLICY.usable_for() };
         now.age_since(self.since) >= most
@@ -339,10 +371,61 @@ impl Keys {
 }
 
 impl Watch {
-    /// What counts of a share: in its epoch, which time may have ended, and while all of them together are not answered.
-    fn counts(&self, now: Moment, epoch: Epoch) -> bool {
-        let lasts = epoch == self.epoch && !self.keys.is_some_and(|keys| keys.ended(now));
-        lasts && self.silence != Silence::No && !self.locked && !self.deleted
+    /// Called on the state before the event.
+    fn check_closing(
+        &self,
+        now: Moment,
+        event: Event,
+        current: Option<Answer>,
+        why: Closed,
+    ) -> Result<(), &'static str> {
+        let by_attempt = match current {
+            Some(Answer::Refused(_)) => true,
+            // Nothing that comes of the comparison unsays it (D12), but an unwrap.
+            Some(Answer::Verified { .. } | Answer::RefusedPending(_)) | None => false,
+            Some(Answer::Transient | Answer::NotAsked | Answer::Integrity) => self.confirming,
+        };
+        let by_share = matches!(event, Event::SecondRefused { epoch, .. } if self.may_hear(now, epoch));
+        if matches!(why, Closed::Revoked(_)) && !by_share && !by_attempt {
+            return Err("who revokes is a KMS that was asked");
+        }
+        if matches!(event, Event::StoodIn { .. } | Event::RecordChanged) && !self.ended(now) {
+            return Err("a share that is there closes nothing");
+        }
+        Ok(())
+    }
+
+    /// One refusal revokes (A7), whether there are keys or not. Called on the state before the event.
+    fn check_refusal(&self, now: Moment, event: Event, revokes: bool) -> Result<(), &'static str> {
+        match event {
+            Event::SecondRefused { epoch, .. } if self.must_hear(now, epoch) && !revokes => {
+                Err("a refusal of one share revokes")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an attempt, as far as it was due and not held up by us, was silent. Whoever holds keys here asks only when due.
+    fn meets_silence(&self, now: Moment, current: Option<Answer>) -> bool {
+        let lately = |begun| now.age_since(begun) < POLICY.call_deadline() + MIN_SPACING;
+        matches!(current, Some(Answer::Transient | Answer::NotAsked)) && self.attempted.is_some_and(lately)
+    }
+
+    /// Whether a refusal of one share may count, in a call begun in `epoch`. Where time has ended the lease just now it does not, told or not:
+    /// there is no key any more (D1), and whether that is to be called revoked (D8) is for the attempt that the refusal brings, to which
+    /// `check_wants` holds the machine. While only a neighbour was silent it may: silence is shared with those that were due, which cannot be seen
+    /// from here, and to hear a refusal fails closed (A7).
+    fn may_hear(&self, now: Moment, epoch: Epoch) -> bool {
+        self.silence != Silence::No && self.lasts(now, epoch)
+    }
+
+    /// The same, where it has to count.
+    fn must_hear(&self, now: Moment, epoch: Epoch) -> bool {
+        self.silence == Silence::Yes && self.lasts(now, epoch)
+    }
+
+    fn lasts(&self, now: Moment, epoch: Epoch) -> bool {
+        epoch == self.epoch && !self.ended(now) && !self.closed()
     }
 
     /// Takes in what the event means, whatever the machine makes of it.
@@ -360,9 +443,15 @@ impl Watch {
         if current == Some(Answer::Transient) {
             self.silence = Silence::Yes;
         }
+        if let Some(answer) = current {
+            self.confirming = matches!(answer, Answer::RefusedPending(_));
+        }
+        if let Some(keys) = self.keys.as_mut().filter(|_| current == Some(Answer::Integrity)) {
+            keys.tainted = true;
+        }
         // Late or not, a refusal is an answer; the attempt that it brings has to meet silence anew. What cannot be right is one too.
         let refused = matches!(event, Event::Answered(_, Answer::Refused(_) | Answer::RefusedPending(_)))
-            || matches!(event, Event::SecondRefused { epoch, .. } if self.counts(now, epoch));
+            || matches!(event, Event::SecondRefused { epoch, .. } if self.may_hear(now, epoch));
         if refused || self.locked || self.deleted || current == Some(Answer::Integrity) {
             self.silence = Silence::No;
         }
