@@ -1,6 +1,7 @@
 //! What keeps calls apart: a budget for what people ask, patience with a KMS that flaps, jitter. Imports: `lease`, `clock`,
 //! `id`.
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::{Beside, Lease, MAX_REFRESH, MIN_SPACING, Phase};
@@ -24,9 +25,13 @@ impl Lease {
     /// The same machine, of an account that was attached before: its calls keep their distance from those made then.
     pub(crate) fn following(self, past: Past) -> Self {
         let Past { epoch, last_begun, tokens, flaps, beside } = past;
-        // Silence has to be met anew.
-        let found_anew = |beside: Box<Beside>| Box::new(beside.found_anew());
-        let beside = self.beside.map(|unasked| beside.map_or(unasked, found_anew));
+        // Silence has to be met anew. Of an account of another custody nothing is left here.
+        let beside = self.beside.map(|unasked| match beside {
+            Some(before) if discriminant(&*before) == discriminant(&*unasked) => {
+                Box::new(before.found_anew())
+            }
+            _ => unasked,
+        });
         Self { epoch, last_begun, tokens, flaps, beside, ..self }
     }
 

@@ -215,12 +215,14 @@ pub(crate) struct Store {
     inner: Arc<MemoryRecordStore>,
     faulty: FaultyRecordStore,
     conflict: FailNth,
+    panic: FailNth,
 }
 
 impl Store {
     pub(crate) fn new() -> Arc<Self> {
         let inner = Arc::new(MemoryRecordStore::new());
-        Arc::new(Self { faulty: FaultyRecordStore::over(inner.clone()), inner, conflict: FailNth::default() })
+        let faulty = FaultyRecordStore::over(inner.clone());
+        Arc::new(Self { inner, faulty, conflict: FailNth::default(), panic: FailNth::default() })
     }
 
     /// As [`Meddler::fail_nth`].
@@ -232,6 +234,11 @@ impl Store {
     /// The `n`th replacement from now is told that somebody else came first.
     pub(crate) fn conflict_nth(&self, n: usize) {
         self.conflict.set(n, false);
+    }
+
+    /// The `n`th load from now panics.
+    pub(crate) fn panic_nth_load(&self, n: usize) {
+        self.panic.set(n, false);
     }
 
     pub(crate) fn calm(&self) -> bool {
@@ -267,7 +274,7 @@ impl Store {
 
 impl RecordStore for Store {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        self.faulty.load(account, known)
+        self.panic.wrap(|| self.faulty.load(account, known), || panic!("as the test has it"))
     }
 
     fn compare_and_swap(

@@ -226,12 +226,21 @@ impl EventLoop {
         id: CallId,
         refresh: impl Future<Output = Result<Refreshed, Refreshed>> + Send + 'static,
     ) {
+        let reached = self.reached(id);
+        let asked = Arc::clone(&reached);
         let work = async move {
-            let panicked = |_| Err(Refreshed::Silent(ProviderError::transient(PANICKED).into_error()));
+            let panicked = |_| {
+                let error = ProviderError::transient(PANICKED).into_error();
+                Err(if asked.load(Ordering::Relaxed) {
+                    Refreshed::Silent(error)
+                } else {
+                    Refreshed::NoRecord(error)
+                })
+            };
             let (Ok(came) | Err(came)) = CatchPanic(Box::pin(refresh)).await.unwrap_or_else(panicked);
             Message::Refreshed(id, Box::new(came))
         };
-        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh, self.reached(id));
+        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh, reached);
         let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
             // That there is no thread is no silence of the KMS's.
@@ -333,6 +342,6 @@ impl EventLoop {
     }
 }
 
-const PANICKED: &str = "the provider panicked";
+const PANICKED: &str = "the provider or the record store panicked";
 const NOT_STARTED: &str =
     "the call could not be started in time: the KMS does not answer, or the cap on calls leaves no room";

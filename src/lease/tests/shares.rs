@@ -247,6 +247,12 @@ fn a7_c1_shares_keep_their_distance_from_those_before_a_drop() {
     joint.begin_share(0);
     let begun = joint.now;
     let past = joint.lease.past().expect("no attempt is under way");
+    let failover = Lease::new(DEFAULT, joint.now, 2).with_second();
+    assert_eq!(
+        failover.clone().following(past.clone()).beside,
+        failover.beside,
+        "of another custody nothing is left"
+    );
     let lease = Lease::new(DEFAULT, joint.now, 2).with_shares().following(past);
     let mut next = Joint { lease, ..joint };
     // Silence has to be met anew.

@@ -365,22 +365,31 @@ fn a7_the_second_is_not_asked_while_the_record_cannot_be_read() {
 
 #[test]
 fn a7_one_failing_load_of_the_record_does_not_bring_the_second_in() {
-    let two = Two::new(FAILOVER);
-    let cache = two.cache(OutageGrace::None);
-    let block = Block::sealed_by(&two.create(&cache));
-    cache.drive();
-    two.second.clear_log();
-    // Nobody has heard of it yet, so the record does not say it.
-    Says::Refused.tell(&two.first);
-    let again = two.cache(OutageGrace::None);
-    let attached = two.attach(&again);
-    two.store.fail_nth(0, false);
-    for _ in 0..60 {
-        again.run_for(secs(1));
-        assert!(block.open(&attached).is_err(), "{:?}", attached.status());
+    for panics in [false, true] {
+        let two = Two::new(FAILOVER);
+        let cache = two.cache(OutageGrace::None);
+        let block = Block::sealed_by(&two.create(&cache));
+        cache.drive();
+        two.second.clear_log();
+        // Nobody has heard of it yet, so the record does not say it.
+        Says::Refused.tell(&two.first);
+        let again = two.cache(OutageGrace::None);
+        let attached = two.attach(&again);
+        match panics {
+            false => two.store.fail_nth(0, false),
+            true => two.store.panic_nth_load(0),
+        }
+        for _ in 0..60 {
+            again.run_for(secs(1));
+            assert!(block.open(&attached).is_err(), "{:?}", attached.status());
+        }
+        assert!(again.stats().transient > 0, "a load has failed");
+        assert_eq!(
+            (two.second.log(), seen(&attached)),
+            (Vec::new(), Some(Seen::Revoked)),
+            "panics: {panics}"
+        );
     }
-    assert!(!two.store.calm(), "a load has failed");
-    assert_eq!((two.second.log(), seen(&attached)), (Vec::new(), Some(Seen::Revoked)));
 }
 
 #[test]
