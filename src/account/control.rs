@@ -359,9 +359,13 @@ impl AccountInner {
         Some(Departed { legacy: control.legacy(past), sequence })
     }
 
-    /// What it would leave now, without being taken out of use.
-    pub(crate) fn legacy(&self) -> Legacy {
-        let control = self.lock_control();
+    /// What it leaves now, whatever is under way. Where that is `for_good`, it begins no call after this.
+    pub(crate) fn leave(&self, for_good: bool) -> Legacy {
+        let mut control = self.lock_control();
+        if for_good {
+            control.retired = true;
+            control.seat = None;
+        }
         control.legacy(control.lease.past_so_far())
     }
 

@@ -162,25 +162,26 @@ impl Directory {
     /// registered.
     ///
     /// Registering it again buys nothing either, unless 10,000 others were unregistered in between: the pace of its calls, its count of seals and
-    /// what is known of a first KEK that was refused are as before. The newest record that was seen and a [lock](Account::lock) are forgotten.
+    /// what is known of a first KEK that was refused are as they were then. What an account goes on to do that somebody holds is not in that. The
+    /// newest record that was seen and a [lock](Account::lock) are forgotten.
     pub fn unregister(&self, id: AccountId) -> bool {
-        let (was_known, seat) = {
+        // What is dropped runs the provider's code, so not before the book is let go.
+        let (registered, seat) = {
             let mut book = self.inner.book();
-            let (registered, seat) = (book.registered.remove(&id), book.seats.remove(&id));
-            let was_known = registered.is_some();
+            let (mut registered, seat) = (book.registered.remove(&id), book.seats.remove(&id));
             let legacy = match &seat {
-                Some(Seat::Attached { account, .. }) => Some(account.inner().legacy()),
-                _ => registered.and_then(|registered| registered.legacy),
+                Some(Seat::Attached { account, .. }) => Some(account.inner().leave(account.is_sole())),
+                _ => registered.as_mut().and_then(|registered| registered.legacy.take()),
             };
             if let Some(legacy) = legacy {
                 book.left.keep(id, legacy);
             }
-            (was_known, seat)
+            (registered, seat)
         };
         if let Some(Seat::Attaching(Attaching { waiters, .. })) = seat {
             end(waiters, Err(unknown(id)));
         }
-        was_known
+        registered.is_some()
     }
 
     /// The account `id`, attached first if it is not. Waits for the record store then, and never for a KMS: the account

@@ -290,9 +290,14 @@ impl Bulkhead {
 
     /// A call passed its deadline: silence, and its worker is held until it returns. `asked` where it is known to have got as far as the KMS.
     pub(crate) fn abandon(&mut self, purpose: Purpose, begun: Moment, asked: bool) {
+        self.abandon_unheard(purpose);
+        self.judge(begun, true, asked);
+    }
+
+    /// The same, where it says nothing of the authority.
+    pub(crate) fn abandon_unheard(&mut self, purpose: Purpose) {
         self.end(purpose);
         self.abandoned += 1;
-        self.judge(begun, true, asked);
     }
 
     fn end(&mut self, purpose: Purpose) {

@@ -4,12 +4,12 @@
 #[derive(Debug, Default)]
 pub(super) struct Debt {
     refreshes: u64,
-    /// Calls that are charged already.
+    /// What is charged already.
     charged: u64,
 }
 
 impl Debt {
-    /// So many calls were made for somebody so far, in all.
+    /// So many calls were made or paid for on somebody's behalf so far, in all.
     pub(super) fn charge(&mut self, calls: u64) {
         let new = calls.saturating_sub(std::mem::replace(&mut self.charged, calls));
         self.refreshes = self.refreshes.saturating_add(new.saturating_mul(REFRESHES_FOR_A_CALL));

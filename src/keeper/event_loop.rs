@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::executor::Executor;
 use super::lane::Turn;
 use super::lanes::{LaneId, Lanes, Ready};
 use super::meter::{Cause, Meter};
+use super::report::Progress;
 use super::{Abandon, CallId, Chore, Counters, Message, Met, Setup};
 use crate::account::state::tick;
 use crate::account::{AccountInner, AccountKey, Refreshed, Schedule};
@@ -53,6 +54,8 @@ pub(crate) struct EventLoop {
     silences: Silences,
     meter: Arc<Meter>,
     debt: Debt,
+    /// The operating system gave no thread in this step.
+    out_of_threads: bool,
     version_check: Duration,
     next_turn: u64,
     /// Turns with a lower number are counted as put off by the cap, or have begun.
@@ -68,10 +71,7 @@ struct Call {
     begun: Moment,
     deadline: Moment,
     kind: CallKind,
-    /// Set while the KMS is asked: the record store that hangs is no silence of the KMS's. Control calls leave it.
-    asked: Arc<AtomicBool>,
-    /// Set once its authority was asked at all: what ends before that says nothing of it.
-    reached: Arc<AtomicBool>,
+    progress: Progress,
     /// Past its deadline: it holds a worker, and its success is worth nothing any more.
     abandoned: bool,
 }
@@ -133,6 +133,7 @@ impl EventLoop {
             silences: Silences::default(),
             meter,
             debt: Debt::default(),
+            out_of_threads: false,
             version_check,
             next_turn: 0,
             counted: 0,
@@ -336,7 +337,7 @@ impl EventLoop {
             let (lane, purpose, begun) = (call.lane, call.kind.purpose(), call.begun);
             // Where the KMS has refused, it is the record store that is late, and this account alone has to know.
             let refused = call.kind.refused().is_some();
-            let asked = call.asked.load(Ordering::Relaxed);
+            let (asked, has_asked) = (call.progress.asks_kms(), call.progress.has_asked());
             let ended = match &mut call.kind {
                 // A refusal whose record could not be compared in time counts as it is.
                 CallKind::Refresh { account, attempt, refused } => {
@@ -360,7 +361,10 @@ impl EventLoop {
             };
             Counters::add(&self.counters.late);
             Counters::add(&self.counters.hanging);
-            self.lanes.change(lane, |bulkhead| bulkhead.abandon(purpose, begun, asked));
+            self.lanes.change(lane, |bulkhead| match purpose {
+                Purpose::Control if !has_asked => bulkhead.abandon_unheard(purpose),
+                _ => bulkhead.abandon(purpose, begun, asked),
+            });
             // One that waits on a runtime ends there; one that holds a worker goes on until it returns.
             self.executor.cancel(id);
             match ended {
@@ -518,7 +522,7 @@ impl EventLoop {
         if call.abandoned {
             self.counters.hanging.fetch_sub(1, Ordering::Relaxed);
         }
-        let met = met.filter(|_| call.reached.load(Ordering::Relaxed));
+        let met = met.filter(|_| call.progress.has_asked());
         let silent = met.map(|met| met == Met::Silence);
         self.lanes.change(call.lane, |bulkhead| {
             if call.abandoned {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Counters;
 use super::pace::Pace;
+use super::report::Progress;
 use crate::clock::Clock;
 use crate::provider::{Gate, ProviderError};
 #[cfg(any(test, feature = "testing"))]
@@ -31,6 +32,8 @@ pub(crate) struct Meter {
     counters: Arc<Counters>,
     /// Absent without a cap.
     paces: Option<Mutex<Paces>>,
+    /// What of the pace of work has gone to what somebody asked for.
+    taken: AtomicU64,
     closing: Condvar,
 }
 
@@ -44,7 +47,7 @@ impl Meter {
     pub(crate) fn new(clock: Clock, counters: Arc<Counters>, cap: Option<u32>) -> Self {
         let paces =
             cap.map(|cap| Mutex::new(Paces { work: Pace::new(cap), calls: Pace::new(cap), closed: false }));
-        Self { clock, counters, paces, closing: Condvar::new() }
+        Self { clock, counters, paces, taken: AtomicU64::new(0), closing: Condvar::new() }
     }
 
     pub(crate) const fn has_cap(&self) -> bool {
@@ -56,17 +59,29 @@ impl Meter {
         self.paces.as_ref().map_or(0, |paces| lock(paces).work.opens_at())
     }
 
-    /// Work starts `now` whose first call is paid for by this; the others pay as they begin. `asked` is set as soon as one does.
-    pub(crate) fn start(self: &Arc<Self>, now: u64, cause: Cause, asked: Arc<AtomicBool>) -> Arc<dyn Gate> {
+    /// How much of the pace of work has gone to what somebody asked for, in calls: those that were made, and those that were paid for and not made.
+    pub(super) fn taken_by_asked(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Work starts `now` whose first call is paid for by this; the others pay as they begin. `progress` is told as soon as one does.
+    pub(super) fn start(self: &Arc<Self>, now: u64, cause: Cause, progress: Progress) -> Arc<dyn Gate> {
         if let Some(paces) = &self.paces {
-            lock(paces).work.take(now);
+            self.take(&mut lock(paces), now, cause);
         }
-        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(true), asked })
+        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(true), progress })
     }
 
     /// The same for work at a record store, which is not expected to call a KMS.
-    pub(crate) fn start_unpaid(self: &Arc<Self>, cause: Cause, asked: Arc<AtomicBool>) -> Arc<dyn Gate> {
-        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(false), asked })
+    pub(super) fn start_unpaid(self: &Arc<Self>, cause: Cause, progress: Progress) -> Arc<dyn Gate> {
+        Arc::new(Ticket { meter: Arc::clone(self), cause, is_paid: AtomicBool::new(false), progress })
+    }
+
+    fn take(&self, paces: &mut Paces, now: u64, cause: Cause) {
+        paces.work.take(now);
+        if cause == Cause::Control {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whoever waits for its turn is told that there will be none.
@@ -77,13 +92,13 @@ impl Meter {
         }
     }
 
-    fn pass(&self, is_paid: bool) -> Result<(), ProviderError> {
+    fn pass(&self, is_paid: bool, cause: Cause) -> Result<(), ProviderError> {
         let Some(paces) = &self.paces else { return Ok(()) };
         let mut paces = lock(paces);
         let now = self.clock.now().boot_nanos();
         if !is_paid {
             // The next piece of work starts so much later.
-            paces.work.take(now);
+            self.take(&mut paces, now, cause);
         }
         let at = paces.calls.take(now);
         if at > now { self.wait(paces, at) } else { Ok(()) }
@@ -116,14 +131,14 @@ struct Ticket {
     meter: Arc<Meter>,
     cause: Cause,
     is_paid: AtomicBool,
-    asked: Arc<AtomicBool>,
+    progress: Progress,
 }
 
 impl Gate for Ticket {
     fn pass(&self) -> Result<(), ProviderError> {
         let is_paid = self.is_paid.swap(false, Ordering::Relaxed);
-        self.meter.pass(is_paid)?;
-        self.asked.store(true, Ordering::Relaxed);
+        self.meter.pass(is_paid, self.cause)?;
+        self.progress.asked();
         Counters::add(self.meter.counters.calls_for(self.cause));
         Ok(())
     }
@@ -160,7 +175,7 @@ mod tests {
             .map(|_| {
                 let opens = meter.opens_at().saturating_sub(now());
                 clock.advance(Duration::from_nanos(opens));
-                meter.start(now(), Cause::Refresh, Arc::default())
+                meter.start(now(), Cause::Refresh, Progress::default())
             })
             .collect();
         let waits: Vec<_> = tickets
@@ -182,7 +197,7 @@ mod tests {
     #[test]
     fn c8_whoever_waits_for_a_turn_ends_with_the_cache() {
         let meter = Arc::new(Meter::new(Clock::System, Arc::default(), Some(1)));
-        let gate = meter.start(0, Cause::Control, Arc::default());
+        let gate = meter.start(0, Cause::Control, Progress::default());
         gate.pass().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| (0..600).try_for_each(|_| gate.pass()));

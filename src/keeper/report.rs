@@ -9,6 +9,32 @@ use crate::error::Refusal;
 #[cfg(any(test, feature = "testing"))]
 use crate::testing::virtual_time;
 
+/// How far a call has come.
+#[derive(Clone, Default)]
+pub(super) struct Progress {
+    /// It is at what it asks its KMS, or waits for its turn in the cap's pace. Control calls do not say.
+    asks: Arc<AtomicBool>,
+    /// It has asked its authority, at least once.
+    reached: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Whether it is the KMS that does not answer.
+    pub(super) fn asks_kms(&self) -> bool {
+        self.asks.load(Ordering::Relaxed) && self.has_asked()
+    }
+
+    /// What ends without that says nothing of the authority.
+    pub(super) fn has_asked(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// It has asked its authority.
+    pub(super) fn asked(&self) {
+        self.reached.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Of one call, to the event loop.
 pub(crate) struct Report {
     call: CallId,
@@ -17,15 +43,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// And where the event loop reads whether the KMS is being asked.
-    pub(super) fn of(call: CallId, outbox: Sender<Message>) -> (Self, Arc<AtomicBool>) {
-        let asks = Arc::new(AtomicBool::new(false));
-        (Self { call, asks: Arc::clone(&asks), outbox }, asks)
+    pub(super) fn of(call: CallId, progress: &Progress, outbox: Sender<Message>) -> Self {
+        Self { call, asks: Arc::clone(&progress.asks), outbox }
     }
 
     #[cfg(test)]
     pub(crate) fn to_nobody() -> Self {
-        Self::of(CallId(0), std::sync::mpsc::channel().0).0
+        Self::of(CallId(0), &Progress::default(), std::sync::mpsc::channel().0)
     }
 
     /// Waits for `call` of the KMS. What hangs meanwhile is the KMS; what hangs before it or after it is the record store.

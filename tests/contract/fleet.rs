@@ -10,8 +10,8 @@ use std::time::Duration;
 use strongroom::provider::{Authority, Kek, KeyProvider};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, AekCache, Directory, ErrorKind, Expect,
-    MemoryRecordStore, OutageGrace, RecordStore,
+    Account, AccountId, AccountRecord, AccountSpec, AekCache, Directory, Error, ErrorKind, Expect,
+    MemoryRecordStore, OutageGrace, Pending, RecordStore, RotateTo,
 };
 
 use crate::common::{KEK, kind, millis, secs, usable};
@@ -110,20 +110,61 @@ fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
                 creating.push(fleet.cache.begin_create(spec()));
             }
             fleet.cache.run_for(secs(1));
-            creating.retain_mut(|pending| {
-                let Poll::Ready(done) = Pin::new(pending).poll(&mut Context::from_waker(Waker::noop()))
-                else {
-                    return true;
-                };
-                // Where all are due at about the same time it may find no room, and says so.
-                created += usize::from(done.is_ok());
-                false
+            creating.retain_mut(|pending| match poll(pending) {
+                Poll::Ready(done) => {
+                    // Where all are due at about the same time it may find no room, and says so.
+                    created += usize::from(done.is_ok());
+                    false
+                }
+                Poll::Pending => true,
             });
             assert!(accounts.iter().all(usable), "{authority} authority, second {second}");
         }
         // Of 300 s at 15 calls a second the refreshes need 2,600 to 2,900.
         assert!(created > 200, "{created} created at {authority} authority");
     }
+}
+
+/// What is asked for takes its place in the pace also where it turns out that no KMS has to be asked.
+#[test]
+fn c8_what_asks_no_kms_keeps_no_account_from_its_refresh_either() {
+    for authority in ["the same", "another"] {
+        let fleet = Fleet::new(500, 60, 16);
+        let accounts = fleet.attach_all();
+        let kms = match authority {
+            "another" => fleet.kms.clone().with_authority(Authority::new("scripted", authority)),
+            _ => fleet.kms.clone(),
+        };
+        let one = AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest(KEK));
+        let one = fleet.cache.create(one).unwrap();
+        for _ in 0..60 {
+            fleet.cache.run_for(secs(1));
+            for account in &accounts {
+                let _ = usable(account);
+            }
+        }
+        let mut done = 0;
+        let mut rotating = Vec::new();
+        for second in 0..120 {
+            while rotating.len() < 40 {
+                rotating.push(one.begin_rotate_kek(RotateTo::Version(one.record().kek_version().clone())));
+            }
+            fleet.cache.run_for(secs(1));
+            rotating.retain_mut(|pending| match poll(pending) {
+                Poll::Ready(result) => {
+                    done += usize::from(result.is_ok());
+                    false
+                }
+                Poll::Pending => true,
+            });
+            assert!(accounts.iter().all(usable), "{authority} authority, second {second}");
+        }
+        assert!(done > 20, "{done} at {authority} authority");
+    }
+}
+
+fn poll<T>(pending: &mut Pending<T>) -> Poll<Result<T, Error>> {
+    Pin::new(pending).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]

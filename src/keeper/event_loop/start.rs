@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::attached::Beside;
 use super::{Call, CallKind, EventLoop};
@@ -15,6 +14,7 @@ use crate::keeper::executor::Job;
 use crate::keeper::lane::{Asked, Lane, Waiting};
 use crate::keeper::lanes::LaneId;
 use crate::keeper::meter::Cause;
+use crate::keeper::report::Progress;
 use crate::keeper::{CallId, CatchPanic, ControlCall, Counters, Message, Met, Report};
 use crate::provider::{Gated, ProviderError};
 
@@ -42,8 +42,11 @@ impl EventLoop {
         let mut last = if self.meter.has_cap() { None } else { self.served };
         // How many were looked at since one has started something, and what suspects hold meanwhile.
         let (mut barren, mut suspects) = (0, None);
-        while self.executor.free() > 0 && barren < self.lanes.with_work() {
-            self.start_owed(now);
+        self.out_of_threads = false;
+        while self.may_start() && barren < self.lanes.with_work() {
+            if self.start_owed(now) {
+                suspects = None;
+            }
             let Some(next) = self.lanes.after(last).or_else(|| self.lanes.after(None)) else { break };
             if next.0 > 0 && self.meter.opens_at() > now.boot_nanos() {
                 // Behind it are refreshes only.
@@ -77,14 +80,15 @@ impl EventLoop {
         self.counters.probes_waiting.store(waiting as u64, Ordering::Relaxed);
     }
 
-    /// Under a cap, starts the refreshes that are owed for somebody's calls.
-    fn start_owed(&mut self, now: Moment) {
-        if !self.meter.has_cap() {
-            return;
-        }
-        self.debt.charge(self.counters.control_calls.load(Ordering::Relaxed));
-        let (mut last, mut suspects) = (None, None);
-        while self.debt.is_due() && self.executor.free() > 0 && self.meter.opens_at() <= now.boot_nanos() {
+    fn may_start(&self) -> bool {
+        self.executor.free() > 0 && !self.out_of_threads
+    }
+
+    /// Under a cap, starts the refreshes that are owed for somebody's calls. False where it started none.
+    fn start_owed(&mut self, now: Moment) -> bool {
+        self.debt.charge(self.meter.taken_by_asked());
+        let (mut last, mut suspects, mut started) = (None, None, false);
+        while self.debt.is_due() && self.may_start() && self.meter.opens_at() <= now.boot_nanos() {
             let Some(next) = self.lanes.due_after(last) else {
                 self.debt.forgive();
                 break;
@@ -93,9 +97,10 @@ impl EventLoop {
             let load = self.load_at(next.1, &mut suspects);
             if self.start_due(now, next.1, load) {
                 self.debt.pay();
-                (last, suspects) = (None, None);
+                (last, suspects, started) = (None, None, true);
             }
         }
+        started
     }
 
     fn start_one(&mut self, now: Moment, id: LaneId, suspects: &mut Option<usize>) -> bool {
@@ -226,24 +231,21 @@ impl EventLoop {
         id: CallId,
         refresh: impl Future<Output = Result<Refreshed, Refreshed>> + Send + 'static,
     ) {
-        let reached = self.reached(id);
-        let asked = Arc::clone(&reached);
+        let progress = self.progress(id);
+        let asks = progress.clone();
         let work = async move {
             let panicked = |_| {
                 let error = ProviderError::transient(PANICKED).into_error();
-                Err(if asked.load(Ordering::Relaxed) {
-                    Refreshed::Silent(error)
-                } else {
-                    Refreshed::NoRecord(error)
-                })
+                Err(if asks.asks_kms() { Refreshed::Silent(error) } else { Refreshed::NoRecord(error) })
             };
             let (Ok(came) | Err(came)) = CatchPanic(Box::pin(refresh)).await.unwrap_or_else(panicked);
             Message::Refreshed(id, Box::new(came))
         };
-        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh, reached);
+        let gate = self.meter.start(now.boot_nanos(), Cause::Refresh, progress);
         let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
-            // That there is no thread is no silence of the KMS's.
+            // That there is no thread is no silence of the KMS's, and the next call would have none either.
+            self.out_of_threads = true;
             self.take(Message::Refreshed(id, Box::new(Refreshed::NoRecord(error))));
         }
     }
@@ -260,19 +262,20 @@ impl EventLoop {
             let met = CatchPanic(run).await.unwrap_or(Met::Silence);
             Message::ControlDone(id, met)
         };
-        let reached = self.reached(id);
+        let progress = self.progress(id);
         let gate = match destination {
             Destination::Kms { .. } | Destination::Together(_) => {
-                self.meter.start(now.boot_nanos(), cause, reached)
+                self.meter.start(now.boot_nanos(), cause, progress)
             }
             Destination::Records(_) => {
                 // The store is what such a call asks, first of all.
-                reached.store(true, Ordering::Relaxed);
-                self.meter.start_unpaid(cause, reached)
+                progress.asked();
+                self.meter.start_unpaid(cause, progress)
             }
         };
         let run = self.run(id, lane, Gated::new(gate, work));
         if let Err(error) = run {
+            self.out_of_threads = true;
             let Some(mut call) = self.calls.remove(&id) else { return };
             self.end_call(&call, Some(Met::Silence));
             if let CallKind::Control { abandon } = &mut call.kind
@@ -308,15 +311,14 @@ impl EventLoop {
             CallKind::Refresh { .. } | CallKind::Beside { .. } => bulkhead.begin(now),
             CallKind::Control { .. } => bulkhead.begin_asked(),
         });
-        let (report, asked) = Report::of(id, self.outbox.clone());
-        let reached = Arc::default();
-        self.calls.insert(id, Call { lane, begun: now, deadline, kind, asked, reached, abandoned: false });
+        let progress = Progress::default();
+        let report = Report::of(id, &progress, self.outbox.clone());
+        self.calls.insert(id, Call { lane, begun: now, deadline, kind, progress, abandoned: false });
         (id, report)
     }
 
-    /// Where it is said that the call has asked its authority.
-    fn reached(&self, id: CallId) -> Arc<AtomicBool> {
-        self.calls.get(&id).map_or_else(Arc::default, |call| Arc::clone(&call.reached))
+    fn progress(&self, id: CallId) -> Progress {
+        self.calls.get(&id).map_or_else(Progress::default, |call| call.progress.clone())
     }
 
     fn drop_overdue_controls(&mut self, now: Moment) {
