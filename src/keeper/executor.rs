@@ -22,6 +22,8 @@ use super::inline::Inline;
 use super::{CallId, Message};
 use crate::error::{Error, ErrorKind};
 use crate::secret::wash_stack;
+#[cfg(test)]
+use crate::testing::virtual_time;
 
 /// Calls providers, may block, and catches what they throw. What it answers is sent to the event loop.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Message> + Send>>;
@@ -77,6 +79,10 @@ impl Executor {
             Self::Threads(pool) => pool.run(job),
             #[cfg(any(test, feature = "testing"))]
             Self::Inline(inline) => {
+                #[cfg(test)]
+                if virtual_time::gives_no_thread() {
+                    return Err(Error::new(ErrorKind::Limit, "the test gives no thread"));
+                }
                 inline.run(job);
                 Ok(())
             }

@@ -204,5 +204,9 @@ mod tests {
             meter.close();
             assert!(waits.join().unwrap().is_err());
         });
+        // Nor has it asked anybody who never had its turn.
+        let progress = Progress::default();
+        assert!(meter.start(0, Cause::Refresh, progress.clone()).pass().is_err());
+        assert!(!progress.has_asked());
     }
 }

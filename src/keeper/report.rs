@@ -72,3 +72,26 @@ impl Report {
         drop(self.outbox.send(Message::RefusedPending(self.call, refusal)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, pending};
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn b12_who_waits_for_its_turn_does_not_ask_the_kms_yet() {
+        let progress = Progress::default();
+        let report = Report::of(CallId(1), &progress, std::sync::mpsc::channel().0);
+        assert!(!progress.asks_kms());
+        let mut asking = pin!(report.asking(pending::<()>()));
+        assert!(asking.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(!progress.asks_kms(), "the cap has not let it through");
+        progress.asked();
+        assert!(progress.asks_kms());
+        crate::provider::block_on(report.asking(async {}));
+        assert!(progress.has_asked() && !progress.asks_kms(), "it has answered: what is late is the store");
+    }
+}

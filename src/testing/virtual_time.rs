@@ -28,6 +28,19 @@ pub enum Latency {
 thread_local! {
     static LATENCY: Cell<Option<Latency>> = const { Cell::new(None) };
     static DELAY: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    #[cfg(test)]
+    static NO_THREADS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on executors that are driven on this thread find none to run a call on.
+#[cfg(test)]
+pub(crate) fn give_no_thread(none: bool) {
+    NO_THREADS.set(none);
+}
+
+#[cfg(test)]
+pub(crate) fn gives_no_thread() -> bool {
+    NO_THREADS.get()
 }
 
 /// The call that is about to be made on this thread would have waited this long for its turn.

@@ -352,6 +352,22 @@ fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
     changed
 }
 
+/// A sealed state whose last 32 bytes are another MAC than its own: a bit of it flipped, by another AEK, for another use.
+fn other_macs(sealed: &[u8], by_another: Vec<u8>, for_another_use: [u8; 32]) -> Vec<(String, Vec<u8>)> {
+    let content = sealed.len() - 32;
+    let name = |at: usize| format!("byte {} of the MAC is changed", at - content);
+    let mut other: Vec<_> =
+        (content..sealed.len()).step_by(10).map(|at| (name(at), flipped(sealed, at))).collect();
+    other.push(("MAC of another AEK".into(), by_another));
+    other.push(("MAC for another use".into(), set(sealed, content, &for_another_use)));
+    other
+}
+
+/// A string as formats have it: its length in two bytes before it.
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
 fn set(bytes: &[u8], at: usize, to: &[u8]) -> Vec<u8> {
     let mut changed = bytes.to_vec();
     changed[at..at + to.len()].copy_from_slice(to);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{File, Outcome, Owner, World, bytes, hex, kind, number, set, text, unhex, unhex_array};
+use super::{File, Outcome, Owner, World, bytes, hex, kind, number, set, string, text, unhex, unhex_array};
 use crate::format::takeover::{Root, RootState, SegmentBody, root_context, segment_context};
 use crate::id::ObjectId;
 use crate::store::TakeoverMark;
@@ -104,10 +104,6 @@ impl Entry {
             "version": self.version.as_deref().map(text),
         })
     }
-}
-
-fn string(bytes: &[u8]) -> Vec<u8> {
-    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
 fn segment(changes: u64, entries: &[Entry]) -> Vec<u8> {

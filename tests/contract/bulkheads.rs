@@ -262,3 +262,24 @@ fn b12_what_did_not_ask_a_silent_kms_is_no_answer_of_it() {
         assert!(crowd.iter().all(|one| matches!(one.status(), Status::Grace { .. })));
     }
 }
+
+/// Its store hangs, so it never came to ask the KMS.
+#[test]
+fn b12_a_rotation_that_hangs_before_it_asks_makes_no_kms_suspect() {
+    let world = World::new(60, OutageGrace::None);
+    let others: Vec<_> = (0..6).map(|_| world.create()).collect();
+    let store = crate::common::Store::new();
+    let account = world.cache.create(world.spec().store(Arc::clone(&store) as _)).unwrap();
+    world.run(secs(10));
+    store.hang_nth_load(0);
+    let here = RotateTo::Version(account.record().kek_version().clone());
+    drop(account.begin_rotate_kek(here));
+    while world.cache.stats().late == 0 {
+        world.run(millis(100));
+    }
+    world.kms.every_call(&Answer::Delay(secs(1)));
+    world.kms.clear_log();
+    others.iter().for_each(Account::record_changed);
+    world.run(millis(100));
+    assert_eq!(world.unwraps().len(), others.len(), "all at the same time, as where a KMS answers");
+}

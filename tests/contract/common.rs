@@ -8,10 +8,10 @@ use std::time::Duration;
 use strongroom::provider::{
     Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
 };
-use strongroom::testing::{Call, FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault};
+use strongroom::testing::{Call, FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault, virtual_time};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, Loaded,
-    MemoryRecordStore, ObjectId, OutageGrace, RecordArchive, RecordStore, RecordTag,
+    MemoryRecordStore, ObjectId, OutageGrace, RecordArchive, RecordStore, RecordTag, Sequence,
 };
 
 pub(crate) const KEK: &str = ScriptedProvider::KEK;
@@ -145,16 +145,17 @@ pub(crate) fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
 /// A thing to do once, in the middle of a call.
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Passes calls on to a scripted KMS; fails the one that it is told to, and can do something first.
+/// Passes calls on to a scripted KMS; fails the one that it is told to, and can do something first, or when it is dropped.
 pub(crate) struct Meddler {
     inner: ScriptedProvider,
     fail: FailNth,
     hook: Mutex<Option<(Call, Hook)>>,
+    at_drop: Mutex<Option<Hook>>,
 }
 
 impl Meddler {
     pub(crate) fn new(inner: ScriptedProvider) -> Arc<Self> {
-        Arc::new(Self { inner, fail: FailNth::default(), hook: Mutex::default() })
+        Arc::new(Self { inner, fail: FailNth::default(), hook: Mutex::default(), at_drop: Mutex::default() })
     }
 
     /// Fails the `n`th call from now, counted from zero: before it has an effect, or after.
@@ -172,6 +173,10 @@ impl Meddler {
         *self.hook.lock().unwrap() = Some((call, Box::new(hook)));
     }
 
+    pub(crate) fn at_drop(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.at_drop.lock().unwrap() = Some(Box::new(hook));
+    }
+
     fn call<T>(
         &self,
         call: Call,
@@ -182,6 +187,14 @@ impl Meddler {
             hook();
         }
         self.fail.wrap(run, || ProviderError::transient("the test fails this call"))
+    }
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        if let Some(hook) = self.at_drop.lock().unwrap().take() {
+            hook();
+        }
     }
 }
 
@@ -215,14 +228,23 @@ pub(crate) struct Store {
     inner: Arc<MemoryRecordStore>,
     faulty: FaultyRecordStore,
     conflict: FailNth,
-    panic: FailNth,
+    panic_load: FailNth,
+    hang_load: FailNth,
+    panic_authenticated: FailNth,
 }
 
 impl Store {
     pub(crate) fn new() -> Arc<Self> {
         let inner = Arc::new(MemoryRecordStore::new());
         let faulty = FaultyRecordStore::over(inner.clone());
-        Arc::new(Self { inner, faulty, conflict: FailNth::default(), panic: FailNth::default() })
+        Arc::new(Self {
+            inner,
+            faulty,
+            conflict: FailNth::default(),
+            panic_load: FailNth::default(),
+            hang_load: FailNth::default(),
+            panic_authenticated: FailNth::default(),
+        })
     }
 
     /// As [`Meddler::fail_nth`].
@@ -238,7 +260,22 @@ impl Store {
 
     /// The `n`th load from now panics.
     pub(crate) fn panic_nth_load(&self, n: usize) {
-        self.panic.set(n, false);
+        self.panic_load.set(n, false);
+    }
+
+    /// The `n`th load from now never returns, as far as virtual time goes.
+    pub(crate) fn hang_nth_load(&self, n: usize) {
+        self.hang_load.set(n, false);
+    }
+
+    /// The store panics the `n`th time from now that it is told of a record that was proven.
+    pub(crate) fn panic_nth_authenticated(&self, n: usize) {
+        self.panic_authenticated.set(n, false);
+    }
+
+    /// Whether that has happened.
+    pub(crate) fn has_panicked_at_authenticated(&self) -> bool {
+        !self.panic_authenticated.calm()
     }
 
     pub(crate) fn calm(&self) -> bool {
@@ -274,7 +311,11 @@ impl Store {
 
 impl RecordStore for Store {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        self.panic.wrap(|| self.faulty.load(account, known), || panic!("as the test has it"))
+        if self.hang_load.strikes() {
+            virtual_time::set(Some(virtual_time::Latency::Forever));
+        }
+        assert!(!self.panic_load.strikes(), "as the test has it");
+        self.faulty.load(account, known)
     }
 
     fn compare_and_swap(
@@ -285,6 +326,11 @@ impl RecordStore for Store {
     ) -> Result<RecordTag, Error> {
         let swap = || self.faulty.compare_and_swap(account, expected, bytes);
         self.conflict.wrap(swap, || Error::record_conflict(account))
+    }
+
+    fn authenticated(&self, account: AccountId, sequence: Sequence) -> Result<(), Error> {
+        assert!(!self.panic_authenticated.strikes(), "as the test has it");
+        self.faulty.authenticated(account, sequence)
     }
 
     fn destroy_kept(&self, account: AccountId) -> Result<(), Error> {
@@ -310,10 +356,15 @@ impl FailNth {
         self.left.swap(0, Ordering::SeqCst) != 0
     }
 
-    fn wrap<T, E>(&self, run: impl FnOnce() -> Result<T, E>, failed: impl FnOnce() -> E) -> Result<T, E> {
+    /// Counts an operation. True for the one that is to fail.
+    fn strikes(&self) -> bool {
         let left = self.left.load(Ordering::SeqCst);
         self.left.store(left.saturating_sub(1), Ordering::SeqCst);
-        if left != 1 {
+        left == 1
+    }
+
+    fn wrap<T, E>(&self, run: impl FnOnce() -> Result<T, E>, failed: impl FnOnce() -> E) -> Result<T, E> {
+        if !self.strikes() {
             return run();
         }
         if self.after.load(Ordering::SeqCst) == 1 {

@@ -13,7 +13,7 @@ use strongroom::{
     MemoryRecordStore, OutageGrace, RecordStore, RecordTag, RotateTo, Status,
 };
 
-use crate::common::{Block, KEK, World, kind, millis, secs, usable};
+use crate::common::{Block, KEK, Meddler, World, kind, millis, secs, usable};
 
 type Hook = Arc<dyn Fn(AccountId) -> Result<(), Error> + Send + Sync>;
 
@@ -491,4 +491,19 @@ fn a_directory_that_would_take_turns_at_the_kms_is_refused() {
     assert_eq!(kind(builder().idle_after(Some(millis(32_999))).build()), Some(ErrorKind::Misuse));
     assert_eq!(kind(builder().idle_after(Some(secs(33))).build()), None);
     assert_eq!(kind(builder().most_attached(0).build()), Some(ErrorKind::Misuse));
+}
+
+#[test]
+fn g1_a_provider_that_is_dropped_with_its_account_may_use_the_directory() {
+    let tenants = Tenants::new(|builder| builder);
+    let (id, other) = (AccountId::random(), tenants.tenant().0);
+    let provider = Meddler::new(tenants.world.kms.clone());
+    let directory = tenants.directory.clone();
+    let (used, uses) = mpsc::channel();
+    provider.at_drop(move || used.send(directory.unregister(other)).unwrap());
+    tenants.directory.register(Expect::account(id).kek(provider, KEK)).unwrap();
+    let directory = tenants.directory.clone();
+    // Where it would wait for itself, that is on a thread that nobody waits for.
+    thread::Builder::new().spawn(move || directory.unregister(id)).unwrap();
+    assert_eq!(uses.recv_timeout(secs(30)), Ok(true));
 }

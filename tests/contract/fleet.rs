@@ -10,7 +10,7 @@ use std::time::Duration;
 use strongroom::provider::{Authority, Kek, KeyProvider};
 use strongroom::testing::{Answer, Call, ManualClock, ScriptedProvider};
 use strongroom::{
-    Account, AccountId, AccountRecord, AccountSpec, AekCache, Directory, Error, ErrorKind, Expect,
+    Account, AccountId, AccountRecord, AccountSpec, AekCache, Directory, ErrorKind, Expect,
     MemoryRecordStore, OutageGrace, Pending, RecordStore, RotateTo,
 };
 
@@ -46,6 +46,18 @@ impl Fleet {
 
     fn attach_all(&self) -> Vec<Account> {
         (0..self.records.len()).map(|number| self.attach(number).unwrap()).collect()
+    }
+
+    /// All of them, after a minute in which they were used every second, so that none goes before another.
+    fn in_use(&self) -> Vec<Account> {
+        let accounts = self.attach_all();
+        for _ in 0..60 {
+            self.cache.run_for(secs(1));
+            for account in &accounts {
+                let _ = usable(account);
+            }
+        }
+        accounts
     }
 
     /// The most calls within any second.
@@ -91,14 +103,7 @@ fn c8_a_cap_is_kept_in_every_second_and_nobodys_lease_ends() {
 fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
     for authority in ["the same", "another"] {
         let fleet = Fleet::new(500, 60, 16);
-        let accounts = fleet.attach_all();
-        // All are in use, so that none goes before another.
-        for _ in 0..60 {
-            fleet.cache.run_for(secs(1));
-            for account in &accounts {
-                let _ = usable(account);
-            }
-        }
+        let accounts = fleet.in_use();
         let kms = match authority {
             "another" => fleet.kms.clone().with_authority(Authority::new("scripted", authority)),
             _ => fleet.kms.clone(),
@@ -110,14 +115,7 @@ fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
                 creating.push(fleet.cache.begin_create(spec()));
             }
             fleet.cache.run_for(secs(1));
-            creating.retain_mut(|pending| match poll(pending) {
-                Poll::Ready(done) => {
-                    // Where all are due at about the same time it may find no room, and says so.
-                    created += usize::from(done.is_ok());
-                    false
-                }
-                Poll::Pending => true,
-            });
+            created += take_done(&mut creating);
             assert!(accounts.iter().all(usable), "{authority} authority, second {second}");
         }
         // Of 300 s at 15 calls a second the refreshes need 2,600 to 2,900.
@@ -130,41 +128,37 @@ fn c8_creations_without_an_end_keep_no_account_from_its_refresh() {
 fn c8_what_asks_no_kms_keeps_no_account_from_its_refresh_either() {
     for authority in ["the same", "another"] {
         let fleet = Fleet::new(500, 60, 16);
-        let accounts = fleet.attach_all();
         let kms = match authority {
             "another" => fleet.kms.clone().with_authority(Authority::new("scripted", authority)),
             _ => fleet.kms.clone(),
         };
         let one = AccountSpec::new(AccountId::random(), Arc::new(kms), Kek::latest(KEK));
         let one = fleet.cache.create(one).unwrap();
-        for _ in 0..60 {
-            fleet.cache.run_for(secs(1));
-            for account in &accounts {
-                let _ = usable(account);
-            }
-        }
-        let mut done = 0;
-        let mut rotating = Vec::new();
+        let accounts = fleet.in_use();
+        let (mut rotating, mut done) = (Vec::new(), 0);
         for second in 0..120 {
             while rotating.len() < 40 {
                 rotating.push(one.begin_rotate_kek(RotateTo::Version(one.record().kek_version().clone())));
             }
             fleet.cache.run_for(secs(1));
-            rotating.retain_mut(|pending| match poll(pending) {
-                Poll::Ready(result) => {
-                    done += usize::from(result.is_ok());
-                    false
-                }
-                Poll::Pending => true,
-            });
+            done += take_done(&mut rotating);
             assert!(accounts.iter().all(usable), "{authority} authority, second {second}");
         }
         assert!(done > 20, "{done} at {authority} authority");
     }
 }
 
-fn poll<T>(pending: &mut Pending<T>) -> Poll<Result<T, Error>> {
-    Pin::new(pending).poll(&mut Context::from_waker(Waker::noop()))
+/// Takes out what has ended, and tells how much of it was done. What finds no room in time fails, and says so.
+fn take_done<T>(begun: &mut Vec<Pending<T>>) -> usize {
+    let mut done = 0;
+    begun.retain_mut(|pending| match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => {
+            done += usize::from(result.is_ok());
+            false
+        }
+        Poll::Pending => true,
+    });
+    done
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::provider::Kek;
 use crate::provider::block_on;
 use crate::record_store::{MemoryRecordStore, RecordStore};
 use crate::rotate::RotateTo;
-use crate::testing::{Answer as Script, Call, ScriptedProvider};
+use crate::testing::{Answer as Script, Call, ScriptedProvider, virtual_time};
 
 fn account(clock: &ManualClock) -> (AekCache, Arc<ScriptedProvider>, Account) {
     let kms = Arc::new(ScriptedProvider::on_virtual_time());
@@ -169,6 +169,26 @@ fn a7_d12_a_stale_call_of_the_second_opens_nothing() {
         let opened = matches!(account.status(), Status::Grace { .. });
         assert_eq!(opened, !closed_meanwhile, "{:?}", account.status());
     }
+}
+
+#[test]
+fn b11_where_there_is_no_thread_one_attempt_fails_and_the_others_wait() {
+    let clock = ManualClock::new();
+    let (cache, kms, first) = account(&clock);
+    let spec = || AccountSpec::new(AccountId::random(), kms.clone(), Kek::latest(ScriptedProvider::KEK));
+    let accounts: Vec<_> = (0..20).map(|_| cache.create(spec()).unwrap()).collect();
+    cache.run_for(Duration::from_secs(7));
+    accounts.iter().chain([&first]).for_each(Account::record_changed);
+    virtual_time::give_no_thread(true);
+    let before = cache.stats().transient;
+    cache.drive();
+    let failed = cache.stats().transient - before;
+    virtual_time::give_no_thread(false);
+    // As a step follows each thing that the loop is told, a few; none costs an account its lease.
+    assert!((1..=2).contains(&failed), "{failed}");
+    cache.run_for(Duration::from_secs(7));
+    let fresh = |account: &Account| matches!(account.status(), Status::Fresh { .. });
+    assert!(accounts.iter().all(fresh));
 }
 
 fn two_kms(name: &str) -> Arc<ScriptedProvider> {

@@ -393,6 +393,19 @@ fn a7_one_failing_load_of_the_record_does_not_bring_the_second_in() {
 }
 
 #[test]
+fn a7_a_record_store_that_panics_once_the_first_has_unwrapped_does_not_bring_the_second_in() {
+    let two = Two::new(FAILOVER);
+    let cache = two.cache(OutageGrace::None);
+    let account = two.create(&cache);
+    cache.drive();
+    two.second.clear_log();
+    two.store.panic_nth_authenticated(0);
+    cache.run_for(secs(120));
+    assert!(two.store.has_panicked_at_authenticated());
+    assert_eq!((two.second.calls(Call::Unwrap), seen(&account)), (0, Some(Seen::Fresh)));
+}
+
+#[test]
 fn a7_a_success_that_is_too_old_lifts_no_bar() {
     let two = Two::new(FAILOVER);
     let cache = two.cache(OutageGrace::None);
