@@ -191,6 +191,17 @@ fn b11_where_there_is_no_thread_one_attempt_fails_and_the_others_wait() {
     assert!(accounts.iter().all(fresh));
 }
 
+#[test]
+fn c1_an_account_that_was_left_for_good_begins_no_call() {
+    for for_good in [false, true] {
+        let clock = ManualClock::new();
+        let (_cache, _kms, account) = account(&clock);
+        clock.advance(Duration::from_secs(60));
+        account.inner().leave(for_good);
+        assert_eq!(account.inner().begin_attempt(clock.moment()).is_none(), for_good);
+    }
+}
+
 fn two_kms(name: &str) -> Arc<ScriptedProvider> {
     let authority = crate::provider::Authority::new("scripted", name);
     Arc::new(ScriptedProvider::on_virtual_time().with_authority(authority))
