@@ -34,12 +34,13 @@ const ACCOUNT: &str = "STRONGROOM_MACHINES_ACCOUNT";
 const S3: &str = "STRONGROOM_MACHINES_S3";
 const BAO: &str = "STRONGROOM_MACHINES_BAO";
 const TOKEN: &str = "STRONGROOM_MACHINES_TOKEN";
-/// For how many seconds there is load; 12 unless set. From 90 on old versions are retired, from 150 on a second generation is used.
+/// For how many seconds there is load; 150 unless set: an old version is retired after 71 s, and a second generation is used after 131 s.
 const SECONDS: &str = "STRONGROOM_MACHINES_SECONDS";
+const LOAD: u64 = 150;
 
 #[test]
 fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_told_of_a_revocation() {
-    let seconds = std::env::var(SECONDS).map_or(12, |seconds| seconds.parse().expect("a number"));
+    let seconds = std::env::var(SECONDS).map_or(LOAD, |seconds| seconds.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let blocks = Blocks::below(folder);
