@@ -271,12 +271,15 @@ fn b12_a_rotation_that_hangs_before_it_asks_makes_no_kms_suspect() {
     let store = crate::common::Store::new();
     let account = world.cache.create(world.spec().store(Arc::clone(&store) as _)).unwrap();
     world.run(secs(10));
-    store.hang_nth_load(0);
+    store.delay_nth(0, secs(60));
     let here = RotateTo::Version(account.record().kek_version().clone());
     drop(account.begin_rotate_kek(here));
-    while world.cache.stats().late == 0 {
-        world.run(millis(100));
+    for _ in 0..600 {
+        if world.cache.stats().late == 0 {
+            world.run(millis(100));
+        }
     }
+    assert_eq!(world.cache.stats().late, 1, "it was given up");
     world.kms.every_call(&Answer::Delay(secs(1)));
     world.kms.clear_log();
     others.iter().for_each(Account::record_changed);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use strongroom::provider::{
     Authority, Kek, KekInfo, KeyProvider, ProviderError, WrapContext, WrapInput, Wrapped,
 };
-use strongroom::testing::{Call, FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault, virtual_time};
+use strongroom::testing::{Call, FaultyRecordStore, ManualClock, ScriptedProvider, StoreFault};
 use strongroom::{
     Aad, Account, AccountId, AccountSpec, AekCache, BlockId, Error, ErrorKind, Expect, Loaded,
     MemoryRecordStore, ObjectId, OutageGrace, RecordArchive, RecordStore, RecordTag, Sequence,
@@ -229,20 +229,18 @@ pub(crate) struct Store {
     faulty: FaultyRecordStore,
     conflict: FailNth,
     panic_load: FailNth,
-    hang_load: FailNth,
     panic_authenticated: FailNth,
 }
 
 impl Store {
     pub(crate) fn new() -> Arc<Self> {
         let inner = Arc::new(MemoryRecordStore::new());
-        let faulty = FaultyRecordStore::over(inner.clone());
+        let faulty = FaultyRecordStore::on_virtual_time(inner.clone());
         Arc::new(Self {
             inner,
             faulty,
             conflict: FailNth::default(),
             panic_load: FailNth::default(),
-            hang_load: FailNth::default(),
             panic_authenticated: FailNth::default(),
         })
     }
@@ -263,9 +261,9 @@ impl Store {
         self.panic_load.set(n, false);
     }
 
-    /// The `n`th load from now never returns, as far as virtual time goes.
-    pub(crate) fn hang_nth_load(&self, n: usize) {
-        self.hang_load.set(n, false);
+    /// The `n`th operation from now is done this much later.
+    pub(crate) fn delay_nth(&self, n: usize, by: Duration) {
+        self.faulty.fail_nth(n as u64, StoreFault::Late(by));
     }
 
     /// The store panics the `n`th time from now that it is told of a record that was proven.
@@ -311,9 +309,6 @@ impl Store {
 
 impl RecordStore for Store {
     fn load(&self, account: AccountId, known: Option<&RecordTag>) -> Result<Loaded, Error> {
-        if self.hang_load.strikes() {
-            virtual_time::set(Some(virtual_time::Latency::Forever));
-        }
         assert!(!self.panic_load.strikes(), "as the test has it");
         self.faulty.load(account, known)
     }
