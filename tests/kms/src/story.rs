@@ -237,7 +237,10 @@ impl Closing<'_> {
     /// How long reads took to come back.
     fn reopens(&self, restored: Instant) -> Duration {
         let limit = RECOVERY.saturating_sub(restored.elapsed());
-        wait_until(limit, || self.subject.read().is_ok()).expect("reads come back in time");
+        let account = &self.subject.account;
+        wait_until(limit, || self.subject.read().is_ok()).unwrap_or_else(|| {
+            panic!("reads come back in time: {:?}, {:?}", account.status(), account.last_failure())
+        });
         let recovered = restored.elapsed();
         self.cached.get().expect_err("an old epoch's plaintext stays unreadable");
         recovered
