@@ -182,6 +182,7 @@ fn a3_every_bit_of_a_nonce_is_drawn_whatever_salt_and_clock_hold() {
 fn debug_shows_no_byte() {
     let (prk, _) = prk_of(&[1; 32], [1; 16], 1);
     assert_eq!(format!("{prk:?} {:?} {:?}", prk.kcv(), Dek::for_tests([7; 32])), "Prk(..) Kcv(..) Dek(..)");
+    assert_eq!(format!("{:?}", Secrets::single(&[1; 32])), "Secrets(..)");
 }
 
 fn hex(text: &str) -> [u8; 32] {

@@ -428,6 +428,7 @@ mod tests {
                 commitment: Some([8; 16]),
             };
             let bytes = Detached { head, tags: Tags { masked, last: Tag([9; 16]) } }.to_bytes();
+            assert_eq!(AsRef::<[u8]>::as_ref(&bytes), &*bytes);
             let end = bytes.len() - 16;
             assert_eq!(
                 (&bytes[8..32], &bytes[32..48], &bytes[end..]),

@@ -461,6 +461,9 @@ mod tests {
         assert_eq!(*code, ErrorKind::Io);
         assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 4);
         assert!(!message.chars().any(char::is_control));
+        let filled = OperationStatus::failed(&Error::new(ErrorKind::Io, "x").with_detail("x".repeat(1000)));
+        let OperationStatus::Failed { message, .. } = filled else { panic!("failed") };
+        assert_eq!(message.len(), MAX_MESSAGE);
         let longest = OperationState { status: long, cursor: vec![1; OperationState::MAX_CURSOR], ..state() };
         assert!(OperationState::parse(&stored(&longest)).is_ok());
         assert!(stored(&longest).len() <= OperationState::MAX_LEN);
