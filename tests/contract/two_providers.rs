@@ -82,6 +82,8 @@ struct World {
     now: Duration,
     /// When somebody last allowed the key whose word counted: the first one, or the second one in its silence.
     allowed: Duration,
+    /// When the first one was last silent: an attempt that met that silence asks the second one as it ends.
+    silence: Duration,
     /// The first one has refused since it was last known to allow; and was heard to.
     refused: bool,
     heard: bool,
@@ -114,6 +116,7 @@ impl World {
             since: [Duration::ZERO; 2],
             now: Duration::ZERO,
             allowed: Duration::ZERO,
+            silence: Duration::ZERO,
             refused: false,
             heard: false,
             ever_refused: false,
@@ -161,7 +164,11 @@ impl World {
         let [first, second] = self.truth;
         let lasted = self.since.map(|since| self.now - since);
         let stands_in = first == Kms::Silent && second == Kms::Allows;
-        if first == Kms::Allows || (stands_in && !self.heard) {
+        if first == Kms::Silent {
+            self.silence = self.now;
+        }
+        let asked = second == Kms::Allows && self.silent[0] && self.now - self.silence <= C * 2;
+        if first == Kms::Allows || (asked && !self.heard) {
             self.allowed = self.now;
         }
         let seen = kind(self.account.permit());
