@@ -5,6 +5,7 @@
 #   tests/evidence.sh             every check with its full counts: hours
 #   tests/evidence.sh R3 R5       only these; the other rows of the table stay as they were
 #   tests/evidence.sh --quick     every check with smaller counts, which it states; what the gate runs
+#   tests/evidence.sh --beside P1 P4    on another machine than the table's: full counts, kept beside the table's own
 #
 # Each check is a script of its own, tests/evidence/checks/ID.sh. It prints what it measured; nothing else
 # makes a figure. A full run keeps each check's figures, with machine, commit, date and time taken, in
@@ -21,11 +22,17 @@ export STRONGROOM_PYTHON=${STRONGROOM_PYTHON:-$root/target/venv/bin/python}
 export STRONGROOM_EVIDENCE=full
 niceness=0
 results=$root/docs/evidence
-if [ "${1:-}" = --quick ]; then
-  shift
-  STRONGROOM_EVIDENCE=quick
-  results=$root/target/evidence/quick
-fi
+case ${1:-} in
+  --quick)
+    shift
+    STRONGROOM_EVIDENCE=quick
+    results=$root/target/evidence/quick
+    ;;
+  --beside)
+    shift
+    results=$root/docs/evidence/beside
+    ;;
+esac
 
 main() {
   local id status=0
@@ -46,7 +53,7 @@ main() {
     check "$id" || status=1
   done
   if [ "$STRONGROOM_EVIDENCE" = full ]; then
-    python3 tests/evidence/table.py page "$results" >docs/EVIDENCE.md.new && mv docs/EVIDENCE.md.new docs/EVIDENCE.md || status=1
+    python3 tests/evidence/table.py page docs/evidence >docs/EVIDENCE.md.new && mv docs/EVIDENCE.md.new docs/EVIDENCE.md || status=1
   fi
   return "$status"
 }

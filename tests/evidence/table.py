@@ -119,6 +119,14 @@ def page(folder):
         print(f"| {row.id} | {row.kept['commit']} | {row.kept['date']} | {row.kept['machine']} | {int(row.kept['seconds']):,} s |")
     minutes = sum(int(row.kept["seconds"]) for row in made) // 60
     print(f"\nTogether {minutes} minutes. What R6 and R15 add up over several runs, as their scripts say, took longer.")
+    beside = [Row(path) for path in sorted((folder / "beside").glob("*.txt"), key=lambda path: names.index(path.stem))]
+    if beside:
+        print("\n## Beside, on another machine\n")
+        print("The same checks with their full counts, by `tests/evidence.sh --beside ID`: a ratio of speeds depends on the processor.\n")
+        print("| id | measured | | commit | date | machine |")
+        print("|---|---|---|---|---|---|")
+        for row in beside:
+            print(f"| {row.id} | {row.measured()} | {row.verdict} | {row.kept['commit']} | {row.kept['date']} | {row.kept['machine']} |")
 
 
 def main():
