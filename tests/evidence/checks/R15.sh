@@ -4,11 +4,11 @@
 # why: the files that are left are tried in parts, derive, format and lease first
 # measures: mutants tried; caught, %; caught in derive, format, lease, %; the same but for what is explained, %; survivors in derive, format, lease without a reason; survivors explained; reasons for what does not survive; files not tried as they are; mutants tried at this commit; of them missed
 #
-# A full run takes hours, so it can be made in parts: R15_MINUTES=60 ends after an hour and the next one goes on. What is known
-# of each file is in tests/evidence/runs/R15.txt and the survivors are in R15-missed.txt beside it; a file is tried anew when its
-# code changes, and what survived without a reason is tried again by every full run. tests/evidence/survivors.txt says of
-# survivors why nothing that they change can be observed. Every run, quick or full, also tries some mutants of derive, format
-# and lease at its own commit.
+# A full run takes hours, so it can be made in parts: R15_MINUTES=60 ends after an hour and the next one goes on, also on another
+# machine. What is known of each file is in tests/evidence/runs/R15.txt, the survivors are in R15-missed.txt beside it, and what was tried
+# of files that are not done in R15-begun.txt; a file is tried anew when its code changes, and what survived without a reason is tried
+# again by every full run. tests/evidence/survivors.txt says of survivors why nothing that they change can be observed. Every run,
+# quick or full, also tries some mutants of derive, format and lease at its own commit.
 #
 # A full run wants every file tried as it is. A quick one judges what is known, so that a change can land before its file is
 # tried again. The shares are of all mutants that compile, what is explained among them, where they do not say otherwise.

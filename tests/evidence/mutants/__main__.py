@@ -78,7 +78,7 @@ def listed():
 
 
 def run(ends):
-    ledger, mutants = Ledger(ROOT, SCRATCH), listed()
+    ledger, mutants = Ledger(ROOT), listed()
     files = sorted({mutant.file for mutant in mutants}, key=rank)
     of = {file: [mutant for mutant in mutants if mutant.file == file] for file in files}
     for file in files:
@@ -102,7 +102,7 @@ def run(ends):
 def sample(count):
     """Of what changes an operator or a guard: all of it compiles, or nearly. The same ones while these files stay as they are; fewer where
     most have changed since they were tried."""
-    ledger = Ledger(ROOT, SCRATCH)
+    ledger = Ledger(ROOT)
     drawn = [m for m in listed() if m.file.startswith(tuple(FIRST)) and ledger.known(m.file)]
     drawn = [m for m in drawn if m.name not in ledger.missed and m.genre != "FnValue" and m.function]
     some(random.Random("R15").sample(drawn, min(count, len(drawn))))
@@ -121,7 +121,7 @@ def some(mutants, own_only=False):
 
 
 def figures():
-    return all([measured(*figure) for figure in Ledger(ROOT, SCRATCH).figures(sorted({mutant.file for mutant in listed()}))])
+    return all([measured(*figure) for figure in Ledger(ROOT).figures(sorted({mutant.file for mutant in listed()}))])
 
 
 class Bench:

@@ -3,10 +3,11 @@
     tests/evidence/runs/R15.txt          a row for each file: its code's hash, how many mutants were caught, ran into the time limit,
                                          were missed, did not compile; the commit and the day on which the last of them was tried
     tests/evidence/runs/R15-missed.txt   those that were missed, by name
+    tests/evidence/runs/R15-begun.txt    of files that are not tried to the end: the code's hash, what became of a mutant, and its name
     tests/evidence/survivors.txt         `name | why`: those of them that change nothing that can be observed, with the reason
 
 A file is tried anew when its code changes. Its tests at its end do not count: they grow, and what they caught they catch. A row is
-written when all of a file's mutants were tried; what is known before that is under the target directory.
+written when all of a file's mutants were tried.
 """
 
 import hashlib
@@ -44,17 +45,19 @@ class Row:
 
 
 class Ledger:
-    def __init__(self, root, scratch):
-        self.root, self.scratch = root, scratch / "outcomes.txt"
+    def __init__(self, root):
+        self.root = root
         runs = root / "tests/evidence/runs"
-        self.table, self.list = runs / "R15.txt", runs / "R15-missed.txt"
+        self.table, self.list, self.begun = runs / "R15.txt", runs / "R15-missed.txt", runs / "R15-begun.txt"
         self.rows = {row.file: row for row in map(Row.parse, lines(self.table))}
         self.missed = set(lines(self.list))
         self.reasons = dict(re.fullmatch(r"(.+) \| (.{20,})", line).groups() for line in lines(root / "tests/evidence/survivors.txt"))
         self.outcomes, self.codes = {}, {}
-        for line in lines(self.scratch):
+        for line in lines(self.begun):
             code, outcome, name = line.split(" ", 2)
-            self.outcomes[code, name] = outcome
+            file = name.split(": ")[0]
+            if (root / file).exists() and code == self.code(file):
+                self.outcomes[code, name] = outcome
 
     def code(self, file):
         """Of the file without the tests at its end."""
@@ -77,7 +80,7 @@ class Ledger:
     def note(self, mutant, outcome):
         key = self.code(mutant.file), mutant.name
         self.outcomes[key] = outcome
-        with self.scratch.open("a") as out:
+        with self.begun.open("a") as out:
             out.write(f"{key[0]} {outcome} {key[1]}\n")
 
     def close(self, file, mutants, commit, date):
@@ -98,9 +101,12 @@ class Ledger:
             self.rows[file] = Row(file, code, Counter(outcomes.values()), commit, date)
             self.missed = {name for name in self.missed if not name.startswith(f"{file}: ")}
             self.missed |= {name for name, outcome in outcomes.items() if outcome == "missed"}
+        for mutant in mutants:
+            self.outcomes.pop((code, mutant.name), None)
         self.write()
 
     def write(self):
+        self.begun.write_text("".join(f"{code} {outcome} {name}\n" for (code, name), outcome in self.outcomes.items()))
         self.table.write_text(HEAD + "".join(f"{self.rows[file]}\n" for file in sorted(self.rows)))
         self.list.write_text("".join(f"{name}\n" for name in sorted(self.missed)))
 
