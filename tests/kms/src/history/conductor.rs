@@ -79,22 +79,22 @@ pub fn wave(bao: &OpenBao, number: usize, folder: &Path) {
             .enumerate()
             .map(|(at, (key, _))| scope.spawn(move || customer(bao, at, key)))
             .collect();
-        let keys = customers.into_iter().map(join).collect();
-        // Who is cut off has a plan of its own, which is as long; the others go on until all keys are back.
+        let keys: Vec<_> = customers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        // Who is cut off has a plan of its own, which is as long; the others go on until all keys are back, or somebody has failed.
         over.store(true, Ordering::SeqCst);
         let processes = readers.iter().zip(acts).map(|(reader, act)| Process {
             name: reader.name.to_owned(),
-            changes: join(act),
+            changes: outcome(act.join()),
             reads: Vec::new(),
         });
-        History { keys, processes: processes.collect() }
+        History { processes: processes.collect(), keys: keys.into_iter().map(outcome).collect() }
     });
     readers.into_iter().for_each(Reader::end);
     history.write_truth(folder).expect("the truth is written");
 }
 
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|why| std::panic::resume_unwind(why))
+fn outcome<T>(ended: thread::Result<T>) -> T {
+    ended.unwrap_or_else(|why| std::panic::resume_unwind(why))
 }
 
 /// A key, and a token with a policy for it alone; all are called alike.
