@@ -7,7 +7,7 @@ S3 promises that one wins. Arguments: a port of 127.0.0.1.
 import sys
 import threading
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
 LOCK = threading.Lock()
@@ -20,4 +20,4 @@ def one_by_one(environment, start_response):
 
 
 if __name__ == "__main__":
-    run_simple("127.0.0.1", int(sys.argv[1]), one_by_one, threaded=True)
+    run_simple("127.0.0.1", int(sys.argv[1]), one_by_one, threaded=True, request_handler=MotoRequestHandler)

@@ -17,29 +17,14 @@ use strongroom_kms_tests::process::{Ready, Server};
 
 pub use v0_14::{azurite_store, s3_store};
 
-/// Amazon's S3, as moto has it: the server, and the store in it, where nothing is sealed yet.
+/// Amazon's S3, as moto has it, and the store in it, where nothing is sealed yet. The server takes one request after the other: of
+/// two conditional puts at once moto lets both find their condition met. For another process, [`s3_store`] makes the store by the
+/// server's address.
 ///
 /// # Panics
 /// When it does not start.
 #[must_use]
 pub fn s3() -> (Server, Arc<dyn ObjectStore>) {
-    let program = installed("moto").join("bin/moto_server");
-    let server = Server::start("moto", Ready::Http("/moto-api/"), |place| {
-        let mut command = Command::new(&program);
-        command.args(["-H", "127.0.0.1", "-p", &place.port.to_string()]);
-        command
-    });
-    let store = make_bucket(&server);
-    (server, store)
-}
-
-/// The same S3, which takes one request after the other: moto does not keep what S3 promises of conditional puts otherwise. For
-/// another process, [`s3_store`] makes the store by the server's address.
-///
-/// # Panics
-/// When it does not start.
-#[must_use]
-pub fn s3_one_by_one() -> (Server, Arc<dyn ObjectStore>) {
     let program = installed("moto").join("bin/python");
     let server = Server::start("moto", Ready::Http("/moto-api/"), |place| {
         let mut command = Command::new(&program);

@@ -21,7 +21,7 @@ use strongroom::{
 };
 use strongroom_kms_tests::openbao::OpenBao;
 use strongroom_stores_tests::crowd::{Blocks, Process, logs};
-use strongroom_stores_tests::{s3_one_by_one, s3_store};
+use strongroom_stores_tests::{s3, s3_store};
 
 const PROCESSES: usize = 20;
 const BETWEEN_KILLS: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ fn e3_e4_20_machines_under_rotation_of_kek_and_aek_lose_nothing_and_are_never_to
     bao.create_key("orders");
     bao.allow("orders-user", "orders");
     let token = bao.token_for("orders-user", &serde_json::json!({}));
-    let (server, _store) = s3_one_by_one();
+    let (server, _store) = s3();
     let (cache, id) = (cache(), AccountId::random());
     let spec = AccountSpec::new(id, kms(&bao.url(), &token), Kek::latest("orders"));
     let account = cache.create(spec.store(records(&server.url()))).expect("an account");

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use strongroom::store::ObjectRecordStore;
 use strongroom::testing::record_stores;
-use strongroom_stores_tests::{
-    azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3_one_by_one,
-};
+use strongroom_stores_tests::{azurite_store, in_a_process_given_an_azurite, is_given_an_azurite, s3};
 
 fn suite(store: &Arc<dyn ObjectStore>) {
     let over = |prefix| {
@@ -24,7 +22,7 @@ fn suite(store: &Arc<dyn ObjectStore>) {
 
 #[test]
 fn g2_e10_records_are_kept_in_s3() {
-    let (_server, store) = s3_one_by_one();
+    let (_server, store) = s3();
     suite(&store);
 }
 

@@ -20,7 +20,7 @@ use strongroom::{
     RecordArchive, RecordStore, Retire, RotateTo,
 };
 use strongroom_stores_tests::crowd::{Blocks, Process, logs};
-use strongroom_stores_tests::{s3_one_by_one, s3_store};
+use strongroom_stores_tests::{s3, s3_store};
 
 const PROCESSES: usize = 20;
 /// For how long processes are killed and started again.
@@ -45,7 +45,7 @@ fn g2_e3_20_processes_on_files_under_rotation_lose_nothing_and_wedge_never() {
 #[test]
 fn g2_e3_20_processes_on_an_object_store_under_rotation_lose_nothing_and_wedge_never() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let (server, _store) = s3_one_by_one();
+    let (server, _store) = s3();
     run("an object store", Some(&server.url()));
 }
 
