@@ -122,7 +122,8 @@ def page(folder):
     beside = [Row(path) for path in sorted((folder / "beside").glob("*.txt"), key=lambda path: names.index(path.stem))]
     if beside:
         print("\n## Beside, on another machine\n")
-        print("The same checks with their full counts, by `tests/evidence.sh --beside ID`: a ratio of speeds depends on the processor.\n")
+        print("The same checks with their full counts, by `tests/evidence.sh --beside ID`: a ratio of speeds depends on the processor, and how")
+        print("punctual a key service is on what runs beside it.\n")
         print("| id | measured | | commit | date | machine |")
         print("|---|---|---|---|---|---|")
         for row in beside:
