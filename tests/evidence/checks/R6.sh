@@ -25,8 +25,6 @@ told=$(mktemp -d)
 found=$PWD/target/evidence/crashes
 # What prints a panic's backtrace takes more memory than is allowed here, and would hide the panic.
 export RUST_BACKTRACE=0
-# Noting the stack of every allocation takes up to two fifths of the time. Whoever runs the input of a crash again sees it.
-export ASAN_OPTIONS=malloc_context_size=0:detect_stack_use_after_return=0
 ends=$((SECONDS + 60 * ${R6_MINUTES:-1000000}))
 trap 'rm -rf "$programs" "$told"' EXIT
 
